@@ -1,0 +1,1 @@
+//! Constrained beam search over Semantic IDs: logits to ranked sequences to items.

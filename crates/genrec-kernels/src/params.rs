@@ -1,0 +1,209 @@
+//! Named trainable variables and their gradients, both sorted by name.
+
+use std::collections::BTreeMap;
+
+use candle_core::{Device, Result, Tensor, Var, backprop::GradStore};
+
+/// What is wrong with a set of named tensors that is to replace a model's parameters.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ParamError {
+    /// A parameter has no counterpart among the given tensors.
+    #[error("the tensor `{name}` is missing; the file was written by another model or configuration")]
+    Missing {
+        /// Name of the parameter.
+        name: String,
+    },
+    /// A given tensor belongs to no parameter.
+    #[error("the tensor `{name}` belongs to no parameter; the file was written by another model or configuration")]
+    Unexpected {
+        /// Name of the tensor.
+        name: String,
+    },
+    /// A tensor has another shape than its parameter.
+    #[error(
+        "the tensor `{name}` has shape {got:?}, the parameter has {expected:?}; load it with the configuration it was written with"
+    )]
+    Shape {
+        /// Name of the parameter.
+        name: String,
+        /// Shape of the parameter.
+        expected: Vec<usize>,
+        /// Shape of the given tensor.
+        got: Vec<usize>,
+    },
+    /// A tensor holds NaN or an infinity.
+    #[error("the tensor `{name}` holds a value that is not finite; restore an earlier checkpoint")]
+    NotFinite {
+        /// Name of the tensor.
+        name: String,
+    },
+    /// A tensor operation failed.
+    #[error(transparent)]
+    Tensor(#[from] candle_core::Error),
+}
+
+/// Named trainable variables, iterated in the order of their names.
+///
+/// candle's own `VarMap` iterates in hash order, which makes every sum over parameters, and so every
+/// training run, depend on it; this map does not. Cloning shares the variables.
+#[derive(Clone, Debug)]
+pub struct Parameters {
+    vars: BTreeMap<String, Var>,
+    device: Device,
+}
+
+impl Parameters {
+    /// An empty set of variables on `device`.
+    pub fn new(device: &Device) -> Self {
+        Self { vars: BTreeMap::new(), device: device.clone() }
+    }
+
+    /// The device of every variable.
+    pub fn device(&self) -> &Device {
+        &self.device
+    }
+
+    /// Makes a variable from a tensor's values and gives it a name; a variable of that name is replaced.
+    ///
+    /// # Errors
+    /// When the tensor cannot be copied to the device.
+    pub fn insert(&mut self, name: impl Into<String>, value: &Tensor) -> Result<Var> {
+        let var = Var::from_tensor(&value.to_device(&self.device)?.contiguous()?)?;
+        self.vars.insert(name.into(), var.clone());
+        Ok(var)
+    }
+
+    /// The variable of that name.
+    pub fn get(&self, name: &str) -> Option<&Var> {
+        self.vars.get(name)
+    }
+
+    /// Names and variables, sorted by name.
+    pub fn iter(&self) -> impl ExactSizeIterator<Item = (&str, &Var)> {
+        self.vars.iter().map(|(name, var)| (name.as_str(), var))
+    }
+
+    /// Number of variables.
+    pub fn len(&self) -> usize {
+        self.vars.len()
+    }
+
+    /// Whether there is no variable.
+    pub fn is_empty(&self) -> bool {
+        self.vars.is_empty()
+    }
+
+    /// Number of trainable scalars over all variables.
+    pub fn num_elements(&self) -> usize {
+        self.vars.values().map(|var| var.elem_count()).sum()
+    }
+
+    /// A copy of every value, by name, that later training steps do not change.
+    ///
+    /// # Errors
+    /// When a tensor cannot be copied.
+    pub fn snapshot(&self) -> Result<BTreeMap<String, Tensor>> {
+        self.vars.iter().map(|(name, var)| Ok((name.clone(), var.as_tensor().copy()?))).collect()
+    }
+
+    /// Replaces every value. Names, shapes and finiteness are checked before anything is changed.
+    ///
+    /// # Errors
+    /// [`ParamError`] names the first tensor that is missing, superfluous, of another shape or not finite.
+    pub fn restore(&self, values: &BTreeMap<String, Tensor>) -> std::result::Result<(), ParamError> {
+        if let Some(name) = values.keys().find(|name| !self.vars.contains_key(*name)) {
+            return Err(ParamError::Unexpected { name: name.clone() });
+        }
+        for (name, var) in &self.vars {
+            let value = values.get(name).ok_or_else(|| ParamError::Missing { name: name.clone() })?;
+            if value.dims() != var.dims() {
+                return Err(ParamError::Shape {
+                    name: name.clone(),
+                    expected: var.dims().to_vec(),
+                    got: value.dims().to_vec(),
+                });
+            }
+            // A sum is not finite as soon as one term is not.
+            let total = value.to_dtype(candle_core::DType::F64)?.sum_all()?.to_scalar::<f64>()?;
+            if !total.is_finite() {
+                return Err(ParamError::NotFinite { name: name.clone() });
+            }
+        }
+        for (name, var) in &self.vars {
+            var.set(&values[name].to_device(&self.device)?.to_dtype(var.dtype())?.contiguous()?)?;
+        }
+        Ok(())
+    }
+}
+
+/// Gradients of a loss with respect to [`Parameters`], by the same names and in the same order.
+#[derive(Clone, Debug, Default)]
+pub struct Gradients(BTreeMap<String, Tensor>);
+
+impl Gradients {
+    /// Reads the gradient of every parameter out of candle's store.
+    ///
+    /// # Errors
+    /// When a parameter has no gradient: some operation between it and the loss has no backward.
+    pub fn from_store(params: &Parameters, store: &GradStore) -> Result<Self> {
+        params
+            .iter()
+            .map(|(name, var)| match store.get(var) {
+                Some(grad) => Ok((name.to_owned(), grad.clone())),
+                None => candle_core::bail!(
+                    "the parameter `{name}` got no gradient: an operation between it and the loss has no backward"
+                ),
+            })
+            .collect::<Result<_>>()
+            .map(Self)
+    }
+
+    /// The gradient of the parameter of that name.
+    pub fn get(&self, name: &str) -> Option<&Tensor> {
+        self.0.get(name)
+    }
+
+    /// Sets the gradient of a parameter.
+    pub fn insert(&mut self, name: impl Into<String>, grad: Tensor) {
+        self.0.insert(name.into(), grad);
+    }
+
+    /// Names and gradients, sorted by name.
+    pub fn iter(&self) -> impl ExactSizeIterator<Item = (&str, &Tensor)> {
+        self.0.iter().map(|(name, grad)| (name.as_str(), grad))
+    }
+
+    /// Number of gradients.
+    pub fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    /// Whether there is no gradient.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// Multiplies every gradient by `factor`.
+    ///
+    /// # Errors
+    /// When a tensor operation fails.
+    pub fn scale(&mut self, factor: f64) -> Result<()> {
+        for grad in self.0.values_mut() {
+            *grad = grad.affine(factor, 0.0)?;
+        }
+        Ok(())
+    }
+
+    /// Euclidean norm over all gradients together.
+    ///
+    /// # Errors
+    /// When a tensor operation fails.
+    pub fn global_norm(&self) -> Result<f64> {
+        let mut total = 0.0;
+        for grad in self.0.values() {
+            total += f64::from(grad.sqr()?.sum_all()?.to_dtype(candle_core::DType::F32)?.to_scalar::<f32>()?);
+        }
+        Ok(total.sqrt())
+    }
+}

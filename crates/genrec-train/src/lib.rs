@@ -1,0 +1,1 @@
+//! Training loop for sequence models: schedules, early stopping, exact checkpoints and resume.

@@ -1,0 +1,1 @@
+//! Generative recommendation with Semantic IDs, end to end: TIGER from item text to ranked items.

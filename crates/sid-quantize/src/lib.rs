@@ -1,0 +1,1 @@
+//! Semantic-ID quantisers: item embeddings to codes with RQ-VAE and residual k-means.
