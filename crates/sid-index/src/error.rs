@@ -1,0 +1,208 @@
+//! What can go wrong with an index.
+
+use std::path::PathBuf;
+
+use crate::id::{ItemId, SemanticId};
+
+/// Result of an operation on an index, a layout or a vocabulary.
+pub type Result<T> = std::result::Result<T, IndexError>;
+
+/// Why a layout, an index, a vocabulary or a file was refused.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum IndexError {
+    /// A layout without any codebook.
+    #[error("a Semantic ID needs at least one codebook; give one size per level")]
+    NoLevels,
+    /// A layout with more positions than an index handles.
+    #[error("a Semantic ID of {positions} positions is longer than the {max} that an index handles; use fewer levels")]
+    TooManyPositions {
+        /// Positions asked for, the suffix included.
+        positions: usize,
+        /// Greatest number of positions.
+        max: usize,
+    },
+    /// A position without any value.
+    #[error("position {position} of the layout has size 0; every codebook and the suffix need at least one value")]
+    EmptyPosition {
+        /// Position in the Semantic ID, counted from zero.
+        position: usize,
+    },
+    /// The sizes of all positions together leave no room for them in a vocabulary of `u32` tokens.
+    #[error("the positions' sizes add up to {total}, above the limit of {max}; use smaller codebooks or fewer levels")]
+    LayoutTooLarge {
+        /// Sum of the sizes, or of sizes, special and user tokens.
+        total: u64,
+        /// Greatest sum.
+        max: u64,
+    },
+    /// [`CollisionPolicy::Suffix`](crate::CollisionPolicy::Suffix) with a layout that has no suffix.
+    #[error("the collision policy `suffix` needs a layout with a suffix; add one with `SidLayout::with_suffix`")]
+    NoSuffix,
+    /// [`CollisionPolicy::Share`](crate::CollisionPolicy::Share) with a layout that has a suffix.
+    #[error(
+        "the collision policy `share` gives no suffixes but the layout has one; drop it with `SidLayout::without_suffix`"
+    )]
+    UnusedSuffix,
+    /// Rows of codes whose length is not the layout's number of levels.
+    #[error("the rows hold {got} codes but the layout has {expected} levels; pass the codes without any suffix")]
+    Levels {
+        /// Levels of the layout.
+        expected: usize,
+        /// Codes in a row.
+        got: usize,
+    },
+    /// A Semantic ID or token sequence of another length than the layout's.
+    #[error("the Semantic ID has {got} positions but the layout has {expected}")]
+    Positions {
+        /// Positions of the layout, the suffix included.
+        expected: usize,
+        /// Positions given.
+        got: usize,
+    },
+    /// A code outside its codebook.
+    #[error("code {code} of item {item} at position {position} is outside the {size} values of that position")]
+    CodeOutOfRange {
+        /// The item whose row holds the code.
+        item: ItemId,
+        /// Position in the Semantic ID, counted from zero.
+        position: usize,
+        /// The code.
+        code: u32,
+        /// Number of values at that position.
+        size: u32,
+    },
+    /// A code outside its codebook, in a Semantic ID that belongs to no item yet.
+    #[error("code {code} at position {position} is outside the {size} values of that position")]
+    NoSuchCode {
+        /// Position in the Semantic ID, counted from zero.
+        position: usize,
+        /// The code.
+        code: u32,
+        /// Number of values at that position; zero past the last one.
+        size: u32,
+    },
+    /// More items share their codes than the suffix can tell apart.
+    #[error(
+        "{items} items share the codes {codes:?} but the suffix has only {suffix_size} values; enlarge it with \
+         `SidLayout::with_suffix` or add a level"
+    )]
+    SuffixOverflow {
+        /// How many items share the codes.
+        items: usize,
+        /// The codes that they share.
+        codes: Vec<u32>,
+        /// Number of suffix values.
+        suffix_size: u32,
+    },
+    /// More items than an [`ItemId`] can count, or more trie nodes than a [`NodeId`](crate::NodeId) can.
+    #[error("{items} items of {positions} positions exceed the 4,294,967,295 nodes of one index; split the catalogue")]
+    TooManyItems {
+        /// Number of items.
+        items: usize,
+        /// Positions of a Semantic ID.
+        positions: usize,
+    },
+    /// Two items of a file have one Semantic ID although the policy gives each its own.
+    #[error("items {first} and {second} both have the Semantic ID {sid}; the file is damaged, rebuild the index")]
+    DuplicateSid {
+        /// The lower item.
+        first: ItemId,
+        /// The higher item.
+        second: ItemId,
+        /// The Semantic ID that they share.
+        sid: SemanticId,
+    },
+    /// An item that the index does not hold.
+    #[error("item {item} is not among the {items} items of the index")]
+    UnknownItem {
+        /// The item.
+        item: ItemId,
+        /// Number of items in the index.
+        items: usize,
+    },
+    /// A vocabulary without user tokens.
+    #[error("a vocabulary needs at least one user token; to train without users leave the token out of the sequences")]
+    NoUserTokens,
+    /// Reading or writing failed.
+    #[error("cannot {action} {}", path.display())]
+    Io {
+        /// What was tried: "read", "write", "rename".
+        action: &'static str,
+        /// The file or directory.
+        path: PathBuf,
+        /// The operating system's reason.
+        #[source]
+        source: std::io::Error,
+    },
+    /// `index.json` is not what it should be.
+    #[error("{} is not the description of an index", path.display())]
+    Description {
+        /// The file.
+        path: PathBuf,
+        /// Where and why parsing stopped.
+        #[source]
+        source: serde_json::Error,
+    },
+    /// A format version that this release does not read.
+    #[error(
+        "{} has format version {got}, this release reads versions 1 to {supported}; rebuild the index or use a newer \
+         release",
+        path.display()
+    )]
+    FormatVersion {
+        /// The file.
+        path: PathBuf,
+        /// Version found.
+        got: u32,
+        /// Newest version that this release reads.
+        supported: u32,
+    },
+    /// A file whose length differs from what was recorded, or exceeds the limit.
+    #[error("{} has {got} bytes where {expected} were expected; the file is truncated or damaged", path.display())]
+    FileSize {
+        /// The file.
+        path: PathBuf,
+        /// Bytes recorded, or the greatest number accepted.
+        expected: u64,
+        /// Bytes found.
+        got: u64,
+    },
+    /// Contents that do not match their recorded CRC-32.
+    #[error(
+        "{} has checksum {got:08x} where {expected:08x} was recorded; the file is damaged, restore or rebuild it",
+        path.display()
+    )]
+    Checksum {
+        /// The file.
+        path: PathBuf,
+        /// CRC-32 recorded.
+        expected: u32,
+        /// CRC-32 of what was read.
+        got: u32,
+    },
+    /// `index.safetensors` is not a safetensors file with the one tensor expected.
+    #[error("{} is not the payload of an index", path.display())]
+    Payload {
+        /// The file.
+        path: PathBuf,
+        /// What the safetensors reader or writer says.
+        #[source]
+        source: safetensors::SafeTensorError,
+    },
+    /// The tensor of Semantic IDs has another type or shape than recorded.
+    #[error(
+        "the tensor `sids` of {} is {dtype} of shape {got:?} where U32 of shape {expected:?} was recorded; rebuild the index",
+        path.display()
+    )]
+    Tensor {
+        /// The file.
+        path: PathBuf,
+        /// Type found.
+        dtype: String,
+        /// Shape recorded: `(items, positions)`.
+        expected: Vec<usize>,
+        /// Shape found.
+        got: Vec<usize>,
+    },
+}
