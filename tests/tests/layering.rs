@@ -169,6 +169,15 @@ fn crates_depend_along_the_arrows() {
 }
 
 #[test]
+fn the_arrows_are_drawn_in_the_documents() {
+    let text = std::fs::read_to_string(root().join("docs/architecture.md")).expect("docs/architecture.md");
+    for (name, _, to) in ARROWS.iter().filter(|(_, _, to)| !to.is_empty()) {
+        let line = format!("{name} ─► {}", to.join(", "));
+        assert!(text.lines().any(|l| l.ends_with(&line)), "docs/architecture.md lacks the arrow {line}");
+    }
+}
+
+#[test]
 fn libraries_hold_nothing_forbidden() {
     assert_none(&forbidden(&workspace()));
 }

@@ -1,0 +1,119 @@
+//! Documents are held to what they describe: the tree of modules, the arrows, and every relative link.
+
+#![allow(clippy::expect_used, reason = "a test that cannot read the documents must fail")]
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use genrec_tests::manifest::root;
+
+/// The modules under `dir`, as one line: `error index io/{mapped,owned}`.
+fn modules(dir: &Path) -> BTreeMap<String, String> {
+    let mut found = BTreeMap::new();
+    for entry in fs::read_dir(dir).expect("a readable folder") {
+        let path = entry.expect("a readable entry").path();
+        let Some(stem) = path.file_stem().map(|stem| stem.to_string_lossy().into_owned()) else { continue };
+        if ["lib", "mod", "tests"].contains(&stem.as_str()) {
+            continue;
+        }
+        if path.is_dir() {
+            let inner: Vec<String> = modules(&path).into_iter().map(|(name, rest)| name + &rest).collect();
+            if !inner.is_empty() {
+                found.insert(stem, format!("/{{{}}}", inner.join(",")));
+            }
+        } else if path.extension().is_some_and(|extension| extension == "rs") {
+            found.entry(stem).or_default();
+        }
+    }
+    found
+}
+
+fn tree_line(source: &Path) -> String {
+    modules(source).into_iter().map(|(name, rest)| name + &rest).collect::<Vec<_>>().join(" ")
+}
+
+/// Relative targets of the links of a Markdown text, without anchors.
+fn links(text: &str) -> Vec<String> {
+    let targets = text.split("](").skip(1).filter_map(|rest| rest.split_once(')')).map(|(target, _)| target);
+    targets
+        .filter_map(|target| target.split('#').next())
+        .filter(|target| !target.is_empty() && !target.contains("://"))
+        .map(str::to_owned)
+        .collect()
+}
+
+fn read(path: &str) -> String {
+    fs::read_to_string(root().join(path)).expect(path)
+}
+
+fn crates() -> Vec<PathBuf> {
+    let mut crates: Vec<_> = fs::read_dir(root().join("crates"))
+        .expect("the folder of crates")
+        .map(|entry| entry.expect("a readable entry").path())
+        .filter(|path| path.join("Cargo.toml").exists())
+        .collect();
+    crates.sort();
+    crates
+}
+
+fn name(path: &Path) -> String {
+    path.file_name().expect("a named folder").to_string_lossy().into_owned()
+}
+
+#[test]
+fn the_tree_is_that_of_the_sources() {
+    let text = read("docs/architecture.md");
+    let expected: Vec<String> =
+        crates().iter().map(|path| format!("{}/  {}", name(path), tree_line(&path.join("src")))).collect();
+    let missing: Vec<_> = expected.iter().filter(|line| !text.lines().any(|l| l == line.as_str())).collect();
+    assert!(missing.is_empty(), "docs/architecture.md lacks these lines of its tree: {missing:#?}");
+}
+
+#[test]
+fn relative_links_lead_somewhere() {
+    let mut documents: Vec<PathBuf> =
+        ["README.md", "CHANGELOG.md", "tests/golden/README.md"].map(|p| root().join(p)).into();
+    documents.extend(crates().iter().map(|path| path.join("README.md")));
+    for entry in fs::read_dir(root().join("docs")).expect("the folder of documents") {
+        let path = entry.expect("a readable entry").path();
+        if path.extension().is_some_and(|extension| extension == "md") {
+            documents.push(path);
+        }
+    }
+    let mut broken = Vec::new();
+    for document in &documents {
+        let text = fs::read_to_string(document).expect("a readable document");
+        let folder = document.parent().expect("a document in a folder");
+        let dead = links(&text).into_iter().filter(|target| !folder.join(target).exists());
+        broken.extend(dead.map(|target| format!("{}: {target}", document.display())));
+    }
+    assert!(broken.is_empty(), "links that lead nowhere: {broken:#?}");
+}
+
+#[test]
+fn every_crate_is_on_the_map() {
+    let (readme, architecture) = (read("README.md"), read("docs/architecture.md"));
+    for path in crates() {
+        let name = name(&path);
+        assert!(readme.contains(&format!("(crates/{name})")), "README.md's map of crates lacks {name}");
+        assert!(architecture.contains(&format!("| `{name}` |")), "docs/architecture.md's table lacks {name}");
+        assert!(path.join("README.md").exists(), "{name} has no README.md");
+        for licence in ["LICENSE-MIT", "LICENSE-APACHE"] {
+            let published = fs::read(path.join(licence)).expect("each crate carries its licences");
+            assert_eq!(published, fs::read(root().join(licence)).expect(licence), "{name}/{licence}");
+        }
+    }
+}
+
+#[test]
+fn the_reader_of_trees_and_links_works() {
+    let dir = tempfile::tempdir().expect("a temporary folder");
+    for file in ["lib.rs", "b.rs", "b/y.rs", "b/x.rs", "b/tests.rs", "a/mod.rs", "a/only.rs", "c.rs", "c/tests.rs"] {
+        let path = dir.path().join(file);
+        fs::create_dir_all(path.parent().expect("a parent")).expect("a folder");
+        fs::write(path, "").expect("a file");
+    }
+    assert_eq!(tree_line(dir.path()), "a/{only} b/{x,y} c");
+    assert_eq!(links("[a](b.md#c) [x](https://y.z) [d](#e) ![f](g/h.png)"), ["b.md", "g/h.png"]);
+}
