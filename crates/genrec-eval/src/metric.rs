@@ -1,0 +1,74 @@
+//! The contracts: a metric that accumulates over users, and one that scores a single user's list.
+
+/// A number accumulated over the ranked lists of many users.
+///
+/// `I` is whatever names an item: a row number, a string, a newtype. A metric can be filled in several pieces, for
+/// example one a thread, that are merged afterwards. Floating-point sums depend on their order, so merge the pieces in
+/// a fixed order when the last bits matter.
+pub trait Metric<I> {
+    /// Name in reports, with the cut-off: `"recall@10"`.
+    fn name(&self) -> String;
+
+    /// Adds one user: the items recommended, best first, and the items that are right.
+    fn update(&mut self, ranked: &[I], relevant: &[I]);
+
+    /// The value over all users so far, or `None` when no user counted.
+    fn value(&self) -> Option<f64>;
+
+    /// Adds everything that another accumulator of the same kind has seen.
+    ///
+    /// Accumulators with other settings (another cut-off) measure something else. Merging them leaves an accumulator
+    /// without a [`value`](Self::value), rather than a wrong one, until it is [`reset`](Self::reset).
+    fn merge(&mut self, other: &Self);
+
+    /// Forgets every user.
+    fn reset(&mut self);
+}
+
+/// A number for a single user's list, averaged over users by whoever collects it.
+///
+/// [`Suite`](crate::Suite) takes any implementation and keeps the value of every user, which is what confidence
+/// intervals and paired comparisons need.
+pub trait ListMetric<I> {
+    /// Name in reports, with the cut-off: `"recall@10"`.
+    fn name(&self) -> String;
+
+    /// The value for one user.
+    ///
+    /// `None` means that the user does not count, and is for users without relevant items only; a
+    /// [`Suite`](crate::Suite) takes any other `None` as 0, so that all its metrics are over the same users.
+    fn score(&self, ranked: &[I], relevant: &[I]) -> Option<f64>;
+}
+
+/// A running mean over users that remembers when it was spoilt by a merge of unlike accumulators.
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
+pub(crate) struct RunningMean {
+    sum: f64,
+    count: u64,
+    spoilt: bool,
+}
+
+impl RunningMean {
+    pub(crate) fn add(&mut self, value: f64) {
+        self.add_many(value, 1);
+    }
+
+    pub(crate) fn add_many(&mut self, sum: f64, count: u64) {
+        self.sum += sum;
+        self.count += count;
+    }
+
+    pub(crate) fn merge(&mut self, other: &Self, same_settings: bool) {
+        self.sum += other.sum;
+        self.count += other.count;
+        self.spoilt |= other.spoilt || !same_settings;
+    }
+
+    pub(crate) fn count(&self) -> u64 {
+        self.count
+    }
+
+    pub(crate) fn value(&self) -> Option<f64> {
+        (self.count > 0 && !self.spoilt).then(|| self.sum / self.count as f64)
+    }
+}
