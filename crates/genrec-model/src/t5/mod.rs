@@ -1,0 +1,108 @@
+//! T5, an encoder-decoder transformer ([Raffel et al. 2020](https://arxiv.org/abs/1910.10683)), trainable, with weights
+//! and configuration in Hugging Face's form.
+
+mod attention;
+mod config;
+mod dropout;
+mod feed_forward;
+mod files;
+mod input;
+mod network;
+mod position;
+mod state;
+mod train;
+mod weights;
+
+use candle_core::Device;
+use genrec_kernels::Parameters;
+
+use self::network::{Network, Source};
+pub use self::{
+    config::{FeedForwardKind, T5Config},
+    state::T5State,
+};
+use crate::error::ModelError;
+
+/// Rows that the CPU computes at once in training, unless told otherwise.
+const CPU_MICRO_BATCH: usize = 16;
+
+/// The sequence-to-sequence model of TIGER ([Rajput et al. 2023](https://arxiv.org/abs/2305.05065), section 3.2): a T5
+/// over Semantic-ID tokens.
+///
+/// Pre-norm blocks with RMSNorm, attention with a learnt relative position bias and no score scaling, no biases in
+/// linear layers. Sequences of a batch do not influence one another: padding is masked everywhere.
+///
+/// It decodes through [`Seq2Seq`](crate::Seq2Seq) and trains through [`Trainable`](crate::Trainable). Decoding never
+/// changes the model, so a shared reference serves any number of threads. Cloning shares the weights.
+///
+/// ```
+/// use candle_core::{Device, Tensor};
+/// use genrec_model::{RaggedBatch, Seq2Seq, Trainable, t5::{T5, T5Config}};
+///
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// let model = T5::new(T5Config::cpu(50), 7, &Device::Cpu)?;
+/// let mut batch = RaggedBatch::new();
+/// batch.push(&[9, 10, 11, 12], &[13, 14])?;
+/// batch.push(&[9, 12], &[14, 13])?;
+///
+/// let (loss, gradients) = model.loss_and_grads(&batch, 0)?;
+/// assert!(loss > 0.0 && gradients.len() == model.parameters().len());
+///
+/// let mut state = model.start(&batch)?;
+/// let first = Tensor::full(model.decoder_start_token(), 2, model.device())?;
+/// assert_eq!(model.step(&first, &mut state)?.dims(), [2, 50]);
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Debug, Clone)]
+pub struct T5 {
+    config: T5Config,
+    params: Parameters,
+    /// Over weights that autograd follows.
+    tracked: Network,
+    /// Over the same weights, recording nothing.
+    detached: Network,
+    micro_batch: Option<usize>,
+}
+
+impl T5 {
+    /// A model with random weights, at the scales of `transformers`. A seed gives the same weights on every device.
+    ///
+    /// # Errors
+    /// [`ModelError::Config`] when the configuration is out of its bounds, [`ModelError::Tensor`] when the device has no
+    /// room.
+    pub fn new(config: T5Config, seed: u64, device: &Device) -> Result<Self, ModelError> {
+        config.validate()?;
+        let params = weights::initialise(&config, seed, device)?;
+        Ok(Self::from_parameters(config, params)?)
+    }
+
+    fn from_parameters(config: T5Config, params: Parameters) -> candle_core::Result<Self> {
+        let tracked = Network::new(&config, &Source { params: &params, tracked: true })?;
+        let detached = Network::new(&config, &Source { params: &params, tracked: false })?;
+        let micro_batch = matches!(params.device(), Device::Cpu).then_some(CPU_MICRO_BATCH);
+        Ok(Self { config, params, tracked, detached, micro_batch })
+    }
+
+    /// Sets how many rows of a training batch are computed at once; `None` is the whole batch.
+    ///
+    /// Rows are sorted by length first, so that small micro-batches hold little padding. They share out the CPU's
+    /// threads, need less memory and stay in its caches; the gradient is that of the whole batch up to rounding. Dropout
+    /// masks depend on the size, the number of threads changes nothing. The default is 16 on the CPU and the whole batch
+    /// on other devices. It is not part of the configuration and not saved.
+    #[must_use]
+    pub fn with_micro_batch(mut self, rows: Option<usize>) -> Self {
+        self.micro_batch = rows;
+        self
+    }
+
+    /// The shape of the model.
+    pub fn config(&self) -> &T5Config {
+        &self.config
+    }
+
+    /// Number of trainable scalars.
+    pub fn num_parameters(&self) -> usize {
+        self.params.num_elements()
+    }
+}

@@ -1,0 +1,173 @@
+//! Loss and gradients by candle's autograd, over micro-batches of similar length.
+
+use candle_core::{Device, Result, Tensor};
+use genrec_kernels::graph;
+use genrec_kernels::{CounterRng, Gradients, Parameters};
+use rayon::prelude::*;
+
+use super::{
+    T5,
+    dropout::Dropout,
+    input::{Padded, check_labels, check_sources},
+    network::Network,
+};
+use crate::{batch::RaggedBatch, seq2seq::Trainable};
+
+/// The loss of a micro-batch, as its share of the whole batch's, and its gradients.
+type Part = (f64, Gradients);
+
+impl T5 {
+    /// Rows of the batch in the order of their lengths, cut into micro-batches.
+    fn micro_batches(&self, batch: &RaggedBatch) -> Vec<Vec<usize>> {
+        let mut rows: Vec<usize> = (0..batch.len()).collect();
+        rows.sort_by_key(|row| batch.sequence(*row).map_or(0, <[u32]>::len));
+        let size = self.micro_batch.unwrap_or(batch.len()).max(1);
+        rows.chunks(size).map(<[usize]>::to_vec).collect()
+    }
+
+    /// Sum over the rows' tokens of the cross-entropy, over the number of target tokens of the whole batch.
+    fn partial_loss(
+        &self,
+        network: &Network,
+        batch: &RaggedBatch,
+        rows: &[usize],
+        dropout: &Dropout,
+    ) -> Result<Tensor> {
+        let targets = batch.target_len();
+        let device = self.params.device();
+        let source = Padded::new(batch, rows, self.config.pad_token_id, device)?;
+        let mut labels = Vec::with_capacity(rows.len() * targets);
+        let mut inputs = Vec::with_capacity(rows.len() * targets);
+        for row in rows {
+            let target = &batch.labels()[row * targets..(row + 1) * targets];
+            labels.extend_from_slice(target);
+            inputs.push(self.config.decoder_start_token_id);
+            inputs.extend_from_slice(&target[..targets - 1]);
+        }
+        let inputs = Tensor::from_vec(inputs, (rows.len(), targets), device)?;
+        let labels = Tensor::from_vec(labels, rows.len() * targets, device)?;
+        let encoded = network.encode(&source.ids, &source.lengths, dropout)?;
+        let logits = network.decode(&inputs, &encoded, &source.lengths, dropout)?;
+        let loss = graph::cross_entropy(&logits.flatten_to(1)?, &labels)?;
+        if rows.len() == batch.len() {
+            return Ok(loss);
+        }
+        loss.affine(rows.len() as f64 / batch.len() as f64, 0.0)
+    }
+
+    fn part(&self, batch: &RaggedBatch, rows: &[usize], rng: CounterRng) -> Result<Part> {
+        let dropout = Dropout::on(self.config.dropout_rate, rng);
+        let loss = self.partial_loss(&self.tracked, batch, rows, &dropout)?;
+        let gradients = Gradients::from_store(&self.params, &loss.backward()?)?;
+        Ok((f64::from(loss.to_scalar::<f32>()?), gradients))
+    }
+
+    /// Applies `work` to every micro-batch, a few at a time, and hands the results to `sum` in the order of the
+    /// micro-batches, so that they do not depend on the number of threads.
+    fn for_each_part<P: Send>(
+        &self,
+        parts: &[Vec<usize>],
+        work: impl Fn(usize, &[usize]) -> Result<P> + Sync,
+        mut sum: impl FnMut(P) -> Result<()>,
+    ) -> Result<()> {
+        let at_once = if matches!(self.params.device(), Device::Cpu) { rayon::current_num_threads() } else { 1 };
+        for (wave, chunk) in parts.chunks(at_once).enumerate() {
+            let first = wave * at_once;
+            if let [rows] = chunk {
+                sum(work(first, rows)?)?;
+                continue;
+            }
+            let done: Vec<Result<P>> =
+                chunk.par_iter().enumerate().map(|(index, rows)| work(first + index, rows)).collect();
+            for part in done {
+                sum(part?)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Logits of every target token given those before it, without dropout.
+    ///
+    /// # Shapes
+    /// Returns `(rows, target length, vocabulary)`, `f32`, in the order of the batch.
+    ///
+    /// # Errors
+    /// When the batch is empty or has no labels, a token is outside the vocabulary, or a tensor operation fails.
+    pub fn logits(&self, batch: &RaggedBatch) -> Result<Tensor> {
+        self.check(batch)?;
+        let targets = batch.target_len();
+        let rows: Vec<usize> = (0..batch.len()).collect();
+        let off = Dropout::off();
+        let source = Padded::new(batch, &rows, self.config.pad_token_id, self.params.device())?;
+        let start = self.config.decoder_start_token_id;
+        let inputs = batch
+            .labels()
+            .chunks(targets)
+            .flat_map(|target| std::iter::once(start).chain(target[..targets - 1].iter().copied()))
+            .collect::<Vec<_>>();
+        let inputs = Tensor::from_vec(inputs, (batch.len(), targets), self.params.device())?;
+        let encoded = self.detached.encode(&source.ids, &source.lengths, &off)?;
+        self.detached.decode(&inputs, &encoded, &source.lengths, &off)
+    }
+
+    fn check(&self, batch: &RaggedBatch) -> Result<()> {
+        check_sources(batch, self.config.vocab_size)?;
+        Ok(check_labels(batch, self.config.vocab_size)?)
+    }
+}
+
+/// Teacher forcing: the decoder reads the target shifted right behind the start token; the loss is the mean
+/// cross-entropy over all target tokens, in nats.
+///
+/// Every seed draws other dropout masks, at each place where T5 has dropout: embeddings, attention probabilities, the
+/// inside of the feed-forward network, every residual branch and both stacks' outputs.
+impl Trainable for T5 {
+    type Batch = RaggedBatch;
+
+    fn parameters(&self) -> &Parameters {
+        &self.params
+    }
+
+    fn loss_and_grads(&self, batch: &RaggedBatch, dropout_seed: u64) -> Result<(f32, Gradients)> {
+        self.check(batch)?;
+        let rng = CounterRng::new(dropout_seed).named("dropout");
+        let parts = self.micro_batches(batch);
+        let mut total: Option<Part> = None;
+        self.for_each_part(
+            &parts,
+            |index, rows| self.part(batch, rows, rng.stream(index as u64)),
+            |(loss, gradients)| {
+                total = Some(match total.take() {
+                    None => (loss, gradients),
+                    Some((sum, summed)) => (sum + loss, add(&summed, &gradients)?),
+                });
+                Ok(())
+            },
+        )?;
+        let (loss, gradients) = total.unwrap_or_default();
+        Ok((loss as f32, gradients))
+    }
+
+    fn loss(&self, batch: &RaggedBatch) -> Result<f32> {
+        self.check(batch)?;
+        let parts = self.micro_batches(batch);
+        let mut total = 0.0;
+        self.for_each_part(
+            &parts,
+            |_, rows| self.partial_loss(&self.detached, batch, rows, &Dropout::off())?.to_scalar::<f32>(),
+            |loss| {
+                total += f64::from(loss);
+                Ok(())
+            },
+        )?;
+        Ok(total as f32)
+    }
+}
+
+fn add(sum: &Gradients, part: &Gradients) -> Result<Gradients> {
+    let mut out = Gradients::default();
+    for ((name, a), (_, b)) in sum.iter().zip(part.iter()) {
+        out.insert(name, (a + b)?);
+    }
+    Ok(out)
+}
