@@ -1,5 +1,10 @@
 //! Fused operations, seeded randomness and optimisers for generative recommendation on candle.
 
+pub mod graph;
+pub mod init;
+pub mod optim;
 pub mod params;
+pub mod rng;
 
 pub use params::{Gradients, ParamError, Parameters};
+pub use rng::CounterRng;

@@ -1,0 +1,210 @@
+//! The moments of every parameter: allocation, update, and the way to and from named tensors.
+
+use std::cell::RefCell;
+use std::collections::BTreeMap;
+
+use candle_core::{CpuStorage, DType, Device, InplaceOp2, Layout, Result, Tensor, Var, bail};
+
+use crate::params::{Gradients, ParamError, Parameters};
+
+/// Name of the tensor that counts the steps taken.
+const STEP: &str = "step";
+
+/// The values of one moment: a host vector where the fused update runs, a tensor elsewhere.
+#[derive(Clone, Debug)]
+pub(super) enum Values {
+    Host(Vec<f32>),
+    Device(Tensor),
+}
+
+/// One moment of one parameter.
+#[derive(Clone, Debug)]
+pub(super) struct Moment {
+    name: &'static str,
+    dims: Vec<usize>,
+    pub(super) values: Values,
+}
+
+/// What a rule asks for: a moment's name, shape and initial value.
+pub(super) struct MomentSpec {
+    pub(super) name: &'static str,
+    pub(super) dims: Vec<usize>,
+    pub(super) initial: f64,
+}
+
+/// The arithmetic of an optimiser, without the book-keeping.
+pub(super) trait Rule {
+    /// The moments of a parameter of that shape, in the order in which the updates receive them.
+    fn moments(&self, dims: &[usize]) -> Vec<MomentSpec>;
+
+    /// One step over host values; `step` counts from 1.
+    fn update_host(&self, dims: &[usize], step: u64, lr: f64, param: &mut [f32], grad: &[f32], m: &mut [Vec<f32>]);
+
+    /// The same step on tensors. Returns the new parameter; replaces the moments.
+    fn update_tensor(&self, step: u64, lr: f64, param: &Tensor, grad: &Tensor, m: &mut [Tensor]) -> Result<Tensor>;
+}
+
+#[derive(Clone, Debug)]
+pub(super) struct State {
+    step: u64,
+    device: Device,
+    moments: BTreeMap<String, Vec<Moment>>,
+}
+
+fn fused(var: &Var) -> bool {
+    var.device().is_cpu() && var.dtype() == DType::F32
+}
+
+impl State {
+    pub(super) fn new(rule: &impl Rule, params: &Parameters) -> Result<Self> {
+        let mut moments = BTreeMap::new();
+        for (name, var) in params.iter() {
+            let made = rule.moments(var.dims()).into_iter().map(|spec| {
+                let values = if fused(var) {
+                    Values::Host(vec![spec.initial as f32; spec.dims.iter().product()])
+                } else {
+                    let zeros = Tensor::zeros(spec.dims.as_slice(), var.dtype(), var.device())?;
+                    Values::Device(zeros.affine(1.0, spec.initial)?)
+                };
+                Ok(Moment { name: spec.name, dims: spec.dims, values })
+            });
+            moments.insert(name.to_owned(), made.collect::<Result<Vec<_>>>()?);
+        }
+        Ok(Self { step: 0, device: params.device().clone(), moments })
+    }
+
+    pub(super) fn step(&mut self, rule: &impl Rule, params: &Parameters, grads: &Gradients, lr: f64) -> Result<()> {
+        for (name, var) in params.iter() {
+            let Some(grad) = grads.get(name) else {
+                bail!("the parameter `{name}` has no gradient; compute one for every parameter before the step")
+            };
+            if grad.dims() != var.dims() || grad.dtype() != var.dtype() {
+                bail!(
+                    "the gradient of `{name}` is {:?} {:?}, the parameter {:?} {:?}; they must agree",
+                    grad.dtype(),
+                    grad.dims(),
+                    var.dtype(),
+                    var.dims()
+                )
+            }
+            if !self.moments.contains_key(name) {
+                bail!("the optimiser was not built for the parameter `{name}`; build it from the same parameters")
+            }
+        }
+        self.step += 1;
+        for (name, var) in params.iter() {
+            if let (Some(grad), Some(moments)) = (grads.get(name), self.moments.get_mut(name)) {
+                update(rule, self.step, lr, var, grad, moments)?;
+            }
+        }
+        Ok(())
+    }
+
+    pub(super) fn tensors(&self) -> Result<BTreeMap<String, Tensor>> {
+        let mut tensors = BTreeMap::new();
+        let step = i64::try_from(self.step).unwrap_or(i64::MAX);
+        tensors.insert(STEP.to_owned(), Tensor::new(step, &Device::Cpu)?);
+        for (param, moments) in &self.moments {
+            for moment in moments {
+                let tensor = match &moment.values {
+                    Values::Host(values) => Tensor::from_slice(values, moment.dims.as_slice(), &Device::Cpu)?,
+                    Values::Device(tensor) => tensor.copy()?,
+                };
+                tensors.insert(format!("{}.{param}", moment.name), tensor);
+            }
+        }
+        Ok(tensors)
+    }
+
+    pub(super) fn load(&mut self, tensors: &BTreeMap<String, Tensor>) -> std::result::Result<(), ParamError> {
+        let mut loaded = self.clone();
+        let mut known = vec![STEP.to_owned()];
+        let step = tensors.get(STEP).ok_or_else(|| ParamError::Missing { name: STEP.to_owned() })?;
+        if step.elem_count() != 1 {
+            return Err(ParamError::Shape { name: STEP.to_owned(), expected: vec![], got: step.dims().to_vec() });
+        }
+        let count = step.flatten_all()?.to_dtype(DType::I64)?.to_vec1::<i64>()?;
+        loaded.step = count.first().copied().and_then(|n| u64::try_from(n).ok()).unwrap_or(0);
+        for (param, moments) in &mut loaded.moments {
+            for moment in moments {
+                let name = format!("{}.{param}", moment.name);
+                let tensor = tensors.get(&name).ok_or_else(|| ParamError::Missing { name: name.clone() })?;
+                if tensor.dims() != moment.dims {
+                    return Err(ParamError::Shape { name, expected: moment.dims.clone(), got: tensor.dims().to_vec() });
+                }
+                match &mut moment.values {
+                    Values::Host(values) => *values = host_values(tensor)?,
+                    Values::Device(current) => {
+                        *current = tensor.to_dtype(current.dtype())?.to_device(&self.device)?.copy()?;
+                    }
+                }
+                if !host_values(tensor)?.iter().all(|v| v.is_finite()) {
+                    return Err(ParamError::NotFinite { name });
+                }
+                known.push(name);
+            }
+        }
+        if let Some(name) = tensors.keys().find(|name| !known.contains(name)) {
+            return Err(ParamError::Unexpected { name: name.clone() });
+        }
+        *self = loaded;
+        Ok(())
+    }
+}
+
+fn host_values(tensor: &Tensor) -> Result<Vec<f32>> {
+    tensor.to_dtype(DType::F32)?.flatten_all()?.to_vec1::<f32>()
+}
+
+fn update(rule: &impl Rule, step: u64, lr: f64, var: &Var, grad: &Tensor, moments: &mut [Moment]) -> Result<()> {
+    if fused(var) {
+        let mut taken: Vec<Vec<f32>> = moments
+            .iter_mut()
+            .map(|m| match &mut m.values {
+                Values::Host(values) => std::mem::take(values),
+                Values::Device(_) => Vec::new(),
+            })
+            .collect();
+        let dims = var.dims().to_vec();
+        let result = update_in_place(var, grad, |param, grad| {
+            rule.update_host(&dims, step, lr, param, grad, &mut taken);
+        });
+        for (moment, values) in moments.iter_mut().zip(taken) {
+            moment.values = Values::Host(values);
+        }
+        return result;
+    }
+    let mut taken = Vec::with_capacity(moments.len());
+    for moment in moments.iter() {
+        match &moment.values {
+            Values::Device(tensor) => taken.push(tensor.clone()),
+            Values::Host(_) => bail!("the optimiser was built for parameters on the CPU; build it again after a move"),
+        }
+    }
+    let new = rule.update_tensor(step, lr, &var.as_tensor().detach(), &grad.detach(), &mut taken)?;
+    for (moment, tensor) in moments.iter_mut().zip(taken) {
+        moment.values = Values::Device(tensor.detach());
+    }
+    var.set(&new)
+}
+
+/// Runs `f(parameter, gradient)` over the host values of a contiguous `f32` variable.
+fn update_in_place(var: &Var, grad: &Tensor, f: impl FnMut(&mut [f32], &[f32])) -> Result<()> {
+    struct Update<F>(RefCell<F>);
+    impl<F: FnMut(&mut [f32], &[f32])> InplaceOp2 for Update<F> {
+        fn name(&self) -> &'static str {
+            "optimizer-step"
+        }
+        fn cpu_fwd(&self, dst: &mut CpuStorage, dst_l: &Layout, src: &CpuStorage, src_l: &Layout) -> Result<()> {
+            let (CpuStorage::F32(dst), CpuStorage::F32(src)) = (dst, src) else {
+                bail!("the fused optimiser step takes f32 values")
+            };
+            let (Some((d0, d1)), Some((s0, s1))) = (dst_l.contiguous_offsets(), src_l.contiguous_offsets()) else {
+                bail!("the fused optimiser step takes contiguous values")
+            };
+            (self.0.borrow_mut())(&mut dst[d0..d1], &src[s0..s1]);
+            Ok(())
+        }
+    }
+    var.inplace_op2(&grad.contiguous()?, &Update(RefCell::new(f)))
+}
