@@ -68,6 +68,30 @@ impl ItemFilter {
         Ok(Self { ranks, listed, items: index.trie().rank_range(crate::PrefixTrie::ROOT).end })
     }
 
+    /// Allows what both filters allow. Both must come from the same index.
+    #[must_use]
+    pub fn intersect(&self, other: &Self) -> Self {
+        let (ranks, listed) = match (self.listed, other.listed) {
+            (Listed::Excluded, Listed::Excluded) => {
+                let mut ranks = [self.ranks.as_slice(), &other.ranks].concat();
+                ranks.sort_unstable();
+                ranks.dedup();
+                (ranks, Listed::Excluded)
+            }
+            (Listed::Allowed, _) => {
+                (self.ranks.iter().copied().filter(|&r| other.allows(r)).collect(), Listed::Allowed)
+            }
+            (Listed::Excluded, Listed::Allowed) => {
+                (other.ranks.iter().copied().filter(|&r| self.allows(r)).collect(), Listed::Allowed)
+            }
+        };
+        Self { ranks, listed, items: self.items.min(other.items) }
+    }
+
+    fn allows(&self, rank: u32) -> bool {
+        self.any_in(rank..rank.saturating_add(1))
+    }
+
     /// Number of allowed items whose rank lies in the range.
     pub fn count_in(&self, ranks: Range<u32>) -> u32 {
         let ranks = ranks.start.min(self.items)..ranks.end.min(self.items);
@@ -88,5 +112,60 @@ impl ItemFilter {
     /// Whether no item at all is allowed.
     pub fn is_empty(&self) -> bool {
         !self.any_in(0..self.items)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use ndarray::Array2;
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::{CollisionPolicy, SidLayout};
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(64))]
+        #[test]
+        fn counts_equal_those_of_a_set(
+            codes in prop::collection::vec(0u32..3, 20),
+            first in prop::collection::vec(0u32..10, 0..8),
+            second in prop::collection::vec(0u32..10, 0..8),
+            kinds in (any::<bool>(), any::<bool>()),
+            range in (0u32..12, 0u32..12),
+        ) {
+            let layout = SidLayout::new(vec![3, 3]).unwrap();
+            let codes = Array2::from_shape_vec((10, 2), codes).unwrap();
+            let index = SidIndex::from_codes(layout, codes.view(), CollisionPolicy::Suffix).unwrap();
+            let make = |items: &[u32], only: bool| {
+                let listed = items.iter().map(|&i| ItemId(i));
+                let filter =
+                    if only { ItemFilter::only(&index, listed) } else { ItemFilter::excluding(&index, listed) }.unwrap();
+                let allowed: BTreeSet<u32> = (0..10)
+                    .filter(|i| items.contains(i) == only)
+                    .map(|i| index.rank(ItemId(i)).unwrap())
+                    .collect();
+                (filter, allowed)
+            };
+            let (a, in_a) = make(&first, kinds.0);
+            let (b, in_b) = make(&second, kinds.1);
+            let both = a.intersect(&b);
+            for (filter, allowed) in [(&a, &in_a), (&b, &in_b), (&both, &(&in_a & &in_b))] {
+                let expected = (range.0..range.1).filter(|rank| allowed.contains(rank)).count();
+                prop_assert_eq!(filter.count_in(range.0..range.1) as usize, expected);
+                prop_assert_eq!(filter.is_empty(), allowed.is_empty());
+            }
+        }
+    }
+
+    #[test]
+    fn unknown_items_are_refused() {
+        let layout = SidLayout::new(vec![3]).unwrap();
+        let index = SidIndex::from_sids(layout, vec![0, 0], CollisionPolicy::Suffix).unwrap();
+        assert!(matches!(
+            ItemFilter::excluding(&index, [ItemId(1)]),
+            Err(IndexError::UnknownItem { item: ItemId(1), items: 1 })
+        ));
     }
 }

@@ -312,10 +312,8 @@ fn sort_rows(layout: &SidLayout, sids: &[u32]) -> Vec<ItemId> {
             .map(ItemId)
             .zip(sids.chunks_exact(positions))
             .map(|(item, sid)| {
-                let key = sid
-                    .iter()
-                    .zip(bits.clone())
-                    .fold(0, |key: u64, (&code, bits)| key.checked_shl(bits).unwrap_or(0) | u64::from(code));
+                let key =
+                    sid.iter().zip(bits.clone()).fold(0, |key: u64, (&code, bits)| (key << bits) | u64::from(code));
                 (key, item)
             })
             .collect();

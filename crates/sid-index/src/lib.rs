@@ -46,8 +46,8 @@
 //! None.
 //!
 //! # References
-//! Rajput et al., *Recommender Systems with Generative Retrieval* (TIGER), NeurIPS 2023, arXiv 2305.05065, sections 3.1
-//! (collisions, look-up tables) and 4.1 (user tokens).
+//! Rajput et al., *Recommender Systems with Generative Retrieval* (TIGER), NeurIPS 2023, arXiv 2305.05065: collisions
+//! and look-up tables in section 3.1, user tokens in the implementation details of the sequence model.
 
 pub mod collision;
 pub mod error;
@@ -67,3 +67,8 @@ pub use index::{SidIndex, SidRef};
 pub use layout::SidLayout;
 pub use trie::{NodeId, PrefixTrie};
 pub use vocab::SidVocab;
+
+/// The examples of the README, run with the documentation tests.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

@@ -22,7 +22,7 @@ use crate::{
 /// Every position has a range of its own, so a token says by itself where in a Semantic ID it stands. Codes and tokens
 /// are both `u32`; this type is the only place where one becomes the other.
 ///
-/// A user's key is hashed onto one of the user tokens (TIGER, arXiv 2305.05065, section 4.1: 2,000 of them), so that any
+/// A user's key is hashed onto one of the user tokens (TIGER, arXiv 2305.05065, has 2,000), so that any
 /// user has a token, at the price that some share one.
 ///
 /// ```
@@ -32,7 +32,7 @@ use crate::{
 /// assert_eq!(vocab.size(), 2 + 4 * 256 + 2000);
 /// assert_eq!(vocab.token(1, 24), Some(2 + 256 + 24));
 /// assert_eq!(vocab.code(2 + 256 + 24), Some((1, 24)));
-/// assert_eq!(vocab.user("A1YJEY40YUW4SE"), 2563);
+/// assert_eq!(vocab.user("A1YJEY40YUW4SE"), 2889);
 ///
 /// let mut tokens = vec![vocab.user("A1YJEY40YUW4SE")];
 /// vocab.encode_sid(&[12, 24, 52, 0], &mut tokens)?;
@@ -63,7 +63,7 @@ impl SidVocab {
     /// Ends a sequence.
     pub const EOS: u32 = 1;
 
-    /// User tokens in the paper (arXiv 2305.05065, section 4.1).
+    /// User tokens in the paper (arXiv 2305.05065, implementation details of the sequence model).
     pub const PAPER_USER_TOKENS: u32 = 2000;
 
     const SPECIALS: u32 = 2;
@@ -139,7 +139,8 @@ impl SidVocab {
     /// The token of a user: the first user token plus FNV-1a (64 bits) of the key's UTF-8 bytes modulo
     /// [`user_tokens`](Self::user_tokens).
     ///
-    /// The hash is part of the file format: a trained model depends on it, so it never changes.
+    /// The hash is part of the file format: a trained model depends on it, so it never changes. Of 2,000 tokens the key
+    /// `"42"` has number 691, `"A1YJEY40YUW4SE"` number 1,863.
     pub fn user(&self, key: &str) -> u32 {
         // Below `user_tokens`, hence within u32.
         self.starts[self.layout.positions()] + (fnv1a(key.as_bytes()) % u64::from(self.user_tokens)) as u32
