@@ -1,0 +1,112 @@
+//! What can go wrong while decoding.
+
+use sid_index::IndexError;
+
+/// Result of decoding or resolving.
+pub type Result<T> = std::result::Result<T, DecodeError>;
+
+/// Why sequences could not be decoded or resolved.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum DecodeError {
+    /// A batch without any sequence.
+    #[error("the batch holds no sequence; pass at least one history")]
+    EmptyBatch,
+    /// Neither one constraint for all users nor one for each.
+    #[error("{constraints} constraints for {users} users; pass one for all or one for each")]
+    Constraints {
+        /// Sequences in the batch.
+        users: usize,
+        /// Constraints given.
+        constraints: usize,
+    },
+    /// A beam search without beams.
+    #[error("a beam search needs at least one beam; one beam is greedy decoding")]
+    NoBeams,
+    /// A list of no items was asked for.
+    #[error("asked for the best 0 items; ask for at least one")]
+    NoResults,
+    /// A constraint of sequences of no token, or of more than a Semantic ID has.
+    #[error("a sequence of {length} tokens was asked for but a Semantic ID has 1 to {positions}")]
+    Length {
+        /// Tokens asked for.
+        length: usize,
+        /// Positions of a Semantic ID, or the greatest length accepted.
+        positions: usize,
+    },
+    /// The vocabulary was made for another layout than the index's.
+    #[error(
+        "the vocabulary numbers positions of sizes {vocab:?} but the index has {index:?}; make it from the index's layout"
+    )]
+    VocabMismatch {
+        /// Sizes of the vocabulary's positions.
+        vocab: Vec<u32>,
+        /// Sizes of the index's positions.
+        index: Vec<u32>,
+    },
+    /// The index is empty, or every item of it is excluded.
+    #[error("none of the {items} items may be generated; exclude fewer")]
+    NothingAllowed {
+        /// Items in the index.
+        items: usize,
+    },
+    /// A sequence grew longer than the search allows.
+    #[error("a sequence is not complete after {max_tokens} tokens; raise `max_tokens` or use a constraint that ends")]
+    TooLong {
+        /// Greatest number of tokens.
+        max_tokens: usize,
+    },
+    /// A constraint allows a token that the model does not have.
+    #[error("the constraint allows token {token} but the model has only {vocab_size}; use one vocabulary for both")]
+    UnknownToken {
+        /// The token.
+        token: u32,
+        /// Tokens of the model.
+        vocab_size: usize,
+    },
+    /// A constraint rejects a token that it had just allowed.
+    #[error("the constraint listed token {token} as allowed and then did not accept it; make the two agree")]
+    Inconsistent {
+        /// The token.
+        token: u32,
+    },
+    /// The model's output has another shape than its rows and vocabulary ask for.
+    #[error("the model returned a tensor of shape {got:?} where {expected:?}, (rows, vocabulary), was expected")]
+    OutputShape {
+        /// `(rows, vocabulary)`.
+        expected: [usize; 2],
+        /// Shape of the tensor.
+        got: Vec<usize>,
+    },
+    /// The model's state holds another number of rows than the batch has sequences.
+    #[error("the model's state holds {got} rows for a batch of {expected} sequences")]
+    StateRows {
+        /// Sequences in the batch.
+        expected: usize,
+        /// Rows of the state.
+        got: usize,
+    },
+    /// A log-probability is NaN or positive infinity.
+    #[error(
+        "the log-probability of token {token} for user {user}, beam {beam}, step {step} is {value}; check the model's \
+         weights for values that are not finite"
+    )]
+    NotALogProb {
+        /// Row of the batch.
+        user: usize,
+        /// Which of the user's beams, best first.
+        beam: usize,
+        /// Decoding step, from zero.
+        step: usize,
+        /// The token.
+        token: u32,
+        /// The value.
+        value: f32,
+    },
+    /// An index operation failed, for instance an excluded item does not exist.
+    #[error(transparent)]
+    Index(#[from] IndexError),
+    /// A tensor operation failed.
+    #[error(transparent)]
+    Tensor(#[from] candle_core::Error),
+}
