@@ -1,0 +1,243 @@
+//! What a training run is made of.
+
+use std::time::Duration;
+
+use genrec_kernels::optim::{AdafactorConfig, OptimizerConfig, Schedule};
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use crate::error::{Result, TrainError};
+
+/// A recurring point of a run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+#[non_exhaustive]
+pub enum Every {
+    /// After every so many whole epochs.
+    Epochs(u32),
+    /// After every so many steps, wherever they fall in an epoch.
+    Steps(u64),
+}
+
+/// A training run's settings.
+///
+/// The defaults are those of TIGER (Rajput et al., arXiv 2305.05065, section 4): learning rate 0.01 for the first 10,000
+/// steps and by the inverse square root of the step after them, 200,000 steps. The paper names no optimiser; its
+/// learning rate is the customary one of Adafactor with parameter scaling, which is the default therefore.
+///
+/// ```
+/// use genrec_train::{Every, TrainConfig};
+///
+/// let config = TrainConfig::default().with_epochs(Some(20)).with_patience(Some(3)).with_validate_every(Every::Epochs(1));
+/// assert!(config.validate().is_ok());
+/// ```
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+#[non_exhaustive]
+pub struct TrainConfig {
+    /// Optimiser and its hyper-parameters; Adafactor by default.
+    pub optimizer: OptimizerConfig,
+    /// Base learning rate, which the schedule scales, above 0; 0.01 by default.
+    pub learning_rate: f64,
+    /// Change of the learning rate over steps; [`Schedule::tiger`] by default.
+    pub schedule: Schedule,
+    /// Bound on the Euclidean norm of all gradients together, above 0; none by default.
+    pub clip_norm: Option<f64>,
+    /// Epochs after which the run ends; none by default.
+    pub epochs: Option<u32>,
+    /// Steps after which the run ends; 200,000 by default.
+    pub max_steps: Option<u64>,
+    /// Wall-clock time after which the run ends, counted over all resumed parts and including validations; none by
+    /// default. Where such a run ends depends on the machine and its load, so it cannot be reproduced.
+    pub max_duration: Option<Duration>,
+    /// When to validate; after every epoch by default. The run's last step is validated besides, when `epochs` or
+    /// `max_steps` ends the run.
+    pub validate_every: Every,
+    /// Validations in a row without improvement after which the run ends, at least 1; none by default.
+    pub patience: Option<u32>,
+    /// By how much a metric must exceed the last one that counted as an improvement to reset the patience, at least 0;
+    /// 0 by default. The best weights are kept by the metric alone.
+    pub min_delta: f64,
+    /// Steps between checkpoints of the run, besides those at every validation and at the end of every epoch; 1,000 by
+    /// default, 0 for none in between.
+    pub checkpoint_every_steps: u64,
+    /// Where the random numbers of dropout start; 0 by default.
+    pub seed: u64,
+}
+
+impl Default for TrainConfig {
+    fn default() -> Self {
+        Self {
+            optimizer: OptimizerConfig::Adafactor(AdafactorConfig::default()),
+            learning_rate: 0.01,
+            schedule: Schedule::tiger(),
+            clip_norm: None,
+            epochs: None,
+            max_steps: Some(200_000),
+            max_duration: None,
+            validate_every: Every::Epochs(1),
+            patience: None,
+            min_delta: 0.0,
+            checkpoint_every_steps: 1000,
+            seed: 0,
+        }
+    }
+}
+
+macro_rules! setters {
+    ($($(#[$doc:meta])* $setter:ident, $field:ident: $type:ty;)*) => {
+        impl TrainConfig {
+            $($(#[$doc])*
+            #[must_use]
+            pub fn $setter(mut self, $field: $type) -> Self {
+                self.$field = $field;
+                self
+            })*
+        }
+    };
+}
+
+setters! {
+    /// Sets the optimiser.
+    with_optimizer, optimizer: OptimizerConfig;
+    /// Sets the base learning rate.
+    with_learning_rate, learning_rate: f64;
+    /// Sets the schedule of the learning rate.
+    with_schedule, schedule: Schedule;
+    /// Sets the bound on the gradients' norm, or removes it.
+    with_clip_norm, clip_norm: Option<f64>;
+    /// Sets the number of epochs, or removes the limit.
+    with_epochs, epochs: Option<u32>;
+    /// Sets the number of steps, or removes the limit.
+    with_max_steps, max_steps: Option<u64>;
+    /// Sets the wall-clock limit, or removes it.
+    with_max_duration, max_duration: Option<Duration>;
+    /// Sets when to validate.
+    with_validate_every, validate_every: Every;
+    /// Sets the patience, or removes early stopping.
+    with_patience, patience: Option<u32>;
+    /// Sets what counts as an improvement.
+    with_min_delta, min_delta: f64;
+    /// Sets the steps between checkpoints.
+    with_checkpoint_every_steps, checkpoint_every_steps: u64;
+    /// Sets the seed.
+    with_seed, seed: u64;
+}
+
+impl TrainConfig {
+    /// Checks every field.
+    ///
+    /// # Errors
+    /// [`TrainError`] names the first field that is out of range, or says that nothing ends the run.
+    pub fn validate(&self) -> Result<()> {
+        self.optimizer.validate().map_err(|source| TrainError::Optimizer { source })?;
+        let check = |field, ok: bool, value: String, bound| {
+            if ok { Ok(()) } else { Err(TrainError::Config { field, value, bound }) }
+        };
+        let positive = |value: f64| value > 0.0 && value.is_finite();
+        let lr = self.learning_rate;
+        check("learning_rate", positive(lr), lr.to_string(), "above 0 and finite")?;
+        if let Some(norm) = self.clip_norm {
+            check("clip_norm", positive(norm), norm.to_string(), "above 0 and finite")?;
+        }
+        check("epochs", self.epochs != Some(0), "0".to_owned(), "at least 1, or absent")?;
+        check("max_steps", self.max_steps != Some(0), "0".to_owned(), "at least 1, or absent")?;
+        let every = !matches!(self.validate_every, Every::Epochs(0) | Every::Steps(0));
+        check("validate_every", every, "0".to_owned(), "at least 1 epoch or step")?;
+        check("patience", self.patience != Some(0), "0".to_owned(), "at least 1 validation, or absent")?;
+        let delta = self.min_delta;
+        check("min_delta", delta >= 0.0 && delta.is_finite(), delta.to_string(), "at least 0 and finite")?;
+        if self.epochs.is_none() && self.max_steps.is_none() && self.max_duration.is_none() {
+            return Err(TrainError::Unbounded);
+        }
+        Ok(())
+    }
+
+    /// What decides the result of a run, as JSON: every field but those that may change between a run's parts.
+    pub(crate) fn fingerprint(&self) -> Result<Value> {
+        let mut value = serde_json::to_value(self)
+            .map_err(|error| TrainError::State { source: candle_core::Error::wrap(error) })?;
+        if let Some(fields) = value.as_object_mut() {
+            fields.remove("max_duration");
+            fields.remove("checkpoint_every_steps");
+        }
+        Ok(value)
+    }
+}
+
+/// The first field in which two fingerprints differ, with both values as JSON.
+pub(crate) fn first_difference(saved: &Value, given: &Value) -> Option<(String, String, String)> {
+    fn walk(path: &str, saved: &Value, given: &Value) -> Option<(String, String, String)> {
+        let (Value::Object(a), Value::Object(b)) = (saved, given) else {
+            return (saved != given).then(|| (path.to_owned(), saved.to_string(), given.to_string()));
+        };
+        let mut keys: Vec<&String> = a.keys().chain(b.keys()).collect();
+        keys.sort_unstable();
+        keys.dedup();
+        keys.into_iter().find_map(|key| {
+            let path = if path.is_empty() { key.clone() } else { format!("{path}.{key}") };
+            walk(&path, a.get(key).unwrap_or(&Value::Null), b.get(key).unwrap_or(&Value::Null))
+        })
+    }
+    walk("", saved, given)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn field_of(config: TrainConfig) -> &'static str {
+        match config.validate() {
+            Err(TrainError::Config { field, .. }) => field,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn every_field_is_checked() {
+        let ok = TrainConfig::default();
+        assert!(ok.validate().is_ok());
+        for bad in [0.0, -1.0, f64::NAN, f64::INFINITY] {
+            assert_eq!(field_of(ok.clone().with_learning_rate(bad)), "learning_rate");
+            assert_eq!(field_of(ok.clone().with_clip_norm(Some(bad))), "clip_norm");
+        }
+        assert_eq!(field_of(ok.clone().with_epochs(Some(0))), "epochs");
+        assert_eq!(field_of(ok.clone().with_max_steps(Some(0))), "max_steps");
+        assert_eq!(field_of(ok.clone().with_validate_every(Every::Steps(0))), "validate_every");
+        assert_eq!(field_of(ok.clone().with_validate_every(Every::Epochs(0))), "validate_every");
+        assert_eq!(field_of(ok.clone().with_patience(Some(0))), "patience");
+        assert_eq!(field_of(ok.clone().with_min_delta(-1e-9)), "min_delta");
+        assert!(matches!(ok.clone().with_max_steps(None).validate(), Err(TrainError::Unbounded)));
+        let mut adafactor = AdafactorConfig::default();
+        adafactor.clip_threshold = 0.0;
+        let bad = ok.with_optimizer(OptimizerConfig::Adafactor(adafactor));
+        assert!(matches!(bad.validate(), Err(TrainError::Optimizer { .. })));
+    }
+
+    #[test]
+    fn survives_json_and_refuses_unknown_fields() {
+        let config = TrainConfig::default()
+            .with_max_duration(Some(Duration::from_secs(90)))
+            .with_validate_every(Every::Steps(7))
+            .with_learning_rate(0.1 + 0.2);
+        let json = serde_json::to_string(&config).unwrap();
+        assert_eq!(serde_json::from_str::<TrainConfig>(&json).unwrap(), config);
+        assert_eq!(serde_json::from_str::<TrainConfig>("{}").unwrap(), TrainConfig::default());
+        assert!(serde_json::from_str::<TrainConfig>(r#"{"learning_rat": 1.0}"#).is_err());
+    }
+
+    #[test]
+    fn a_difference_is_found_by_its_path() {
+        let config = TrainConfig::default();
+        let saved = config.fingerprint().unwrap();
+        let difference = |other: TrainConfig| first_difference(&saved, &other.fingerprint().unwrap());
+        assert_eq!(difference(config.clone()), None);
+        let free = config.clone().with_max_duration(Some(Duration::from_secs(1))).with_checkpoint_every_steps(3);
+        assert_eq!(difference(free), None);
+        let seed = difference(config.clone().with_seed(5));
+        assert_eq!(seed, Some(("seed".to_owned(), "0".to_owned(), "5".to_owned())));
+        let decay = AdafactorConfig::default().with_weight_decay(0.5);
+        let path = difference(config.with_optimizer(OptimizerConfig::Adafactor(decay))).map(|(path, ..)| path);
+        assert_eq!(path.as_deref(), Some("optimizer.weight_decay"));
+    }
+}

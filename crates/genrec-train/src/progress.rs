@@ -1,0 +1,183 @@
+//! Where a run stands: all of its state but weights and moments.
+
+use genrec_kernels::CounterRng;
+use serde::{Deserialize, Serialize};
+
+use crate::config::{Every, TrainConfig};
+use crate::report::{StopReason, TrainReport, ValidationReport};
+
+/// The best validation so far.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[non_exhaustive]
+pub struct Best {
+    /// Steps completed.
+    pub step: u64,
+    /// The epoch under way or just completed, from 1.
+    pub epoch: u32,
+    /// What the validation returned.
+    pub metric: f64,
+}
+
+/// A sum of losses and the number of its terms.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct LossSum {
+    sum: f64,
+    steps: u64,
+}
+
+impl LossSum {
+    fn add(&mut self, loss: f32) {
+        self.sum += f64::from(loss);
+        self.steps += 1;
+    }
+
+    fn take(&mut self) -> f64 {
+        let Self { sum, steps } = std::mem::take(self);
+        if steps == 0 { 0.0 } else { sum / steps as f64 }
+    }
+}
+
+/// Where a run stands, as a checkpoint's `state.json` holds it.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[non_exhaustive]
+pub struct Progress {
+    /// Steps completed.
+    pub step: u64,
+    /// Epochs completed.
+    pub epoch: u32,
+    /// Batches of the epoch under way that have been trained on.
+    pub batch: usize,
+    /// Examples read in completed epochs.
+    pub examples: u64,
+    /// The best validation so far.
+    pub best: Option<Best>,
+    /// Every validation so far.
+    pub history: Vec<ValidationReport>,
+    /// Why the run ended, once it has; a run stopped by time or by a callback has not.
+    pub finished: Option<StopReason>,
+    /// Wall-clock seconds so far.
+    pub seconds: f64,
+    pub(crate) epoch_loss: LossSum,
+    pub(crate) loss_since_validation: LossSum,
+    pub(crate) last_epoch_loss: Option<f64>,
+    /// The metric that last reset the patience, and the validations since.
+    pub(crate) patience_metric: Option<f64>,
+    pub(crate) patience_used: u32,
+}
+
+impl Progress {
+    pub(crate) fn start() -> Self {
+        Self {
+            step: 0,
+            epoch: 0,
+            batch: 0,
+            examples: 0,
+            best: None,
+            history: Vec::new(),
+            finished: None,
+            seconds: 0.0,
+            epoch_loss: LossSum::default(),
+            loss_since_validation: LossSum::default(),
+            last_epoch_loss: None,
+            patience_metric: None,
+            patience_used: 0,
+        }
+    }
+
+    /// The epoch under way or just completed, from 1.
+    pub(crate) fn current_epoch(&self) -> u32 {
+        if self.batch > 0 || self.epoch == 0 { self.epoch.saturating_add(1) } else { self.epoch }
+    }
+
+    /// Counts a step of the given loss.
+    pub(crate) fn complete_step(&mut self, loss: f32) {
+        self.step += 1;
+        self.batch += 1;
+        self.epoch_loss.add(loss);
+        self.loss_since_validation.add(loss);
+    }
+
+    /// Counts an epoch and returns its mean loss.
+    pub(crate) fn complete_epoch(&mut self, examples: u64) -> f64 {
+        self.epoch = self.epoch.saturating_add(1);
+        self.batch = 0;
+        self.examples += examples;
+        let loss = self.epoch_loss.take();
+        self.last_epoch_loss = Some(loss);
+        loss
+    }
+
+    /// Examples read so far, pro rata in the epoch under way.
+    pub(crate) fn examples_seen(&self, per_epoch: u64, batches: usize) -> u64 {
+        let part = u128::from(per_epoch) * self.batch as u128 / (batches.max(1) as u128);
+        self.examples + u64::try_from(part).unwrap_or(per_epoch)
+    }
+
+    /// Why the configuration ends the run after this step, if it does.
+    pub(crate) fn limit(&self, config: &TrainConfig) -> Option<StopReason> {
+        if config.epochs.is_some_and(|epochs| self.epoch >= epochs) {
+            Some(StopReason::Epochs)
+        } else if config.max_steps.is_some_and(|steps| self.step >= steps) {
+            Some(StopReason::MaxSteps)
+        } else {
+            None
+        }
+    }
+
+    /// Whether the step just completed is to be validated.
+    pub(crate) fn validation_due(&self, config: &TrainConfig) -> bool {
+        let scheduled = match config.validate_every {
+            Every::Epochs(n) => self.batch == 0 && self.epoch % n.max(1) == 0,
+            Every::Steps(n) => self.step % n.max(1) == 0,
+        };
+        scheduled || self.limit(config).is_some()
+    }
+
+    /// Takes a validation's metric into account and returns its report.
+    pub(crate) fn complete_validation(&mut self, metric: f64, config: &TrainConfig) -> ValidationReport {
+        let best = self.best.is_none_or(|best| metric > best.metric);
+        let (step, epoch) = (self.step, self.current_epoch());
+        if best {
+            self.best = Some(Best { step, epoch, metric });
+        }
+        if self.patience_metric.is_none_or(|reference| metric > reference + config.min_delta) {
+            self.patience_metric = Some(metric);
+            self.patience_used = 0;
+        } else {
+            self.patience_used = self.patience_used.saturating_add(1);
+        }
+        let train_loss = self.loss_since_validation.take();
+        let report = ValidationReport { step, epoch, metric, best, train_loss, seconds: self.seconds };
+        self.history.push(report.clone());
+        report
+    }
+
+    /// Whether the patience has run out.
+    pub(crate) fn out_of_patience(&self, config: &TrainConfig) -> bool {
+        config.patience.is_some_and(|patience| self.patience_used >= patience)
+    }
+
+    /// The seed of everything random in the step after this one.
+    pub(crate) fn dropout_seed(&self, seed: u64) -> u64 {
+        CounterRng::new(seed).named("dropout").u64_at(self.step)
+    }
+
+    pub(crate) fn report(&self, stopped: StopReason, per_epoch: u64, batches: usize) -> TrainReport {
+        TrainReport {
+            examples: per_epoch,
+            examples_seen: self.examples_seen(per_epoch, batches),
+            steps: self.step,
+            epochs: self.epoch,
+            best_epoch: self.best.map(|best| best.epoch),
+            best_step: self.best.map(|best| best.step),
+            best_metric: self.best.map(|best| best.metric),
+            last_epoch_loss: self.last_epoch_loss,
+            seconds: self.seconds,
+            stopped,
+            history: self.history.clone(),
+        }
+    }
+}

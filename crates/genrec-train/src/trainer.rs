@@ -1,0 +1,80 @@
+//! The trainer, and what it promises.
+
+mod run;
+
+use std::path::Path;
+
+use genrec_model::Trainable;
+
+use self::run::Run;
+use crate::config::TrainConfig;
+use crate::error::{BoxError, Result};
+use crate::report::{Callback, TrainReport};
+use crate::source::BatchSource;
+
+/// Trains any [`Trainable`] model: the optimiser's steps, validation, early stopping, checkpoints, resuming.
+///
+/// The weights, the optimiser's state and everything in the report but the times are a function of the configuration,
+/// the model's initial weights, the data and the validation. In particular they do not depend on where checkpoints
+/// fell, nor on whether and where the run was interrupted and resumed. Only a run that `max_duration` or a callback ends
+/// depends on more than that.
+///
+/// See the [crate's page](crate) for an example.
+#[derive(Debug, Clone)]
+pub struct Trainer {
+    config: TrainConfig,
+    resume: bool,
+}
+
+impl Trainer {
+    /// A trainer of checked settings that starts anew.
+    ///
+    /// # Errors
+    /// When a setting is out of range or nothing ends the run.
+    pub fn new(config: TrainConfig) -> Result<Self> {
+        config.validate()?;
+        Ok(Self { config, resume: false })
+    }
+
+    /// Whether [`fit`](Self::fit) continues from the checkpoints in its directory; it does not by default. Without any
+    /// checkpoint it starts anew all the same.
+    #[must_use]
+    pub fn with_resume(mut self, resume: bool) -> Self {
+        self.resume = resume;
+        self
+    }
+
+    /// The settings.
+    pub fn config(&self) -> &TrainConfig {
+        &self.config
+    }
+
+    /// Trains the model and leaves the weights of the best validation in it; without any validation, the last ones.
+    ///
+    /// `validate` judges the model as it stands, higher is better (NDCG@10, say); it has to be deterministic for the
+    /// run to be so.
+    ///
+    /// With `dir`, checkpoints are kept there as `last` and `best`, and a run that was killed is continued after
+    /// [`with_resume`](Self::with_resume): it ends with the same bytes as an uninterrupted one. A finished run that is
+    /// resumed returns at once. Only one process at a time may use a directory.
+    ///
+    /// # Errors
+    /// [`TrainError`](crate::TrainError) says what was wrong, and at which step. The model is then left with the weights
+    /// of the last completed step, and the checkpoints on disk are whole. A loss or gradient that is not finite ends the
+    /// run before the optimiser sees it.
+    pub fn fit<M: Trainable>(
+        &self,
+        model: &M,
+        data: &dyn BatchSource<Batch = M::Batch>,
+        validate: &mut dyn FnMut(&M) -> std::result::Result<f64, BoxError>,
+        callback: &mut dyn Callback,
+        dir: Option<&Path>,
+    ) -> Result<TrainReport> {
+        let mut run = Run::begin(&self.config, self.resume, model, data, dir)?;
+        let stopped = run.train(validate, callback)?;
+        run.finish(stopped)
+    }
+}
+
+#[cfg(test)]
+mod tests;

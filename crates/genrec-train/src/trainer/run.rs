@@ -1,0 +1,291 @@
+//! One run: the loop and everything that it changes.
+
+use std::collections::BTreeMap;
+use std::ops::ControlFlow;
+use std::path::{Path, PathBuf};
+use std::time::Instant;
+
+use candle_core::{DType, Device, Tensor};
+use genrec_kernels::optim::{AnyOptimizer, Optimizer, clip_global_norm};
+use genrec_model::Trainable;
+use serde_json::Value;
+
+use crate::checkpoint::{Checkpoint, CheckpointStore, DataSize};
+use crate::config::{TrainConfig, first_difference};
+use crate::error::{BoxError, Quantity, Result, TrainError};
+use crate::progress::Progress;
+use crate::report::{Callback, CheckpointReport, EpochReport, StepReport, StopReason, TrainReport};
+use crate::source::BatchSource;
+
+type Weights = BTreeMap<String, Tensor>;
+
+pub(super) struct Run<'a, M: Trainable> {
+    config: &'a TrainConfig,
+    model: &'a M,
+    data: &'a dyn BatchSource<Batch = M::Batch>,
+    optimizer: AnyOptimizer,
+    progress: Progress,
+    /// Weights of the best validation, on the CPU.
+    best: Option<Weights>,
+    store: Option<CheckpointStore>,
+    /// The checkpoint written last, or resumed from.
+    good: Option<PathBuf>,
+    fingerprint: Value,
+    size: DataSize,
+    started: Instant,
+    /// Seconds of the run's earlier parts.
+    earlier: f64,
+    stop_asked: bool,
+}
+
+fn state(source: candle_core::Error) -> TrainError {
+    TrainError::State { source }
+}
+
+impl<'a, M: Trainable> Run<'a, M> {
+    /// A run at its start, or where its checkpoints say.
+    pub(super) fn begin(
+        config: &'a TrainConfig,
+        resume: bool,
+        model: &'a M,
+        data: &'a dyn BatchSource<Batch = M::Batch>,
+        dir: Option<&Path>,
+    ) -> Result<Self> {
+        let started = Instant::now();
+        let optimizer =
+            config.optimizer.build(model.parameters()).map_err(|source| TrainError::Optimizer { source })?;
+        let size = DataSize { examples: data.num_examples() as u64, batches: data.num_batches(0) as u64 };
+        let mut run = Self {
+            config,
+            model,
+            data,
+            optimizer,
+            progress: Progress::start(),
+            best: None,
+            store: dir.map(CheckpointStore::open).transpose()?,
+            good: None,
+            fingerprint: config.fingerprint()?,
+            size,
+            started,
+            earlier: 0.0,
+            stop_asked: false,
+        };
+        if let Some(store) = &run.store {
+            if resume {
+                if let Some(resumed) = store.newest()? {
+                    run.restore(resumed.checkpoint, resumed.best, resumed.path)?;
+                }
+            } else if store.contains(false) || store.contains(true) {
+                return Err(TrainError::CheckpointExists { dir: store.dir().to_owned() });
+            }
+        }
+        Ok(run)
+    }
+
+    fn restore(&mut self, checkpoint: Checkpoint, best: Option<Weights>, path: PathBuf) -> Result<()> {
+        if let Some((field, saved, given)) = first_difference(&checkpoint.config, &self.fingerprint) {
+            return Err(TrainError::ConfigMismatch { field, saved, given });
+        }
+        let sizes = [
+            ("examples", checkpoint.data.examples, self.size.examples),
+            ("batches", checkpoint.data.batches, self.size.batches),
+        ];
+        if let Some(&(what, saved, given)) = sizes.iter().find(|(_, saved, given)| saved != given) {
+            return Err(TrainError::DataMismatch { what, saved, given });
+        }
+        let misfit = |what| {
+            let path = path.clone();
+            move |source| TrainError::Misfit { path, what, source }
+        };
+        // The optimiser first: it is this run's own, so that an error leaves the caller's model as it was.
+        self.optimizer.load_state(&checkpoint.optimizer).map_err(misfit("optimiser"))?;
+        self.model.parameters().restore(&checkpoint.weights).map_err(misfit("model"))?;
+        tracing::info!(step = checkpoint.progress.step, path = %path.display(), "training resumed");
+        self.progress = checkpoint.progress;
+        self.earlier = self.progress.seconds;
+        self.best = best;
+        self.good = Some(path);
+        Ok(())
+    }
+
+    /// Steps until something ends the run.
+    pub(super) fn train(
+        &mut self,
+        validate: &mut dyn FnMut(&M) -> std::result::Result<f64, BoxError>,
+        callback: &mut dyn Callback,
+    ) -> Result<StopReason> {
+        loop {
+            if let Some(reason) = self.progress.finished {
+                return Ok(reason);
+            }
+            let epoch = self.progress.epoch;
+            let batches = self.data.num_batches(epoch);
+            if batches == 0 {
+                return Err(TrainError::NoBatches { epoch });
+            }
+            let report = self.step(batches)?;
+            self.heed(callback.on_step(&report));
+            let epoch_ended = self.progress.batch >= batches;
+            if epoch_ended {
+                let mean_loss = self.progress.complete_epoch(self.size.examples);
+                let (epoch, step, seconds) = (self.progress.epoch, self.progress.step, self.progress.seconds);
+                tracing::debug!(epoch, step, mean_loss, "epoch completed");
+                self.heed(callback.on_epoch(&EpochReport { epoch, step, mean_loss, seconds }));
+            }
+            let validated = self.progress.validation_due(self.config);
+            let improved = validated && self.validate(validate, callback)?;
+            self.progress.finished = self
+                .progress
+                .limit(self.config)
+                .or_else(|| self.progress.out_of_patience(self.config).then_some(StopReason::Patience));
+            let out_of_time = self.out_of_time();
+            let interval = self.config.checkpoint_every_steps;
+            let interval_ended = interval > 0 && self.progress.step % interval == 0;
+            if improved {
+                self.write(true, callback)?;
+            }
+            let ends = self.progress.finished.is_some() || self.stop_asked || out_of_time;
+            if validated || epoch_ended || interval_ended || ends {
+                self.write(false, callback)?;
+            }
+            if self.progress.finished.is_none() {
+                if self.stop_asked {
+                    return Ok(StopReason::Callback);
+                }
+                if out_of_time {
+                    return Ok(StopReason::MaxDuration);
+                }
+            }
+        }
+    }
+
+    /// Leaves the best weights in the model and sums the run up.
+    pub(super) fn finish(mut self, stopped: StopReason) -> Result<TrainReport> {
+        if let Some(best) = &self.best {
+            self.model.parameters().restore(best).map_err(|error| state(candle_core::Error::wrap(error)))?;
+        }
+        self.tick();
+        let batches = self.data.num_batches(self.progress.epoch);
+        Ok(self.progress.report(stopped, self.size.examples, batches))
+    }
+
+    /// One batch: gradients, their norm, the optimiser.
+    fn step(&mut self, batches: usize) -> Result<StepReport> {
+        let (epoch, batch) = (self.progress.epoch, self.progress.batch);
+        let step = self.progress.step + 1;
+        let failed = |source| TrainError::Step { step, epoch, batch, source };
+        let input = self.data.batch(epoch, batch).map_err(|source| TrainError::Batch { epoch, batch, source })?;
+        let seed = self.progress.dropout_seed(self.config.seed);
+        let (loss, mut gradients) = self.model.loss_and_grads(&input, seed).map_err(failed)?;
+        self.check(Quantity::Loss, f64::from(loss), step, batch)?;
+        let grad_norm = match self.config.clip_norm {
+            Some(bound) => clip_global_norm(&mut gradients, bound),
+            None => gradients.global_norm(),
+        }
+        .map_err(failed)?;
+        self.check(Quantity::GradientNorm, grad_norm, step, batch)?;
+        let lr = self.config.learning_rate * self.config.schedule.factor(step);
+        self.optimizer.step(self.model.parameters(), &gradients, lr).map_err(failed)?;
+        self.progress.complete_step(loss);
+        self.tick();
+        Ok(StepReport {
+            step,
+            epoch: epoch.saturating_add(1),
+            epoch_step: self.progress.batch,
+            epoch_steps: batches,
+            loss,
+            lr,
+            grad_norm,
+            examples: self.progress.examples_seen(self.size.examples, batches),
+            seconds: self.progress.seconds,
+        })
+    }
+
+    /// Judges the model; true when it is the best so far.
+    fn validate(
+        &mut self,
+        validate: &mut dyn FnMut(&M) -> std::result::Result<f64, BoxError>,
+        callback: &mut dyn Callback,
+    ) -> Result<bool> {
+        let step = self.progress.step;
+        let metric = validate(self.model).map_err(|source| TrainError::Validation { step, source })?;
+        self.check(Quantity::Metric, metric, step, self.progress.batch)?;
+        self.tick();
+        let report = self.progress.complete_validation(metric, self.config);
+        tracing::info!(step, epoch = report.epoch, metric, best = report.best, "validated");
+        if report.best {
+            self.check_weights()?;
+            self.best = Some(self.weights(true)?);
+        }
+        self.heed(callback.on_validation(&report));
+        Ok(report.best)
+    }
+
+    fn write(&mut self, best: bool, callback: &mut dyn Callback) -> Result<()> {
+        if self.store.is_none() {
+            return Ok(());
+        }
+        self.check_weights()?;
+        let checkpoint = Checkpoint {
+            weights: self.weights(false)?,
+            optimizer: self.optimizer.state().map_err(state)?,
+            progress: self.progress.clone(),
+            config: self.fingerprint.clone(),
+            data: self.size,
+        };
+        let checkpoint = checkpoint.on_host()?;
+        if let Some(store) = &self.store {
+            let path = store.write(best, &checkpoint)?;
+            let step = self.progress.step;
+            tracing::debug!(step, path = %path.display(), "checkpoint written");
+            self.good = Some(path.clone());
+            self.heed(callback.on_checkpoint(&CheckpointReport { path, step, best }));
+        }
+        Ok(())
+    }
+
+    /// The weights by name on the CPU; copied when they are to outlive the next step.
+    fn weights(&self, copied: bool) -> Result<Weights> {
+        let get = |tensor: &Tensor| {
+            let tensor = tensor.detach().to_device(&Device::Cpu)?;
+            if copied { tensor.copy() } else { Ok(tensor) }
+        };
+        self.model
+            .parameters()
+            .iter()
+            .map(|(name, var)| Ok((name.to_owned(), get(var.as_tensor())?)))
+            .collect::<candle_core::Result<_>>()
+            .map_err(state)
+    }
+
+    /// Weights that are not finite must not replace good ones.
+    fn check_weights(&self) -> Result<()> {
+        for (_, var) in self.model.parameters().iter() {
+            let sum = || var.as_tensor().to_dtype(DType::F64)?.sum_all()?.to_scalar::<f64>();
+            let sum = sum().map_err(state)?;
+            self.check(Quantity::Weights, sum, self.progress.step, self.progress.batch)?;
+        }
+        Ok(())
+    }
+
+    fn check(&self, what: Quantity, value: f64, step: u64, batch: usize) -> Result<()> {
+        if value.is_finite() {
+            return Ok(());
+        }
+        let (epoch, checkpoint) = (self.progress.epoch, self.good.clone());
+        Err(TrainError::NonFinite { what, value, step, epoch, batch, checkpoint })
+    }
+
+    fn tick(&mut self) {
+        self.progress.seconds = self.earlier + self.started.elapsed().as_secs_f64();
+    }
+
+    fn out_of_time(&mut self) -> bool {
+        self.tick();
+        self.config.max_duration.is_some_and(|limit| self.progress.seconds >= limit.as_secs_f64())
+    }
+
+    fn heed(&mut self, flow: ControlFlow<()>) {
+        self.stop_asked |= flow.is_break();
+    }
+}
