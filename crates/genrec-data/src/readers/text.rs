@@ -1,0 +1,34 @@
+//! Cleaning of texts.
+
+/// Resolves HTML entities, joins runs of white space, and makes the empty text unknown.
+pub(crate) fn clean(text: &str) -> Option<String> {
+    let unescaped = htmlize::unescape(text);
+    let mut clean = String::with_capacity(unescaped.len());
+    for word in unescaped.split_whitespace() {
+        if !clean.is_empty() {
+            clean.push(' ');
+        }
+        clean.push_str(word);
+    }
+    (!clean.is_empty()).then_some(clean)
+}
+
+/// [`clean`] for category paths: levels without a text are left out, then paths without a level.
+pub(crate) fn clean_paths(paths: Vec<Vec<String>>) -> Vec<Vec<String>> {
+    let clean_path = |path: Vec<String>| path.iter().filter_map(|level| clean(level)).collect::<Vec<_>>();
+    paths.into_iter().map(clean_path).filter(|path| !path.is_empty()).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn entities_and_space() {
+        assert_eq!(clean("A &amp; B &quot;x&quot;  &#39;y&#39;\t&reg;").as_deref(), Some("A & B \"x\" 'y' \u{ae}"));
+        // Numbers of Windows-1252, as HTML has it; one level of escaping only.
+        assert_eq!(clean("&#153; &amp;amp; &nosuch; &").as_deref(), Some("\u{2122} &amp; &nosuch; &"));
+        assert_eq!(clean(" &nbsp; "), None);
+        assert_eq!(clean_paths(vec![vec!["a &amp; b".into(), " ".into()], vec![String::new()]]), [["a & b"]]);
+    }
+}
