@@ -7,7 +7,8 @@ use genrec_model::{RaggedBatch, Trainable, t5::T5};
 use super::{batch, values, variants};
 
 const VOCAB: usize = 17;
-const STEP: f32 = 4e-3;
+/// Rounding of the loss blurs the short step, the kinks of ReLU the long one; a right gradient agrees with one of them.
+const STEPS: [f32; 2] = [4e-3, 1e-3];
 
 fn examples() -> RaggedBatch {
     batch(&[(vec![2, 3, 4, 5, 6, 7], vec![8, 9]), (vec![10], vec![11, 12]), (vec![13, 14, 2, 16], vec![3, 15])])
@@ -40,14 +41,15 @@ fn check(model: &T5, seed: u64) -> usize {
         let rng = CounterRng::new(seed).named(name);
         let random = (0..2).map(|i| rng.below(i, slopes.len() as u64) as usize);
         for index in order.iter().copied().take(2).chain(random) {
-            let ahead = moved(model, name, index, STEP, seed);
-            let behind = moved(model, name, index, -STEP, seed);
-            let slope = (ahead - behind) / f64::from(2.0 * STEP);
             let got = f64::from(slopes[index]);
-            assert!(
-                (slope - got).abs() < 4e-4 + 0.02 * slope.abs(),
-                "{name}[{index}]: the gradient is {got}, the slope {slope}"
-            );
+            let slope = |step: f32| {
+                let (ahead, behind) = (moved(model, name, index, step, seed), moved(model, name, index, -step, seed));
+                (ahead - behind) / f64::from(2.0 * step)
+            };
+            let near = |slope: f64| (slope - got).abs() < 4e-4 + 0.01 * slope.abs();
+            if !STEPS.into_iter().any(|step| near(slope(step))) {
+                panic!("{name}[{index}]: the gradient is {got}, the slopes are {:?}", STEPS.map(slope));
+            }
             checked += 1;
         }
     }
@@ -57,7 +59,7 @@ fn check(model: &T5, seed: u64) -> usize {
 #[test]
 fn gradients_are_slopes() {
     for config in variants(VOCAB) {
-        let model = T5::new(config, 5, &Device::Cpu).unwrap();
+        let model = T5::new(config.with_layers(2, 1), 5, &Device::Cpu).unwrap();
         assert_eq!(check(&model, 0), 4 * model.parameters().len());
     }
 }
@@ -65,7 +67,9 @@ fn gradients_are_slopes() {
 #[test]
 fn gradients_are_slopes_under_dropout() {
     for config in variants(VOCAB) {
-        let model = T5::new(config.with_dropout_rate(0.2), 6, &Device::Cpu).unwrap().with_micro_batch(Some(2));
+        let model = T5::new(config.with_layers(1, 2).with_dropout_rate(0.2), 6, &Device::Cpu)
+            .unwrap()
+            .with_micro_batch(Some(2));
         assert_eq!(check(&model, 77), 4 * model.parameters().len());
     }
 }

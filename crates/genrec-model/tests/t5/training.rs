@@ -157,9 +157,11 @@ fn a_small_model_learns_a_small_data_set_by_heart() {
 fn wrong_batches_are_named() {
     let model = T5::new(tiny(19), 2, &Device::Cpu).unwrap();
     let text = |batch: &RaggedBatch| {
-        let text = model.loss(batch).unwrap_err().to_string();
-        assert_eq!(text, model.loss_and_grads(batch, 0).unwrap_err().to_string());
-        assert_eq!(text, model.logits(batch).unwrap_err().to_string());
+        // candle appends a backtrace where the environment asks for one.
+        let first = |error: candle_core::Error| error.to_string().lines().next().unwrap().to_owned();
+        let text = first(model.loss(batch).unwrap_err());
+        assert_eq!(text, first(model.loss_and_grads(batch, 0).unwrap_err()));
+        assert_eq!(text, first(model.logits(batch).unwrap_err()));
         text
     };
     assert!(text(&RaggedBatch::new()).contains("holds no sequence"));
