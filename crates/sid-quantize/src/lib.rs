@@ -1,1 +1,75 @@
-//! Semantic-ID quantisers: item embeddings to codes with RQ-VAE and residual k-means.
+//! Turns item embeddings into Semantic-ID codes: RQ-VAE and residual k-means on candle.
+//!
+//! Depend on this crate alone if you have embeddings and want codes; the `genrec` facade adds the index that makes codes
+//! into unique Semantic IDs, the sequence model and decoding. Codes leave it as a plain `(items, levels)` array of
+//! `u32`.
+//!
+//! - [`Quantizer`] maps embeddings to codes, [`Reconstruct`] maps codes back, [`Fit`] learns one: three abilities, three
+//!   traits. A quantiser of your own needs only the first.
+//! - [`RqVaeConfig`] and [`ResidualKMeansConfig`] fit the two built-in quantisers; [`QuantizerConfig`] and
+//!   [`AnyQuantizer`] hold either, for configuration files and saved models.
+//! - [`RowSource`] feeds a fit from memory ([`ArrayRows`]) or from files larger than memory ([`FileRows`]).
+//!
+//! ```
+//! use ndarray::Array2;
+//! use sid_quantize::usage::CodeReport;
+//! use sid_quantize::{AnyQuantizer, ArrayRows, Fit, Quantizer, QuantizerConfig, ResidualKMeansConfig};
+//!
+//! // 200 items of 8 features; real ones come from a text encoder.
+//! let embeddings = Array2::from_shape_fn((200, 8), |(i, j)| ((i * (j + 3)) % 17) as f32);
+//!
+//! let config = QuantizerConfig::from(ResidualKMeansConfig::default().with_codebook_sizes([16, 16, 16]));
+//! let quantizer: AnyQuantizer = config.fit(&mut ArrayRows::from(embeddings.view()))?;
+//! let codes = quantizer.encode_array(embeddings.view(), 1024)?;
+//! assert_eq!(codes.dim(), (200, 3));
+//!
+//! let report = CodeReport::of(codes.view(), quantizer.codebook_sizes())?;
+//! assert!(report.collision_rate < 1.0);
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+//!
+//! # Which quantiser
+//!
+//! [`RqVaeConfig`] is TIGER's own: an autoencoder whose 32 latent features are quantised by nearness, level by level. It
+//! trains for minutes and can learn which directions of an embedding matter. [`ResidualKMeansConfig`] works on the
+//! embeddings as they are, in seconds; it is the one to start with and a strong baseline.
+//!
+//! # Reproducibility
+//!
+//! Every random choice comes from a `seed` in the configuration. One seed gives one model, byte for byte, at any number of
+//! threads on one kind of CPU; other kinds of CPU, and GPUs, round differently.
+//!
+//! # Features
+//!
+//! `cuda`, `cudnn`, `nccl`, `metal`, `accelerate` and `mkl` are passed through to candle; none is on by default and none
+//! changes behaviour. The device is a value: [`Fit::fit_on`] fits on it, [`AnyQuantizer::load`] loads onto it.
+//!
+//! # References
+//!
+//! - Rajput et al., *Recommender Systems with Generative Retrieval*, NeurIPS 2023, arXiv 2305.05065.
+//! - Zeghidour et al., *SoundStream: An End-to-End Neural Audio Codec*, 2021, arXiv 2107.03312.
+//! - van den Oord et al., *Neural Discrete Representation Learning*, NeurIPS 2017, arXiv 1711.00937.
+//! - Arthur and Vassilvitskii, *k-means++: The Advantages of Careful Seeding*, SODA 2007.
+
+#![doc(test(attr(deny(warnings))))]
+
+mod any;
+mod codebook;
+pub mod error;
+mod kmeans;
+mod residual;
+pub mod rows;
+mod rqvae;
+mod saved;
+mod standardize;
+mod traits;
+pub mod usage;
+
+pub use any::{AnyQuantizer, QuantizerConfig};
+pub use error::{Error, Result};
+pub use kmeans::KMeansInit;
+pub use residual::{ResidualKMeans, ResidualKMeansConfig};
+pub use rows::{ArrayRows, FileRows, RowSource};
+pub use rqvae::{Estimator, RqVae, RqVaeConfig};
+pub use saved::FORMAT_VERSION;
+pub use traits::{EpochReport, Fit, FitControl, Quantizer, Reconstruct};

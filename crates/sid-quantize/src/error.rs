@@ -1,0 +1,231 @@
+//! What can go wrong while a quantiser is fitted, saved, loaded or measured.
+
+use std::path::PathBuf;
+
+/// A result whose error is [`enum@Error`].
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+/// Everything that can go wrong outside a single tensor operation.
+///
+/// Tensor-level functions ([`Quantizer::encode`](crate::Quantizer::encode) and its kin) return candle's own error
+/// instead.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// A row holds NaN or an infinity.
+    #[error(
+        "row {row} holds a value that is not finite in column {column}; drop the row or repair the embedder that wrote it"
+    )]
+    RowNotFinite {
+        /// Row of the source, from 0.
+        row: usize,
+        /// First offending column, from 0.
+        column: usize,
+    },
+    /// There are fewer rows than codes in one codebook.
+    #[error(
+        "{rows} rows cannot fill a codebook of {codes} codes; give at least {codes} rows or lower the codebook size to {rows} or less"
+    )]
+    TooFewRows {
+        /// Rows the source has.
+        rows: usize,
+        /// Codes in the largest codebook.
+        codes: usize,
+    },
+    /// There are more rows than 32-bit indices.
+    #[error("{rows} rows are more than the {} that can be indexed; fit on a sample", u32::MAX)]
+    TooManyRows {
+        /// Rows the source has.
+        rows: usize,
+    },
+    /// Rows have another width than the receiver expects.
+    #[error(
+        "rows have {got} columns where {expected} are expected; embed the items with the model the quantiser was fitted on"
+    )]
+    DimMismatch {
+        /// Columns expected.
+        expected: usize,
+        /// Columns found.
+        got: usize,
+    },
+    /// A read runs past the last row.
+    #[error("rows {start}..{end} were asked of a source of {len} rows")]
+    RowsOutOfRange {
+        /// First row asked for.
+        start: usize,
+        /// One past the last row asked for.
+        end: usize,
+        /// Rows there are.
+        len: usize,
+    },
+    /// A field of a configuration is out of its bounds.
+    #[error("`{field}` is {value}; {expected}")]
+    InvalidConfig {
+        /// Name of the field.
+        field: &'static str,
+        /// The value given.
+        value: String,
+        /// What is allowed.
+        expected: &'static str,
+    },
+    /// The loss became NaN or infinite.
+    #[error("the loss became {loss} in epoch {epoch}, step {step}; lower the learning rate or standardise the inputs")]
+    LossNotFinite {
+        /// Epoch, from 1.
+        epoch: usize,
+        /// Step inside the epoch, from 1.
+        step: usize,
+        /// The loss.
+        loss: f64,
+    },
+    /// A code is not in its codebook.
+    #[error("item {item} has code {code} at level {level}, whose codebook has {size} codes")]
+    CodeOutOfRange {
+        /// Row of the codes.
+        item: usize,
+        /// Level, from 0.
+        level: usize,
+        /// The code.
+        code: u32,
+        /// Codes in that level's codebook.
+        size: u32,
+    },
+    /// Codes have another number of levels than there are codebooks.
+    #[error("codes have {got} levels where {expected} are expected")]
+    LevelMismatch {
+        /// Levels expected.
+        expected: usize,
+        /// Levels found.
+        got: usize,
+    },
+    /// A file or directory cannot be read or written.
+    #[error("cannot access {}", path.display())]
+    Io {
+        /// The file or directory.
+        path: PathBuf,
+        /// What the system said.
+        #[source]
+        source: std::io::Error,
+    },
+    /// A file is not the JSON it should be.
+    #[error("{} is not a quantiser's configuration", path.display())]
+    Json {
+        /// The file.
+        path: PathBuf,
+        /// Where the reader stopped.
+        #[source]
+        source: serde_json::Error,
+    },
+    /// A file is not well-formed safetensors.
+    #[error("{} is not a safetensors file", path.display())]
+    Safetensors {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        #[source]
+        source: safetensors::SafeTensorError,
+    },
+    /// A file was written in a format this version does not read.
+    #[error("{} has format version {found}, this version reads {supported}; write it again or use the version that wrote it", path.display())]
+    FormatVersion {
+        /// The file.
+        path: PathBuf,
+        /// Version in the file.
+        found: u64,
+        /// Version this crate reads.
+        supported: u32,
+    },
+    /// A file is larger than anything its description allows.
+    #[error("{} has {size} bytes, at most {limit} are expected", path.display())]
+    FileSize {
+        /// The file.
+        path: PathBuf,
+        /// Its size in bytes.
+        size: u64,
+        /// The largest size allowed, in bytes.
+        limit: u64,
+    },
+    /// The weights are not those the configuration was saved with.
+    #[error(
+        "{} does not match the checksum in its config.json ({found:08x} instead of {expected:08x}); the two come from different saves or the file is damaged", path.display()
+    )]
+    Checksum {
+        /// The weights' file.
+        path: PathBuf,
+        /// CRC-32 in the configuration.
+        expected: u32,
+        /// CRC-32 of the file.
+        found: u32,
+    },
+    /// A file of rows has a header this crate cannot read.
+    #[error("{}: {fact}", path.display())]
+    RowFile {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with its header.
+        fact: RowFileFault,
+    },
+    /// Saved tensors are not those of the model.
+    #[error(transparent)]
+    Parameters(#[from] genrec_kernels::ParamError),
+    /// A saved tensor has another element type than 32-bit float.
+    #[error("the tensor `{name}` holds {got} where f32 is expected")]
+    TensorType {
+        /// Name of the tensor.
+        name: String,
+        /// Its element type.
+        got: String,
+    },
+    /// The optimiser cannot be built.
+    #[error(transparent)]
+    Optimizer(#[from] genrec_kernels::optim::OptimError),
+    /// A tensor operation failed.
+    #[error(transparent)]
+    Tensor(#[from] candle_core::Error),
+}
+
+/// What is wrong with a file of embedding rows.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum RowFileFault {
+    /// The first bytes are not those of a `.npy` file.
+    #[error("it does not start with the bytes of a .npy file")]
+    Magic,
+    /// The header cannot be parsed.
+    #[error("its header cannot be read")]
+    Header,
+    /// The elements are neither 32-bit nor 64-bit little-endian floats.
+    #[error("its elements are `{0}`; save them as 32-bit or 64-bit little-endian floats")]
+    ElementType(String),
+    /// The matrix is stored column by column.
+    #[error("it is stored column by column; save it in C order")]
+    FortranOrder,
+    /// The array does not have two dimensions.
+    #[error("it has {0} dimensions; rows need two, (items, features)")]
+    Rank(usize),
+    /// The file is shorter or longer than its header says.
+    #[error("its header promises {expected} bytes of data, the file holds {got}")]
+    Length {
+        /// Bytes the shape and element type need.
+        expected: u64,
+        /// Bytes there are.
+        got: u64,
+    },
+    /// There is no tensor of the name asked for.
+    #[error("it holds no tensor named `{0}`")]
+    NoTensor(String),
+    /// The header is longer than any sensible one.
+    #[error("its header claims {0} bytes")]
+    HeaderLength(u64),
+}
+
+impl Error {
+    pub(crate) fn config(field: &'static str, value: impl std::fmt::Display, expected: &'static str) -> Self {
+        Self::InvalidConfig { field, value: value.to_string(), expected }
+    }
+
+    pub(crate) fn io(path: impl Into<PathBuf>) -> impl FnOnce(std::io::Error) -> Self {
+        let path = path.into();
+        move |source| Self::Io { path, source }
+    }
+}

@@ -1,0 +1,270 @@
+//! Lloyd's k-means over rows that need not fit in memory.
+//!
+//! Every pass reads the rows in blocks of one fixed size. Inside a block rows are assigned independently of one
+//! another and each cluster is summed over its rows in their order, in f64, so that the result does not depend on the
+//! number of threads.
+
+use std::ops::ControlFlow;
+
+use candle_core::Device;
+use genrec_kernels::CounterRng;
+use ndarray::{Array2, ArrayView2};
+use rayon::prelude::*;
+use serde::{Deserialize, Serialize};
+
+use crate::codebook::{nearest, to_tensor};
+use crate::usage::scan;
+use crate::{Error, Result, RowSource};
+
+/// How the first centroids are chosen.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+#[non_exhaustive]
+pub enum KMeansInit {
+    /// k-means++ (Arthur and Vassilvitskii, SODA 2007): each next centroid is a row drawn with probability
+    /// proportional to its squared distance to the nearest centroid so far.
+    #[default]
+    PlusPlus,
+    /// Distinct rows drawn uniformly.
+    Points,
+}
+
+/// One run of Lloyd's algorithm.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Lloyd {
+    pub(crate) codes: usize,
+    pub(crate) iterations: usize,
+    pub(crate) tolerance: f64,
+    pub(crate) init: KMeansInit,
+    /// Rows drawn to choose the first centroids from.
+    pub(crate) init_rows: usize,
+    pub(crate) rng: CounterRng,
+}
+
+/// What a run has found: `codes[i]` is the nearest of `centroids` to row `i`.
+#[derive(Clone, Debug)]
+pub(crate) struct Clusters {
+    pub(crate) centroids: Array2<f32>,
+    pub(crate) codes: Vec<u32>,
+}
+
+/// One iteration, as its watcher sees it.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Iteration {
+    /// Mean squared distance of a row to its centroid.
+    pub(crate) inertia: f64,
+    pub(crate) used: u32,
+    pub(crate) reseeded: u32,
+}
+
+impl Lloyd {
+    /// Clusters all rows. Stops when no row changes its cluster, when an iteration lowers the mean squared distance by
+    /// no more than `tolerance` of it, after `iterations`, or when `watch` breaks.
+    pub(crate) fn run(
+        &self,
+        rows: &mut dyn RowSource,
+        device: &Device,
+        watch: &mut dyn FnMut(Iteration) -> ControlFlow<()>,
+    ) -> Result<Clusters> {
+        let count = rows.len();
+        if count < self.codes {
+            return Err(Error::TooFewRows { rows: count, codes: self.codes });
+        }
+        let mut centroids = self.first_centroids(rows)?;
+        let mut assignment = Assignment::new(count, self.codes, rows.dim());
+        assignment.assign(rows, &centroids, device)?;
+        for number in 1..=self.iterations {
+            let reseeded = assignment.update(rows, &mut centroids)?;
+            let before = assignment.inertia;
+            let changed = assignment.assign(rows, &centroids, device)?;
+            let used = assignment.counts.iter().filter(|&&count| count > 0).count() as u32;
+            let step = Iteration { inertia: assignment.inertia, used, reseeded };
+            tracing::trace!(number, inertia = step.inertia, used, reseeded, changed, "k-means iteration");
+            if watch(step).is_break() || changed == 0 {
+                break;
+            }
+            if reseeded == 0 && before - assignment.inertia <= self.tolerance * before {
+                break;
+            }
+        }
+        Ok(Clusters { centroids, codes: assignment.codes })
+    }
+
+    fn first_centroids(&self, rows: &mut dyn RowSource) -> Result<Array2<f32>> {
+        let picked = sample_rows(self.rng.named("sample"), rows.len(), self.init_rows.max(self.codes))?;
+        let rng = self.rng.named("centroids");
+        match self.init {
+            KMeansInit::Points => {
+                let mut order = rng.permutation(index(picked.len())?);
+                order.truncate(self.codes);
+                let chosen: Vec<usize> = order.into_iter().map(|at| picked[at as usize]).collect();
+                gather(rows, &chosen)
+            }
+            KMeansInit::PlusPlus => {
+                let sample = gather(rows, &picked)?;
+                Ok(plus_plus(sample.view(), self.codes, rng))
+            }
+        }
+    }
+}
+
+fn index(rows: usize) -> Result<u32> {
+    u32::try_from(rows).map_err(|_| Error::TooManyRows { rows })
+}
+
+/// `wanted` distinct row indices in ascending order, or all of them.
+pub(crate) fn sample_rows(rng: CounterRng, rows: usize, wanted: usize) -> Result<Vec<usize>> {
+    if wanted >= rows {
+        return Ok((0..rows).collect());
+    }
+    let mut order = rng.permutation(index(rows)?);
+    order.truncate(wanted);
+    order.sort_unstable();
+    Ok(order.into_iter().map(|row| row as usize).collect())
+}
+
+pub(crate) fn gather(rows: &mut dyn RowSource, which: &[usize]) -> Result<Array2<f32>> {
+    let mut out = Array2::zeros((which.len(), rows.dim()));
+    rows.gather(which, out.view_mut())?;
+    Ok(out)
+}
+
+fn squared_distance(a: &[f32], b: &[f32]) -> f64 {
+    // Eight running sums let the compiler use wide registers while the order of additions stays fixed.
+    let mut sums = [0.0_f32; 8];
+    let (a8, a_rest) = a.as_chunks::<8>();
+    let (b8, b_rest) = b.as_chunks::<8>();
+    for (a, b) in a8.iter().zip(b8) {
+        for lane in 0..8 {
+            let d = a[lane] - b[lane];
+            sums[lane] += d * d;
+        }
+    }
+    let rest: f32 = a_rest.iter().zip(b_rest).map(|(a, b)| (a - b) * (a - b)).sum();
+    sums.iter().map(|&sum| f64::from(sum)).sum::<f64>() + f64::from(rest)
+}
+
+fn plus_plus(sample: ArrayView2<'_, f32>, codes: usize, rng: CounterRng) -> Array2<f32> {
+    let (count, dim) = sample.dim();
+    let standard = sample.as_standard_layout();
+    let flat = standard.as_slice().unwrap_or_default();
+    let row = |at: usize| &flat[at * dim..(at + 1) * dim];
+    let mut centroids = Array2::zeros((codes, dim));
+    let mut distances = vec![f64::INFINITY; count];
+    let mut chosen = rng.below(0, count as u64) as usize;
+    for code in 0..codes {
+        if code > 0 {
+            let total: f64 = distances.iter().sum();
+            chosen = if total > 0.0 {
+                let mut left = rng.f64_at(code as u64) * total;
+                let found = distances.iter().position(|&distance| {
+                    left -= distance;
+                    left < 0.0
+                });
+                // Rounding may leave a rest after the last row: take the last that has any weight.
+                found.or_else(|| distances.iter().rposition(|&d| d > 0.0)).unwrap_or(0)
+            } else {
+                rng.below(code as u64, count as u64) as usize
+            };
+        }
+        for (slot, &x) in centroids.row_mut(code).iter_mut().zip(row(chosen)) {
+            *slot = x;
+        }
+        let newest = row(chosen);
+        distances.par_iter_mut().with_min_len(512).enumerate().for_each(|(at, distance)| {
+            *distance = distance.min(squared_distance(row(at), newest));
+        });
+    }
+    centroids
+}
+
+/// Where each row belongs, and what is needed to move the centroids.
+struct Assignment {
+    codes: Vec<u32>,
+    distances: Vec<f64>,
+    counts: Vec<u64>,
+    sums: Vec<f64>,
+    inertia: f64,
+    dim: usize,
+}
+
+impl Assignment {
+    fn new(rows: usize, codes: usize, dim: usize) -> Self {
+        Self {
+            codes: vec![u32::MAX; rows],
+            distances: vec![0.0; rows],
+            counts: vec![0; codes],
+            sums: vec![0.0; codes * dim],
+            inertia: f64::INFINITY,
+            dim,
+        }
+    }
+
+    /// Gives each row its nearest centroid and returns how many rows changed.
+    fn assign(&mut self, rows: &mut dyn RowSource, centroids: &Array2<f32>, device: &Device) -> Result<usize> {
+        let dim = self.dim;
+        self.counts.fill(0);
+        self.sums.fill(0.0);
+        let codebook = to_tensor(centroids.view(), device)?;
+        let centroids = centroids.as_slice().unwrap_or_default();
+        let mut changed = 0;
+        scan(dim, rows, |first, block| {
+            let found = nearest(&to_tensor(block, device)?, &codebook)?.to_vec1::<u32>()?;
+            let flat = block.as_slice().unwrap_or_default();
+            let range = first..first + found.len();
+            self.distances[range.clone()].par_iter_mut().with_min_len(512).enumerate().for_each(|(at, distance)| {
+                let centroid = &centroids[found[at] as usize * dim..][..dim];
+                *distance = squared_distance(&flat[at * dim..][..dim], centroid);
+            });
+            changed += self.codes[range.clone()].iter().zip(&found).filter(|(old, new)| old != new).count();
+            let mut members = vec![Vec::new(); self.counts.len()];
+            for (at, &code) in found.iter().enumerate() {
+                members[code as usize].push(at);
+            }
+            for (count, members) in self.counts.iter_mut().zip(&members) {
+                *count += members.len() as u64;
+            }
+            self.sums.par_chunks_mut(dim.max(1)).zip(&members).for_each(|(sum, members)| {
+                for &at in members {
+                    for (sum, &x) in sum.iter_mut().zip(&flat[at * dim..][..dim]) {
+                        *sum += f64::from(x);
+                    }
+                }
+            });
+            self.codes[range].copy_from_slice(&found);
+            Ok(())
+        })?;
+        self.inertia = self.distances.iter().sum::<f64>() / self.distances.len().max(1) as f64;
+        Ok(changed)
+    }
+
+    /// Moves each centroid to the mean of its rows, and each that has none to one of the rows farthest from theirs.
+    /// Returns how many were moved so.
+    fn update(&mut self, rows: &mut dyn RowSource, centroids: &mut Array2<f32>) -> Result<u32> {
+        let mut empty = Vec::new();
+        for (code, &count) in self.counts.iter().enumerate() {
+            if count == 0 {
+                empty.push(code);
+                continue;
+            }
+            let sum = &self.sums[code * self.dim..][..self.dim];
+            for (slot, sum) in centroids.row_mut(code).iter_mut().zip(sum) {
+                *slot = (sum / count as f64) as f32;
+            }
+        }
+        if empty.is_empty() {
+            return Ok(0);
+        }
+        let mut far: Vec<usize> = (0..self.distances.len()).filter(|&row| self.distances[row] > 0.0).collect();
+        far.sort_by(|&a, &b| self.distances[b].total_cmp(&self.distances[a]));
+        far.truncate(empty.len());
+        let seeds = gather(rows, &far)?;
+        for (&code, seed) in empty.iter().zip(seeds.outer_iter()) {
+            centroids.row_mut(code).assign(&seed);
+        }
+        Ok(far.len() as u32)
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,162 @@
+use ndarray::array;
+use proptest::prelude::*;
+
+use super::*;
+use crate::ArrayRows;
+
+fn lloyd(codes: usize, seed: u64) -> Lloyd {
+    Lloyd {
+        codes,
+        iterations: 50,
+        tolerance: 0.0,
+        init: KMeansInit::PlusPlus,
+        init_rows: 1000,
+        rng: CounterRng::new(seed),
+    }
+}
+
+fn run(lloyd: Lloyd, rows: &Array2<f32>) -> (Clusters, Vec<f64>) {
+    let mut trace = Vec::new();
+    let clusters = lloyd
+        .run(&mut ArrayRows::from(rows.view()), &Device::Cpu, &mut |step| {
+            trace.push(step.inertia);
+            ControlFlow::Continue(())
+        })
+        .unwrap();
+    (clusters, trace)
+}
+
+fn noise(rows: usize, dim: usize, seed: u64) -> Array2<f32> {
+    let rng = CounterRng::new(seed);
+    Array2::from_shape_fn((rows, dim), |(i, j)| rng.normal_at((i * dim + j) as u64))
+}
+
+fn distance(a: ndarray::ArrayView1<'_, f32>, b: ndarray::ArrayView1<'_, f32>) -> f64 {
+    a.iter().zip(b).map(|(a, b)| (f64::from(*a) - f64::from(*b)).powi(2)).sum()
+}
+
+#[test]
+fn planted_clusters_are_found() {
+    // Twelve centres far apart on a circle, noise far smaller than the gaps.
+    let spread = noise(1200, 3, 5) * 0.05;
+    let rows = Array2::from_shape_fn((1200, 3), |(i, j)| {
+        let angle = (i % 12) as f32 / 12.0 * std::f32::consts::TAU;
+        spread[[i, j]] + 20.0 * [angle.cos(), angle.sin(), 0.0][j]
+    });
+    for seed in 0..5 {
+        let (clusters, _) = run(lloyd(12, seed), &rows);
+        for (row, &code) in clusters.codes.iter().enumerate() {
+            assert_eq!(code, clusters.codes[row % 12], "row {row}, seed {seed}");
+        }
+        let mut labels = clusters.codes[..12].to_vec();
+        labels.sort_unstable();
+        assert_eq!(labels, (0..12).collect::<Vec<_>>());
+    }
+}
+
+#[test]
+fn the_objective_never_rises() {
+    for (seed, init) in [(1, KMeansInit::PlusPlus), (2, KMeansInit::Points), (3, KMeansInit::Points)] {
+        let (_, trace) = run(Lloyd { init, ..lloyd(40, seed) }, &noise(900, 6, seed));
+        assert!(trace.len() > 3, "{trace:?}");
+        for pair in trace.windows(2) {
+            assert!(pair[1] <= pair[0] * (1.0 + 1e-6), "{trace:?}");
+        }
+    }
+}
+
+#[test]
+fn centroids_are_means_and_codes_are_nearest_at_the_end() {
+    let rows = noise(700, 5, 9);
+    let (clusters, _) = run(lloyd(16, 4), &rows);
+    for code in 0..16 {
+        let members: Vec<usize> = (0..700).filter(|&row| clusters.codes[row] == code).collect();
+        assert!(!members.is_empty());
+        for column in 0..5 {
+            let mean = members.iter().map(|&row| f64::from(rows[[row, column]])).sum::<f64>() / members.len() as f64;
+            assert!((mean - f64::from(clusters.centroids[[code as usize, column]])).abs() < 1e-5);
+        }
+    }
+    for (row, &code) in rows.outer_iter().zip(&clusters.codes) {
+        let own = distance(row, clusters.centroids.row(code as usize));
+        let best = clusters.centroids.outer_iter().map(|c| distance(row, c)).fold(f64::INFINITY, f64::min);
+        assert!(own <= best + 1e-5);
+    }
+}
+
+#[test]
+fn empty_clusters_move_to_the_farthest_rows() {
+    let rows = array![[0.0_f32], [0.1], [0.2], [10.0], [0.15]];
+    let mut source = ArrayRows::from(rows.view());
+    let mut centroids = array![[0.0_f32], [-500.0], [-600.0]];
+    let mut assignment = Assignment::new(5, 3, 1);
+    assignment.assign(&mut source, &centroids, &Device::Cpu).unwrap();
+    assert_eq!(assignment.update(&mut source, &mut centroids).unwrap(), 2);
+    assert!((centroids[[0, 0]] - 2.09).abs() < 1e-5);
+    assert_eq!((centroids[[1, 0]], centroids[[2, 0]]), (10.0, 0.2));
+}
+
+#[test]
+fn fewer_distinct_rows_than_codes_end_quietly() {
+    let rows = Array2::from_shape_fn((20, 2), |(i, _)| (i % 3) as f32);
+    let (clusters, trace) = run(lloyd(8, 0), &rows);
+    assert_eq!(trace.last(), Some(&0.0));
+    assert!(clusters.centroids.iter().all(|x| x.is_finite()));
+}
+
+#[test]
+fn too_few_rows_are_refused_with_the_remedy() {
+    let error = lloyd(8, 0)
+        .run(&mut ArrayRows::from(noise(7, 2, 0)), &Device::Cpu, &mut |_| ControlFlow::Continue(()))
+        .unwrap_err();
+    assert!(error.to_string().contains("lower the codebook size to 7"), "{error}");
+}
+
+#[test]
+fn tolerance_and_watcher_end_a_run() {
+    let rows = noise(2000, 4, 3);
+    let (_, all) = run(lloyd(32, 1), &rows);
+    let (_, short) = run(Lloyd { tolerance: 0.01, ..lloyd(32, 1) }, &rows);
+    assert!(short.len() < all.len() && short[..] == all[..short.len()]);
+    let mut calls = 0;
+    lloyd(32, 1)
+        .run(&mut ArrayRows::from(rows.view()), &Device::Cpu, &mut |_| {
+            calls += 1;
+            ControlFlow::Break(())
+        })
+        .unwrap();
+    assert_eq!(calls, 1);
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(32))]
+
+    #[test]
+    fn one_iteration_agrees_with_brute_force(
+        values in prop::collection::vec(-8_i8..8, 30 * 2),
+        starts in prop::collection::vec(-8_i8..8, 4 * 2),
+    ) {
+        let rows = Array2::from_shape_fn((30, 2), |(i, j)| f32::from(values[i * 2 + j]));
+        let mut centroids = Array2::from_shape_fn((4, 2), |(i, j)| f32::from(starts[i * 2 + j]));
+        let mut source = ArrayRows::from(rows.view());
+        let mut assignment = Assignment::new(30, 4, 2);
+        let before = centroids.clone();
+        assignment.assign(&mut source, &centroids, &Device::Cpu).unwrap();
+        assignment.update(&mut source, &mut centroids).unwrap();
+        let mut total = 0.0;
+        for (row, &code) in rows.outer_iter().zip(&assignment.codes) {
+            // Small integers: distances are exact, the first of equals wins.
+            let best = (0..4).min_by(|&a, &b| distance(row, before.row(a)).total_cmp(&distance(row, before.row(b))));
+            prop_assert_eq!(Some(code as usize), best);
+            total += distance(row, before.row(code as usize));
+        }
+        prop_assert!((assignment.inertia - total / 30.0).abs() < 1e-9);
+        for code in 0..4 {
+            let members: Vec<usize> = (0..30).filter(|&row| assignment.codes[row] as usize == code).collect();
+            if !members.is_empty() {
+                let mean = members.iter().map(|&row| rows[[row, 1]]).sum::<f32>() / members.len() as f32;
+                prop_assert!((centroids[[code, 1]] - mean).abs() < 1e-5);
+            }
+        }
+    }
+}

@@ -1,0 +1,144 @@
+use ndarray::{Array2, array};
+use proptest::prelude::*;
+use safetensors::tensor::{Dtype, TensorView};
+
+use super::*;
+use crate::error::RowFileFault;
+
+fn npy(descr: &str, fortran: &str, shape: &str, data: &[u8]) -> Vec<u8> {
+    let header = format!("{{'descr': '{descr}', 'fortran_order': {fortran}, 'shape': {shape}, }}\n");
+    let mut bytes = b"\x93NUMPY\x01\x00".to_vec();
+    bytes.extend(u16::try_from(header.len()).unwrap().to_le_bytes());
+    bytes.extend(header.as_bytes());
+    bytes.extend(data);
+    bytes
+}
+
+fn open(bytes: &[u8]) -> Result<FileRows> {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("rows.npy");
+    std::fs::write(&path, bytes).unwrap();
+    FileRows::open_npy(path)
+}
+
+fn le<const N: usize, T>(values: &[T], bytes: impl Fn(&T) -> [u8; N]) -> Vec<u8> {
+    values.iter().flat_map(bytes).collect()
+}
+
+fn read_all(source: &mut dyn RowSource) -> Array2<f32> {
+    let mut out = Array2::zeros((source.len(), source.dim()));
+    source.read(0, out.view_mut()).unwrap();
+    out
+}
+
+#[test]
+fn arrays_read_any_range_and_gather_any_order() {
+    let rows = array![[0.0_f32, 1.0], [2.0, 3.0], [4.0, 5.0], [6.0, 7.0]];
+    let mut source = ArrayRows::from(rows.view());
+    let mut two = Array2::zeros((2, 2));
+    source.read(1, two.view_mut()).unwrap();
+    assert_eq!(two, array![[2.0, 3.0], [4.0, 5.0]]);
+    let mut picked = Array2::zeros((5, 2));
+    source.gather(&[3, 0, 1, 2, 2], picked.view_mut()).unwrap();
+    assert_eq!(picked, array![[6.0, 7.0], [0.0, 1.0], [2.0, 3.0], [4.0, 5.0], [4.0, 5.0]]);
+}
+
+#[test]
+fn reads_outside_the_matrix_are_errors() {
+    let mut source = ArrayRows::from(Array2::<f32>::zeros((3, 2)));
+    let mut out = Array2::zeros((2, 2));
+    assert!(matches!(source.read(2, out.view_mut()), Err(Error::RowsOutOfRange { start: 2, end: 4, len: 3 })));
+    assert!(matches!(source.read(usize::MAX, out.view_mut()), Err(Error::RowsOutOfRange { .. })));
+    let mut wide = Array2::zeros((1, 3));
+    assert!(matches!(source.read(0, wide.view_mut()), Err(Error::DimMismatch { expected: 2, got: 3 })));
+}
+
+#[test]
+fn npy_files_of_both_float_types_are_read() {
+    let f4 = npy("<f4", "False", "(2, 3)", &le(&[0.5_f32, 1.0, -2.0, 3.0, 4.0, 5.0], |v| v.to_le_bytes()));
+    assert_eq!(read_all(&mut open(&f4).unwrap()), array![[0.5, 1.0, -2.0], [3.0, 4.0, 5.0]]);
+    let f8 = npy("<f8", "False", "(3, 1)", &le(&[0.25_f64, -1.0, 7.0], |v| v.to_le_bytes()));
+    let mut source = open(&f8).unwrap();
+    let mut last = Array2::zeros((1, 1));
+    source.read(2, last.view_mut()).unwrap();
+    assert_eq!(last[[0, 0]], 7.0);
+    assert!(matches!(source.read(3, last.view_mut()), Err(Error::RowsOutOfRange { .. })));
+}
+
+#[test]
+fn every_npy_fault_has_its_name() {
+    let data = le(&[0.0_f32; 6], |v| v.to_le_bytes());
+    let cases = [
+        (b"PK\x03\x04 not an array".to_vec(), RowFileFault::Magic),
+        (npy("<i8", "False", "(2, 3)", &data), RowFileFault::ElementType("<i8".into())),
+        (npy("<f4", "True", "(2, 3)", &data), RowFileFault::FortranOrder),
+        (npy("<f4", "Maybe", "(2, 3)", &data), RowFileFault::Header),
+        (npy("<f4", "False", "(6,)", &data), RowFileFault::Rank(1)),
+        (npy("<f4", "False", "(2, x)", &data), RowFileFault::Header),
+        (npy("<f4", "False", "(2, 4)", &data), RowFileFault::Length { expected: 32, got: 24 }),
+        (
+            npy("<f4", "False", "(18446744073709551615, 18446744073709551615)", &data),
+            RowFileFault::Length { expected: u64::MAX, got: 24 },
+        ),
+        (b"\x93NUMPY\x02\x00\xff\xff\xff\xff".to_vec(), RowFileFault::HeaderLength(0xffff_ffff)),
+    ];
+    for (bytes, expected) in cases {
+        match open(&bytes) {
+            Err(Error::RowFile { fact, .. }) => assert_eq!(fact, expected),
+            other => panic!("{expected:?}: {other:?}"),
+        }
+    }
+    assert!(matches!(FileRows::open_npy("no/such/file.npy"), Err(Error::Io { .. })));
+}
+
+#[test]
+fn safetensors_rows_are_read_by_name_or_alone() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("embeddings.safetensors");
+    let data = le(&[1.0_f32, 2.0, 3.0, 4.0], |v| v.to_le_bytes());
+    let flat = le(&[9.0_f32], |v| v.to_le_bytes());
+    let rows = TensorView::new(Dtype::F32, vec![2, 2], &data).unwrap();
+    let other = TensorView::new(Dtype::F32, vec![1], &flat).unwrap();
+    std::fs::write(&path, safetensors::serialize([("rows", rows.clone()), ("other", other)], None).unwrap()).unwrap();
+    assert_eq!(read_all(&mut FileRows::open_safetensors(&path, Some("rows")).unwrap()), array![[1.0, 2.0], [3.0, 4.0]]);
+    let fact = |result: Result<FileRows>| match result {
+        Err(Error::RowFile { fact, .. }) => fact,
+        other => panic!("{other:?}"),
+    };
+    assert_eq!(fact(FileRows::open_safetensors(&path, Some("other"))), RowFileFault::Rank(1));
+    assert!(matches!(fact(FileRows::open_safetensors(&path, Some("none"))), RowFileFault::NoTensor(_)));
+    assert!(matches!(fact(FileRows::open_safetensors(&path, None)), RowFileFault::NoTensor(_)));
+    std::fs::write(&path, safetensors::serialize([("x", rows)], None).unwrap()).unwrap();
+    assert_eq!(FileRows::open_safetensors(&path, None).unwrap().len(), 2);
+    let mut bytes = std::fs::read(&path).unwrap();
+    bytes.truncate(bytes.len() - 1);
+    std::fs::write(&path, &bytes).unwrap();
+    assert!(matches!(fact(FileRows::open_safetensors(&path, None)), RowFileFault::Length { .. }));
+    std::fs::write(&path, [0xff_u8; 64]).unwrap();
+    assert!(matches!(fact(FileRows::open_safetensors(&path, None)), RowFileFault::HeaderLength(_)));
+}
+
+#[test]
+fn the_row_that_is_not_finite_is_named() {
+    let mut rows = Array2::<f32>::zeros((4, 3));
+    rows[[2, 1]] = f32::NAN;
+    assert!(matches!(check_finite(rows.view(), 10), Err(Error::RowNotFinite { row: 12, column: 1 })));
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(64))]
+
+    #[test]
+    fn arbitrary_files_never_panic(mut bytes in prop::collection::vec(any::<u8>(), 0..200), npy_start: bool) {
+        if npy_start {
+            bytes.splice(0..0, *b"\x93NUMPY\x01\x00\x40\x00{'descr': '<f4', 'shape': (");
+        }
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("rows");
+        std::fs::write(&path, &bytes).unwrap();
+        for mut source in [FileRows::open_npy(&path), FileRows::open_safetensors(&path, None)].into_iter().flatten() {
+            let mut out = Array2::zeros((source.len().min(4), source.dim()));
+            prop_assert!(source.read(0, out.view_mut()).is_ok());
+        }
+    }
+}

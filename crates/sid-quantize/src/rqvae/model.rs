@@ -1,0 +1,261 @@
+//! The fitted RQ-VAE and its network: two multilayer perceptrons and a codebook a level.
+
+use std::collections::BTreeMap;
+
+use candle_core::{DType, Device, Result as TensorResult, Tensor, Var};
+use genrec_kernels::{CounterRng, Gradients, ParamError, Parameters, init};
+
+use super::RqVaeConfig;
+use crate::codebook::{check_input, decode_residual, encode_residual};
+use crate::residual::codebook_name;
+use crate::saved::{expect_shapes, matrix};
+use crate::standardize::{self, Standardizer};
+use crate::{Quantizer, Reconstruct, Result};
+
+/// Residual-quantised variational autoencoder (Zeghidour et al. 2021, arXiv 2107.03312; for Semantic IDs Rajput et al.
+/// 2023, arXiv 2305.05065, section 3.1).
+///
+/// `z = E(x)`; at level `d` the code is `c_d = argmin_k ||r_d - e_{d,k}||` with `r_0 = z` and
+/// `r_{d+1} = r_d - e_{d,c_d}`; the reconstruction is `D(sum_d e_{d,c_d})`. Cloning shares the weights.
+#[derive(Clone, Debug)]
+pub struct RqVae {
+    pub(super) config: RqVaeConfig,
+    pub(super) dim: usize,
+    pub(super) network: Network,
+    pub(super) standardizer: Option<Standardizer>,
+}
+
+impl RqVae {
+    /// The configuration it was fitted with.
+    pub fn config(&self) -> &RqVaeConfig {
+        &self.config
+    }
+
+    /// The latent vector `E(x)` of each row, before quantisation.
+    ///
+    /// # Shapes
+    /// - `xs`: `(n, dim)`, f32
+    /// - result: `(n, latent_dim)`, f32
+    ///
+    /// # Errors
+    /// When the shape, type or device of `xs` is wrong or a tensor operation fails.
+    pub fn latent(&self, xs: &Tensor) -> TensorResult<Tensor> {
+        check_input(xs, self.dim)?;
+        match &self.standardizer {
+            Some(standardizer) => self.network.encoder.forward(&standardizer.apply(xs)?),
+            None => self.network.encoder.forward(xs),
+        }
+    }
+
+    /// The codewords of a level, `(codes, latent_dim)`; `None` where there is no such level.
+    pub fn codebook(&self, level: usize) -> Option<&Tensor> {
+        self.network.codebooks.get(level).map(Var::as_tensor)
+    }
+
+    pub(crate) fn tensors(&self) -> Result<BTreeMap<String, Tensor>> {
+        let mut tensors = self.network.params.snapshot()?;
+        if let Some(standardizer) = &self.standardizer {
+            standardizer.tensors(&mut tensors);
+        }
+        Ok(tensors)
+    }
+
+    pub(crate) fn shapes(config: &RqVaeConfig, dim: usize) -> BTreeMap<String, Vec<usize>> {
+        let mut shapes = Network::shapes(config, dim);
+        if config.standardize {
+            shapes.insert(standardize::MEAN.to_owned(), vec![1, dim]);
+            shapes.insert(standardize::DEVIATION.to_owned(), vec![1, dim]);
+        }
+        shapes
+    }
+
+    pub(crate) fn from_tensors(
+        config: RqVaeConfig,
+        dim: usize,
+        tensors: &BTreeMap<String, Tensor>,
+        device: &Device,
+    ) -> Result<Self> {
+        config.validate()?;
+        expect_shapes(tensors, &Self::shapes(&config, dim))?;
+        let standardizer = if config.standardize { Some(Standardizer::load(tensors, device)?) } else { None };
+        let mut params = Parameters::new(device);
+        for name in Network::shapes(&config, dim).keys() {
+            params.insert(name.clone(), &matrix(tensors, name, device)?)?;
+        }
+        let network = Network::new(params, &config)?;
+        Ok(Self { config, dim, network, standardizer })
+    }
+}
+
+impl Quantizer for RqVae {
+    fn dim(&self) -> usize {
+        self.dim
+    }
+
+    fn codebook_sizes(&self) -> &[u32] {
+        &self.config.codebook_sizes
+    }
+
+    fn device(&self) -> &Device {
+        self.network.params.device()
+    }
+
+    fn encode(&self, xs: &Tensor) -> TensorResult<Tensor> {
+        encode_residual(&self.latent(xs)?, self.network.codebooks())
+    }
+}
+
+impl Reconstruct for RqVae {
+    fn reconstruct(&self, codes: &Tensor) -> TensorResult<Tensor> {
+        let latent = decode_residual(codes, &self.network.codebooks())?;
+        let xs = self.network.decoder.forward(&latent)?;
+        match &self.standardizer {
+            Some(standardizer) => standardizer.invert(&xs),
+            None => Ok(xs),
+        }
+    }
+}
+
+/// The trainable part.
+#[derive(Clone, Debug)]
+pub(crate) struct Network {
+    pub(crate) params: Parameters,
+    pub(crate) encoder: Mlp,
+    pub(crate) decoder: Mlp,
+    codebooks: Vec<Var>,
+}
+
+impl Network {
+    /// Widths of the encoder from input to latent vector.
+    fn widths(config: &RqVaeConfig, dim: usize) -> Vec<usize> {
+        std::iter::once(dim).chain(config.hidden.iter().copied()).chain([config.latent_dim]).collect()
+    }
+
+    pub(crate) fn shapes(config: &RqVaeConfig, dim: usize) -> BTreeMap<String, Vec<usize>> {
+        let mut shapes = BTreeMap::new();
+        let mut widths = Self::widths(config, dim);
+        for part in ["encoder", "decoder"] {
+            for (layer, pair) in widths.windows(2).enumerate() {
+                shapes.insert(format!("{part}.{layer}.weight"), vec![pair[1], pair[0]]);
+                shapes.insert(format!("{part}.{layer}.bias"), vec![pair[1]]);
+            }
+            widths.reverse();
+        }
+        for (level, &size) in config.codebook_sizes.iter().enumerate() {
+            shapes.insert(codebook_name(level), vec![size as usize, config.latent_dim]);
+        }
+        shapes
+    }
+
+    /// Xavier-normal weights, zero biases; codebooks are zero until they are initialised on data.
+    pub(crate) fn random(config: &RqVaeConfig, dim: usize, rng: CounterRng, device: &Device) -> Result<Self> {
+        let mut params = Parameters::new(device);
+        for (name, shape) in Self::shapes(config, dim) {
+            let value = match shape[..] {
+                [fan_out, fan_in] if name.ends_with(".weight") => {
+                    init::xavier_normal(&rng.named(&name), fan_out, fan_in, device)?
+                }
+                _ => Tensor::zeros(shape, DType::F32, device)?,
+            };
+            params.insert(name, &value)?;
+        }
+        Self::new(params, config)
+    }
+
+    pub(crate) fn new(params: Parameters, config: &RqVaeConfig) -> Result<Self> {
+        let layers = config.hidden.len() + 1;
+        let encoder = Mlp::new(&params, "encoder", layers)?;
+        let decoder = Mlp::new(&params, "decoder", layers)?;
+        let codebooks =
+            (0..config.codebook_sizes.len()).map(|level| var(&params, &codebook_name(level))).collect::<Result<_>>()?;
+        Ok(Self { params, encoder, decoder, codebooks })
+    }
+
+    pub(crate) fn codebooks(&self) -> Vec<&Tensor> {
+        self.codebooks.iter().map(Var::as_tensor).collect()
+    }
+
+    pub(crate) fn codebook_vars(&self) -> &[Var] {
+        &self.codebooks
+    }
+}
+
+fn var(params: &Parameters, name: &str) -> Result<Var> {
+    Ok(params.get(name).cloned().ok_or_else(|| ParamError::Missing { name: name.to_owned() })?)
+}
+
+/// Linear layers with ReLU between them.
+#[derive(Clone, Debug)]
+pub(crate) struct Mlp {
+    name: &'static str,
+    layers: Vec<(Var, Var)>,
+}
+
+/// The input of every layer, and the output of the last.
+#[derive(Debug)]
+pub(crate) struct Trace {
+    inputs: Vec<Tensor>,
+    output: Tensor,
+}
+
+impl Trace {
+    pub(crate) fn output(&self) -> &Tensor {
+        &self.output
+    }
+}
+
+impl Mlp {
+    fn new(params: &Parameters, name: &'static str, layers: usize) -> Result<Self> {
+        let layers = (0..layers)
+            .map(|layer| {
+                Ok((var(params, &format!("{name}.{layer}.weight"))?, var(params, &format!("{name}.{layer}.bias"))?))
+            })
+            .collect::<Result<_>>()?;
+        Ok(Self { name, layers })
+    }
+
+    /// `(n, in)` to `(n, out)`.
+    pub(crate) fn forward(&self, xs: &Tensor) -> TensorResult<Tensor> {
+        Ok(self.trace(xs)?.output)
+    }
+
+    /// [`forward`](Self::forward), keeping what [`backward`](Self::backward) needs.
+    pub(crate) fn trace(&self, xs: &Tensor) -> TensorResult<Trace> {
+        let mut inputs = Vec::with_capacity(self.layers.len());
+        // Detached: the gradient is taken by hand, and candle would keep its graph alive for nothing.
+        let mut output = xs.detach();
+        for (layer, (weight, bias)) in self.layers.iter().enumerate() {
+            let weight = weight.as_detached_tensor();
+            let mut next = output.matmul(&weight.t()?)?.broadcast_add(&bias.as_detached_tensor())?;
+            if layer + 1 < self.layers.len() {
+                next = next.relu()?;
+            }
+            inputs.push(std::mem::replace(&mut output, next));
+        }
+        Ok(Trace { inputs, output })
+    }
+
+    /// Adds the gradient of every layer, given the one with respect to the output, and returns the one with respect to
+    /// the input if it is `wanted`.
+    pub(crate) fn backward(
+        &self,
+        trace: &Trace,
+        grad: &Tensor,
+        wanted: bool,
+        gradients: &mut Gradients,
+    ) -> TensorResult<Option<Tensor>> {
+        let mut grad = grad.clone();
+        let ones = Tensor::ones((1, grad.dim(0)?), grad.dtype(), grad.device())?;
+        for (layer, ((weight, _), input)) in self.layers.iter().zip(&trace.inputs).enumerate().rev() {
+            gradients.insert(format!("{}.{layer}.weight", self.name), grad.t()?.matmul(input)?);
+            gradients.insert(format!("{}.{layer}.bias", self.name), ones.matmul(&grad)?.flatten_all()?);
+            if layer > 0 {
+                // A hidden input is the output of a ReLU: positive where the gradient passes, else 0.
+                grad = (grad.matmul(&weight.as_detached_tensor())? * input.sign()?)?;
+            } else if wanted {
+                return Ok(Some(grad.matmul(&weight.as_detached_tensor())?));
+            }
+        }
+        Ok(None)
+    }
+}

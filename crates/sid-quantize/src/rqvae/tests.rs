@@ -1,0 +1,303 @@
+use std::ops::ControlFlow;
+
+use candle_core::{DType, Device, Tensor};
+use genrec_kernels::optim::{AdagradConfig, AdamWConfig, OptimizerConfig, Schedule};
+use genrec_kernels::{CounterRng, Gradients, Parameters, init};
+use ndarray::Array2;
+
+use super::estimator::quantize;
+use super::loss::evaluate;
+use super::model::{Mlp, Network};
+use super::*;
+use crate::usage::{CodeReport, encode_rows, reconstruction_error};
+use crate::{AnyQuantizer, ArrayRows, EpochReport, Error, Fit, FitControl, Quantizer, Reconstruct};
+
+/// Items in clusters of clusters: eight centres, eight smaller ones around each, noise around those.
+fn clustered(rows: usize, dim: usize, seed: u64) -> Array2<f32> {
+    let rng = CounterRng::new(seed);
+    let coarse = |i: usize, j: usize| rng.named("coarse").normal_at((i % 8 * dim + j) as u64);
+    let fine = |i: usize, j: usize| rng.named("fine").normal_at((i % 64 * dim + j) as u64);
+    Array2::from_shape_fn((rows, dim), |(i, j)| {
+        3.0 * coarse(i, j) + fine(i, j) + 0.2 * rng.normal_at((i * dim + j) as u64)
+    })
+}
+
+fn small() -> RqVaeConfig {
+    RqVaeConfig::default()
+        .with_hidden([24, 16])
+        .with_latent_dim(8)
+        .with_codebook_sizes([16, 16])
+        .with_batch_size(128)
+        .with_epochs(30)
+        .with_optimizer(OptimizerConfig::AdamW(AdamWConfig::default()), 3e-3)
+}
+
+#[derive(Default)]
+struct Losses(Vec<EpochReport>, usize);
+
+impl FitControl for Losses {
+    fn on_epoch(&mut self, epoch: &EpochReport) -> ControlFlow<()> {
+        self.0.push(epoch.clone());
+        if self.0.len() == self.1 { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+    }
+}
+
+/// A network in f64 with codebooks spread like its latent vectors, and a batch for it.
+fn wide(config: &RqVaeConfig, dim: usize) -> (Network, Tensor) {
+    let rng = CounterRng::new(11);
+    let network = Network::random(config, dim, rng, &Device::Cpu).unwrap();
+    let mut params = Parameters::new(&Device::Cpu);
+    for (name, var) in network.params.iter() {
+        let value = if name.starts_with("codebooks") {
+            init::normal(&rng.named(name), var.shape(), 0.6, &Device::Cpu).unwrap()
+        } else if name.ends_with("bias") {
+            init::normal(&rng.named(name), var.shape(), 0.1, &Device::Cpu).unwrap()
+        } else {
+            var.as_tensor().clone()
+        };
+        params.insert(name, &value.to_dtype(DType::F64).unwrap()).unwrap();
+    }
+    let xs = init::normal(&rng.named("xs"), (13, dim), 1.0, &Device::Cpu).unwrap().to_dtype(DType::F64).unwrap();
+    (Network::new(params, config).unwrap(), xs)
+}
+
+/// The network's layers over candle's graph.
+fn graph(params: &Parameters, part: &str, layers: usize, xs: &Tensor) -> Tensor {
+    let mut hidden = xs.clone();
+    for layer in 0..layers {
+        let weight = params.get(&format!("{part}.{layer}.weight")).unwrap().as_tensor();
+        let bias = params.get(&format!("{part}.{layer}.bias")).unwrap().as_tensor();
+        hidden = hidden.matmul(&weight.t().unwrap()).unwrap().broadcast_add(bias).unwrap();
+        if layer + 1 < layers {
+            hidden = hidden.relu().unwrap();
+        }
+    }
+    hidden
+}
+
+fn scalar(tensor: &Tensor) -> f64 {
+    tensor.to_scalar::<f64>().unwrap()
+}
+
+#[test]
+fn the_gradient_equals_candles() {
+    let config = small().with_hidden([7, 6]).with_latent_dim(4).with_codebook_sizes([5, 4, 3]);
+    let (network, xs) = wide(&config, 9);
+    let ours = evaluate(&network, &config, &xs).unwrap();
+
+    let z = graph(&network.params, "encoder", 3, &xs);
+    let found = quantize(&z.detach(), &network.codebooks()).unwrap();
+    let straight = (&z + (&found.latent - &z).unwrap().detach()).unwrap();
+    let mut loss = (graph(&network.params, "decoder", 3, &straight) - &xs).unwrap().sqr().unwrap().sum_all().unwrap();
+    let mut taken = found.latent.zeros_like().unwrap();
+    for (level, codes) in found.codes.iter().enumerate() {
+        let words = network.codebooks()[level].index_select(codes, 0).unwrap();
+        let residual = (&z - &taken).unwrap();
+        let codebook = (residual.detach() - &words).unwrap().sqr().unwrap().sum_all().unwrap();
+        let commitment = (residual - words.detach()).unwrap().sqr().unwrap().sum_all().unwrap();
+        loss = (loss + codebook + (commitment * config.commitment).unwrap()).unwrap();
+        taken = (taken + words.detach()).unwrap();
+    }
+    let loss = (loss / 13.0).unwrap();
+    let theirs = Gradients::from_store(&network.params, &loss.backward().unwrap()).unwrap();
+
+    assert!((ours.loss - scalar(&loss)).abs() < 1e-9);
+    assert_eq!(ours.gradients.len(), network.params.len());
+    for (name, grad) in theirs.iter() {
+        let mine = ours.gradients.get(name).unwrap();
+        assert_eq!(mine.dims(), grad.dims(), "{name}");
+        let gap = scalar(&(mine - grad).unwrap().abs().unwrap().flatten_all().unwrap().max(0).unwrap());
+        assert!(gap < 1e-10, "{name}: {gap}");
+        assert!(scalar(&grad.sqr().unwrap().sum_all().unwrap()) > 0.0, "{name} has no gradient");
+    }
+}
+
+#[test]
+fn the_gradient_equals_finite_differences() {
+    let config = small().with_hidden([7]).with_latent_dim(4).with_codebook_sizes([5, 4]);
+    let (network, xs) = wide(&config, 6);
+    let ours = evaluate(&network, &config, &xs).unwrap();
+    let forward = |mlp: &Mlp, xs: &Tensor| mlp.forward(xs).unwrap();
+    // What stop-gradients and the estimator hold constant is frozen at the point of differentiation.
+    let z0 = forward(&network.encoder, &xs);
+    let frozen = quantize(&z0, &network.codebooks()).unwrap();
+    let offset = (&frozen.latent - &z0).unwrap();
+    let words: Vec<Tensor> = frozen.errors.iter().zip(&frozen.residuals).map(|(e, r)| (e + r).unwrap()).collect();
+    let surrogate = || {
+        let z = forward(&network.encoder, &xs);
+        let decoded = forward(&network.decoder, &(&z + &offset).unwrap());
+        let mut loss = scalar(&(decoded - &xs).unwrap().sqr().unwrap().sum_all().unwrap());
+        let mut residual = z;
+        for (level, words) in words.iter().enumerate() {
+            let now = network.codebooks()[level].index_select(&frozen.codes[level], 0).unwrap();
+            let codebook = (&frozen.residuals[level] - now).unwrap().sqr().unwrap().sum_all().unwrap();
+            residual = (residual - words).unwrap();
+            let commitment = residual.sqr().unwrap().sum_all().unwrap();
+            loss += scalar(&codebook) + config.commitment * scalar(&commitment);
+        }
+        loss / 13.0
+    };
+    assert!((surrogate() - ours.loss).abs() < 1e-9);
+    for (name, var) in network.params.iter() {
+        let values = var.flatten_all().unwrap().to_vec1::<f64>().unwrap();
+        let grad = ours.gradients.get(name).unwrap().flatten_all().unwrap().to_vec1::<f64>().unwrap();
+        let shifted = |at: usize, by: f64| {
+            let mut moved = values.clone();
+            moved[at] += by;
+            var.set(&Tensor::from_vec(moved, var.shape(), &Device::Cpu).unwrap()).unwrap();
+            surrogate()
+        };
+        for at in 0..values.len() {
+            let slope = (shifted(at, 1e-5) - shifted(at, -1e-5)) / 2e-5;
+            assert!((slope - grad[at]).abs() < 1e-6 * (1.0 + slope.abs()), "{name}[{at}]: {slope} {}", grad[at]);
+        }
+        shifted(0, 0.0);
+    }
+}
+
+#[test]
+fn training_lowers_the_loss_and_uses_the_codes() {
+    let xs = clustered(600, 12, 1);
+    let mut watch = Losses::default();
+    let model = small().fit_with(&mut ArrayRows::from(xs.view()), &mut watch).unwrap();
+    assert_eq!(watch.0.len(), 30);
+    let (first, last) = (&watch.0[0], &watch.0[29]);
+    assert!(last.loss < 0.5 * first.loss, "{} -> {}", first.loss, last.loss);
+    assert_eq!((last.epoch, last.epochs, last.level), (30, 30, None));
+    let codes = encode_rows(&model, &mut ArrayRows::from(xs.view()), 100).unwrap();
+    let report = CodeReport::of(codes.view(), model.codebook_sizes()).unwrap();
+    assert!(report.levels.iter().all(|level| level.used >= 14), "{report:?}");
+    let error = reconstruction_error(&model, &mut ArrayRows::from(xs.view())).unwrap();
+    assert!(error.relative < 0.35, "{error:?}");
+}
+
+#[test]
+fn codes_nobody_uses_are_restarted() {
+    let xs = clustered(512, 12, 2);
+    // One Lloyd iteration on 16 rows leaves codes that a moving encoder soon abandons.
+    let config = small().with_init(16, 1).with_codebook_sizes([64]).with_epochs(40);
+    let used = |config: &RqVaeConfig| {
+        let mut watch = Losses::default();
+        let model = config.fit_with(&mut ArrayRows::from(xs.view()), &mut watch).unwrap();
+        let codes = encode_rows(&model, &mut ArrayRows::from(xs.view()), 512).unwrap();
+        let restarted: u32 = watch.0.iter().map(|epoch| epoch.restarted).sum();
+        (CodeReport::of(codes.view(), &[64]).unwrap().levels[0].used, restarted)
+    };
+    let (without, none) = used(&config.clone().with_restart_after(None));
+    let (with, some) = used(&config.with_restart_after(Some(4)));
+    assert_eq!(none, 0);
+    assert!(some > 0);
+    assert!(with > without, "{with} used with restarts, {without} without");
+}
+
+#[test]
+fn one_seed_gives_one_model_at_any_number_of_threads() {
+    let xs = clustered(500, 12, 3);
+    let fit = |seed: u64, threads: usize| {
+        let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
+        let model = pool.install(|| small().with_epochs(6).with_seed(seed).fit(&mut ArrayRows::from(xs.view())));
+        let tensors = model.unwrap().tensors().unwrap();
+        tensors.values().flat_map(|t| t.flatten_all().unwrap().to_vec1::<f32>().unwrap()).collect::<Vec<_>>()
+    };
+    let one = fit(5, 1);
+    assert!(one == fit(5, 1));
+    assert!(one == fit(5, 2));
+    assert!(one != fit(6, 1));
+}
+
+#[test]
+fn reconstruction_decodes_the_sum_of_codewords() {
+    let xs = clustered(200, 12, 4);
+    let model = small().with_epochs(2).fit(&mut ArrayRows::from(xs.view())).unwrap();
+    let tensor = crate::codebook::to_tensor(xs.view(), &Device::Cpu).unwrap();
+    let codes = model.encode(&tensor).unwrap();
+    let near = model.reconstruct(&codes).unwrap();
+    assert_eq!((codes.dims(), near.dims()), (&[200, 2][..], &[200, 12][..]));
+    let latent = model.latent(&tensor).unwrap().to_vec2::<f32>().unwrap();
+    let books: Vec<_> = (0..2).map(|level| model.codebook(level).unwrap().to_vec2::<f32>().unwrap()).collect();
+    for (z, codes) in latent.into_iter().zip(codes.to_vec2::<u32>().unwrap()) {
+        let mut residual = z;
+        for (book, code) in books.iter().zip(codes) {
+            let distance = |e: &Vec<f32>| residual.iter().zip(e).map(|(r, e)| (r - e).powi(2)).sum::<f32>();
+            let best = book.iter().map(distance).fold(f32::INFINITY, f32::min);
+            let own = &book[code as usize];
+            assert!(distance(own) <= best + 1e-4);
+            residual = residual.iter().zip(own).map(|(r, e)| r - e).collect();
+        }
+    }
+    assert!(model.codebook(2).is_none());
+    assert!(model.encode(&tensor.narrow(1, 0, 5).unwrap()).is_err());
+    assert!(model.encode(&tensor.to_dtype(DType::F64).unwrap()).is_err());
+}
+
+#[test]
+fn patience_and_the_watcher_end_the_training() {
+    let xs = clustered(300, 12, 5);
+    let mut watch = Losses(Vec::new(), 3);
+    small().fit_with(&mut ArrayRows::from(xs.view()), &mut watch).unwrap();
+    assert_eq!(watch.0.len(), 3);
+    // No epoch halves the loss twice in a row for long.
+    let mut watch = Losses::default();
+    small().with_epochs(200).with_patience(Some(2), 0.5).fit_with(&mut ArrayRows::from(xs.view()), &mut watch).unwrap();
+    assert!(watch.0.len() < 30, "{}", watch.0.len());
+}
+
+#[test]
+fn bad_rows_and_a_diverging_loss_have_their_errors() {
+    let mut xs = clustered(300, 12, 6);
+    let fit = |config: &RqVaeConfig, xs: &Array2<f32>| config.fit(&mut ArrayRows::from(xs.view())).map(|_| ());
+    assert!(matches!(
+        fit(&small().with_codebook_sizes([16, 512]), &xs),
+        Err(Error::TooFewRows { rows: 300, codes: 512 })
+    ));
+    assert!(matches!(fit(&small(), &Array2::zeros((300, 0))), Err(Error::DimMismatch { .. })));
+    let explosive = small().with_optimizer(OptimizerConfig::Adagrad(AdagradConfig::default()), 1e12);
+    assert!(matches!(fit(&explosive, &xs), Err(Error::LossNotFinite { .. })));
+    xs[[7, 3]] = f32::NAN;
+    for standardize in [true, false] {
+        let config = small().with_standardize(standardize);
+        assert!(matches!(fit(&config, &xs), Err(Error::RowNotFinite { row: 7, column: 3 })));
+    }
+}
+
+#[test]
+fn every_field_is_checked() {
+    let field = |config: RqVaeConfig| match config.validate() {
+        Err(Error::InvalidConfig { field, .. }) => field,
+        other => panic!("{other:?}"),
+    };
+    let ok = RqVaeConfig::default;
+    ok().validate().unwrap();
+    RqVaeConfig::paper().validate().unwrap();
+    assert_eq!(field(ok().with_codebook_sizes([])), "codebook_sizes");
+    assert_eq!(field(ok().with_codebook_sizes([4, 0])), "codebook_sizes");
+    assert_eq!(field(ok().with_hidden([0])), "hidden");
+    assert_eq!(field(ok().with_hidden(vec![8; 65])), "hidden");
+    assert_eq!(field(ok().with_latent_dim(1 << 17)), "latent_dim");
+    assert_eq!(field(ok().with_batch_size(0)), "batch_size");
+    assert_eq!(field(ok().with_epochs(0)), "epochs");
+    assert_eq!(field(ok().with_restart_after(Some(0))), "restart_after");
+    assert_eq!(field(ok().with_patience(Some(0), 0.1)), "patience");
+    assert_eq!(field(ok().with_patience(None, 1.0)), "min_improvement");
+    assert_eq!(field(ok().with_commitment(f64::NAN)), "commitment");
+    assert_eq!(field(ok().with_optimizer(OptimizerConfig::default(), 0.0)), "learning_rate");
+    let bad = OptimizerConfig::AdamW(AdamWConfig::default().with_eps(-1.0));
+    assert!(matches!(ok().with_optimizer(bad, 1e-3).validate(), Err(Error::Optimizer(_))));
+}
+
+#[test]
+fn configurations_round_trip_and_unknown_fields_are_refused() {
+    let config = RqVaeConfig::paper().with_schedule(Schedule::tiger()).with_estimator(Estimator::StraightThrough);
+    let json = serde_json::to_string(&config).unwrap();
+    assert_eq!(serde_json::from_str::<RqVaeConfig>(&json).unwrap(), config);
+    assert_eq!(serde_json::from_str::<RqVaeConfig>("{}").unwrap(), RqVaeConfig::default());
+    assert!(serde_json::from_str::<RqVaeConfig>(r#"{"comitment": 1.0}"#).is_err());
+}
+
+#[test]
+fn values_can_be_sent_between_threads() {
+    fn check<T: Send + Sync + Unpin>() {}
+    check::<RqVae>();
+    check::<AnyQuantizer>();
+    check::<Error>();
+}

@@ -1,0 +1,188 @@
+//! A fitted quantiser as two files of one directory: `config.json` and `model.safetensors`.
+
+use std::collections::BTreeMap;
+use std::fs::{self, File};
+use std::io::{Read, Write};
+use std::path::Path;
+
+use candle_core::{DType, Device, Tensor};
+use genrec_kernels::ParamError;
+use safetensors::{Dtype, SafeTensors};
+use serde::{Deserialize, Serialize};
+
+use crate::{Error, QuantizerConfig, Result};
+
+/// Version of the format this crate writes and the only one it reads.
+pub const FORMAT_VERSION: u32 = 1;
+
+const CONFIG: &str = "config.json";
+const WEIGHTS: &str = "model.safetensors";
+const MAX_CONFIG_BYTES: u64 = 1 << 20;
+/// Room for the safetensors header.
+const MAX_HEADER_BYTES: u64 = 1 << 20;
+/// Values in all weights together: 16 GiB of f32.
+const MAX_ELEMENTS: usize = 1 << 32;
+
+#[derive(Deserialize)]
+struct Versioned {
+    format_version: u64,
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Manifest {
+    format_version: u32,
+    dim: usize,
+    /// CRC-32 of the weights' file, so that a half-replaced directory is noticed.
+    weights_crc32: u32,
+    quantizer: QuantizerConfig,
+}
+
+/// Writes both files, each to a temporary name, synced and renamed; the weights first.
+pub(crate) fn save(dir: &Path, config: &QuantizerConfig, dim: usize, tensors: &BTreeMap<String, Tensor>) -> Result<()> {
+    fs::create_dir_all(dir).map_err(Error::io(dir))?;
+    let path = dir.join(WEIGHTS);
+    let host: BTreeMap<&String, Tensor> = tensors
+        .iter()
+        .map(|(name, tensor)| Ok((name, tensor.to_device(&Device::Cpu)?.contiguous()?)))
+        .collect::<Result<_>>()?;
+    let weights =
+        safetensors::serialize(host, None).map_err(|source| Error::Safetensors { path: path.clone(), source })?;
+    let manifest = Manifest {
+        format_version: FORMAT_VERSION,
+        dim,
+        weights_crc32: crc32fast::hash(&weights),
+        quantizer: config.clone(),
+    };
+    let config_path = dir.join(CONFIG);
+    let mut json =
+        serde_json::to_vec_pretty(&manifest).map_err(|source| Error::Json { path: config_path.clone(), source })?;
+    json.push(b'\n');
+    write_whole(dir, WEIGHTS, &weights)?;
+    write_whole(dir, CONFIG, &json)
+}
+
+fn write_whole(dir: &Path, name: &str, bytes: &[u8]) -> Result<()> {
+    let temporary = dir.join(format!(".{name}.{}.tmp", std::process::id()));
+    let written = File::create(&temporary)
+        .and_then(|mut file| file.write_all(bytes).and_then(|()| file.sync_all()))
+        .and_then(|()| fs::rename(&temporary, dir.join(name)));
+    if let Err(source) = written {
+        // The first failure is the one to report; a left-over file only wastes space.
+        let _ = fs::remove_file(&temporary);
+        return Err(Error::Io { path: dir.join(name), source });
+    }
+    // Not every system can open a directory; the rename itself has succeeded.
+    if let Ok(dir) = File::open(dir) {
+        let _ = dir.sync_all();
+    }
+    Ok(())
+}
+
+/// What [`load`] finds: the configuration, the width, and the named weights.
+pub(crate) type Loaded = (QuantizerConfig, usize, BTreeMap<String, Tensor>);
+
+/// Reads both files. `shapes` gives the tensors a configuration and width need; sizes are bounded before memory is
+/// taken, and every tensor's type and values are checked. Shapes are the caller's to check.
+pub(crate) fn load(
+    dir: &Path,
+    device: &Device,
+    shapes: impl Fn(&QuantizerConfig, usize) -> Result<BTreeMap<String, Vec<usize>>>,
+) -> Result<Loaded> {
+    let path = dir.join(CONFIG);
+    let json = read_bounded(&path, MAX_CONFIG_BYTES)?;
+    let fault = |source| Error::Json { path: path.clone(), source };
+    // The version is read first: a later format may have fields this one does not know.
+    let Versioned { format_version } = serde_json::from_slice(&json).map_err(fault)?;
+    if format_version != u64::from(FORMAT_VERSION) {
+        return Err(Error::FormatVersion { path, found: format_version, supported: FORMAT_VERSION });
+    }
+    let manifest: Manifest = serde_json::from_slice(&json).map_err(fault)?;
+    if manifest.dim == 0 {
+        return Err(Error::config("dim", 0, "at least 1 is needed"));
+    }
+    let shapes = shapes(&manifest.quantizer, manifest.dim)?;
+    let elements = shapes
+        .values()
+        .try_fold(0_usize, |sum, shape| {
+            shape.iter().try_fold(1_usize, |product, &axis| product.checked_mul(axis))?.checked_add(sum)
+        })
+        .filter(|&elements| elements <= MAX_ELEMENTS)
+        .ok_or_else(|| Error::config("dim", manifest.dim, "the weights may have 2^32 values at most"))?;
+
+    let path = dir.join(WEIGHTS);
+    let bytes = read_bounded(&path, 4 * elements as u64 + MAX_HEADER_BYTES)?;
+    let found = crc32fast::hash(&bytes);
+    if found != manifest.weights_crc32 {
+        return Err(Error::Checksum { path, expected: manifest.weights_crc32, found });
+    }
+    let fault = |source| Error::Safetensors { path: path.clone(), source };
+    let file = SafeTensors::deserialize(&bytes).map_err(fault)?;
+    let mut tensors = BTreeMap::new();
+    for (name, view) in file.tensors() {
+        if view.dtype() != Dtype::F32 {
+            return Err(Error::TensorType { name, got: format!("{:?}", view.dtype()) });
+        }
+        let values: Vec<f32> = view.data().as_chunks::<4>().0.iter().map(|bytes| f32::from_le_bytes(*bytes)).collect();
+        if values.iter().any(|value| !value.is_finite()) {
+            return Err(ParamError::NotFinite { name }.into());
+        }
+        tensors.insert(name, Tensor::from_vec(values, view.shape(), device)?);
+    }
+    expect_shapes(&tensors, &shapes)?;
+    Ok((manifest.quantizer, manifest.dim, tensors))
+}
+
+fn read_bounded(path: &Path, limit: u64) -> Result<Vec<u8>> {
+    let file = File::open(path).map_err(Error::io(path))?;
+    let size = file.metadata().map_err(Error::io(path))?.len();
+    if size > limit {
+        return Err(Error::FileSize { path: path.to_owned(), size, limit });
+    }
+    let mut bytes = Vec::new();
+    // A file that grows while it is read does not take more memory than it may.
+    file.take(limit).read_to_end(&mut bytes).map_err(Error::io(path))?;
+    Ok(bytes)
+}
+
+/// Checks that there are exactly the tensors wanted, in their shapes.
+pub(crate) fn expect_shapes(
+    tensors: &BTreeMap<String, Tensor>,
+    shapes: &BTreeMap<String, Vec<usize>>,
+) -> Result<(), ParamError> {
+    if let Some(name) = tensors.keys().find(|name| !shapes.contains_key(*name)) {
+        return Err(ParamError::Unexpected { name: name.clone() });
+    }
+    for (name, expected) in shapes {
+        let tensor = tensors.get(name).ok_or_else(|| ParamError::Missing { name: name.clone() })?;
+        if tensor.dims() != expected {
+            return Err(ParamError::Shape {
+                name: name.clone(),
+                expected: expected.clone(),
+                got: tensor.dims().to_vec(),
+            });
+        }
+    }
+    Ok(())
+}
+
+/// The tensor of that name, on the device as f32.
+pub(crate) fn matrix(tensors: &BTreeMap<String, Tensor>, name: &str, device: &Device) -> Result<Tensor> {
+    let tensor = tensors.get(name).ok_or_else(|| ParamError::Missing { name: name.to_owned() })?;
+    Ok(tensor.to_device(device)?.to_dtype(DType::F32)?.contiguous()?)
+}
+
+/// Bounds of the codebooks: 1 to 64 levels of 1 to 2^20 codes.
+pub(crate) fn check_sizes(sizes: &[u32]) -> Result<()> {
+    if sizes.is_empty() || sizes.len() > 64 {
+        return Err(Error::config(
+            "codebook_sizes",
+            format!("a list of {}", sizes.len()),
+            "1 to 64 levels are allowed",
+        ));
+    }
+    match sizes.iter().find(|&&size| size == 0 || size > 1 << 20) {
+        Some(&size) => Err(Error::config("codebook_sizes", size, "each level may have 1 to 1048576 codes")),
+        None => Ok(()),
+    }
+}

@@ -1,0 +1,153 @@
+//! The abilities of a quantiser, one trait each: use, reconstruct, fit.
+
+use std::ops::ControlFlow;
+
+use candle_core::{DType, Device, Tensor};
+use ndarray::{Array2, ArrayView2, Axis};
+
+use crate::{Result, RowSource};
+
+/// Maps embeddings to Semantic-ID codes: a fitted, immutable model.
+///
+/// A new quantiser needs only these methods to work with everything that consumes codes; the built-in ones are also
+/// gathered in [`AnyQuantizer`](crate::AnyQuantizer), which is for files and command lines and never a bound.
+pub trait Quantizer {
+    /// Columns of the embeddings it takes.
+    fn dim(&self) -> usize;
+
+    /// Codes in each level's codebook, coarse to fine; its length is the number of levels.
+    fn codebook_sizes(&self) -> &[u32];
+
+    /// The device it computes on.
+    fn device(&self) -> &Device;
+
+    /// The codes of each row by plain nearest-codeword search, with no repair of collisions.
+    ///
+    /// Ties go to the lowest code.
+    ///
+    /// # Shapes
+    /// - `xs`: `(n, dim)`, f32
+    /// - result: `(n, levels)`, u32, on the same device, `codes[i][d] < codebook_sizes()[d]`
+    ///
+    /// # Errors
+    /// When the shape, type or device of `xs` is wrong or a tensor operation fails.
+    fn encode(&self, xs: &Tensor) -> candle_core::Result<Tensor>;
+
+    /// The codes of the rows of an array, `batch` rows at a time (0 counts as 1).
+    ///
+    /// # Shapes
+    /// - `xs`: `(n, dim)`
+    /// - result: `(n, levels)`
+    ///
+    /// # Errors
+    /// As [`encode`](Self::encode).
+    fn encode_array(&self, xs: ArrayView2<'_, f32>, batch: usize) -> candle_core::Result<Array2<u32>> {
+        if xs.ncols() != self.dim() {
+            candle_core::bail!("embeddings have {} columns, the quantiser takes {}", xs.ncols(), self.dim());
+        }
+        let levels = self.codebook_sizes().len();
+        let mut codes = Array2::zeros((xs.nrows(), levels));
+        let batch = batch.max(1);
+        for (rows, mut out) in xs.axis_chunks_iter(Axis(0), batch).zip(codes.axis_chunks_iter_mut(Axis(0), batch)) {
+            let flat: Vec<f32> = rows.iter().copied().collect();
+            let rows = Tensor::from_vec(flat, rows.dim(), self.device())?;
+            let block = self.encode(&rows)?.to_dtype(DType::U32)?.flatten_all()?.to_vec1::<u32>()?;
+            for (slot, code) in out.iter_mut().zip(block) {
+                *slot = code;
+            }
+        }
+        Ok(codes)
+    }
+}
+
+/// A quantiser that can also map codes back to the neighbourhood of their embeddings.
+///
+/// Not every quantiser can: the signs of random projections, for one, do not determine a point.
+pub trait Reconstruct: Quantizer {
+    /// The embedding that stands for each row of codes.
+    ///
+    /// # Shapes
+    /// - `codes`: `(n, levels)`, u32
+    /// - result: `(n, dim)`, f32
+    ///
+    /// # Errors
+    /// When a code is not in its codebook or a tensor operation fails.
+    fn reconstruct(&self, codes: &Tensor) -> candle_core::Result<Tensor>;
+}
+
+/// A configuration that learns a quantiser from embeddings.
+///
+/// The same configuration and rows give the same bytes, whatever the number of threads.
+pub trait Fit {
+    /// What is learned.
+    type Model: Quantizer;
+
+    /// Fits on all rows, with nobody watching.
+    ///
+    /// # Errors
+    /// See [`fit_on`](Self::fit_on).
+    fn fit(&self, xs: &mut dyn RowSource) -> Result<Self::Model> {
+        self.fit_with(xs, &mut ())
+    }
+
+    /// Fits on the CPU and reports each epoch to `ctl`, which may end the fit early and keep what is learned.
+    ///
+    /// # Errors
+    /// See [`fit_on`](Self::fit_on).
+    fn fit_with(&self, xs: &mut dyn RowSource, ctl: &mut dyn FitControl) -> Result<Self::Model> {
+        self.fit_on(xs, &Device::Cpu, ctl)
+    }
+
+    /// Fits on a device and reports each epoch to `ctl`; the model lives on that device.
+    ///
+    /// # Errors
+    /// When the configuration is invalid, the rows cannot be read, hold NaN or an infinity, or are fewer than the codes
+    /// of a codebook, and when the loss stops being finite.
+    fn fit_on(&self, xs: &mut dyn RowSource, device: &Device, ctl: &mut dyn FitControl) -> Result<Self::Model>;
+}
+
+/// Watches a fit and may end it. `()` watches nothing.
+///
+/// ```
+/// use std::ops::ControlFlow;
+/// use sid_quantize::{EpochReport, FitControl};
+///
+/// /// Keeps the loss of every epoch and stops after the hundredth.
+/// struct Losses(Vec<f64>);
+///
+/// impl FitControl for Losses {
+///     fn on_epoch(&mut self, epoch: &EpochReport) -> ControlFlow<()> {
+///         self.0.push(epoch.loss);
+///         if self.0.len() < 100 { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
+///     }
+/// }
+/// ```
+pub trait FitControl {
+    /// Called after each epoch (RQ-VAE) or Lloyd iteration (k-means). `Break` ends the fit with what it has.
+    fn on_epoch(&mut self, epoch: &EpochReport) -> ControlFlow<()> {
+        let _ = epoch;
+        ControlFlow::Continue(())
+    }
+}
+
+impl FitControl for () {}
+
+/// The state of a fit after one pass over the rows.
+#[derive(Clone, Debug, PartialEq)]
+#[non_exhaustive]
+pub struct EpochReport {
+    /// Passes done, from 1; over all levels together where levels are fitted one after another.
+    pub epoch: usize,
+    /// The most passes there can be.
+    pub epochs: usize,
+    /// The level being fitted, from 0; `None` where all levels are fitted at once.
+    pub level: Option<usize>,
+    /// Mean loss a row: the training objective of the RQ-VAE, the squared distance to the codeword for k-means.
+    pub loss: f64,
+    /// Mean squared reconstruction error a row, in the units the model is fitted in (standardised or not).
+    pub reconstruction: f64,
+    /// Codes that at least one row used in this pass, by level; the fitted level's alone for k-means.
+    pub used: Vec<u32>,
+    /// Codes that were re-seeded after this pass because rows stopped using them.
+    pub restarted: u32,
+}
