@@ -153,7 +153,7 @@ mod tests {
     fn files_name_the_kind() {
         let s: Schedule = serde_json::from_str(r#"{ "type": "inverse_sqrt", "warmup_steps": 10000 }"#).unwrap();
         assert_eq!(s, Schedule::tiger());
-        assert!(serde_json::from_str::<Schedule>(r#"{ "type": "constant", "warmup": 1 }"#).is_err());
+        assert!(serde_json::from_str::<Schedule>(r#"{ "type": "warmup", "warmup_steps": 1, "total": 2 }"#).is_err());
         let text = serde_json::to_string(&Schedule::Warmup { warmup_steps: 3 }).unwrap();
         assert_eq!(text, r#"{"type":"warmup","warmup_steps":3}"#);
     }

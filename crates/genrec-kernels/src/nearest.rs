@@ -1,0 +1,253 @@
+//! The nearest codeword of each vector.
+//!
+//! $\lVert x - c \rVert^2 = \lVert x \rVert^2 - 2 x \cdot c + \lVert c \rVert^2$, where the products are one GEMM for a
+//! block of rows and the first term does not change which codeword is nearest. Each block of rows is one task: product
+//! and minimum stay in the cache, and the blocks do not depend on the number of threads.
+
+use candle_core::{D, DType, Result as TensorResult, Tensor, bail};
+use rayon::prelude::*;
+
+use crate::gemm::{GemmError, Operand, Parallelism, gemm};
+
+/// Elements of the block of products that one task holds.
+const PRODUCTS: usize = 1 << 16;
+
+/// What is wrong with the vectors or the codebook.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum NearestError {
+    /// A slice is no whole number of vectors, or there is no codeword.
+    #[error("{what} has {len} elements, which must be a positive multiple of the dimension {dim}")]
+    Length {
+        /// `x` or `codebook`.
+        what: &'static str,
+        /// Elements given.
+        len: usize,
+        /// Dimension of a vector.
+        dim: usize,
+    },
+    /// An output has no place for each row.
+    #[error("{what} has {len} places, but there are {rows} vectors; give it one place for each")]
+    Output {
+        /// `out_codes` or `out_sq_dist`.
+        what: &'static str,
+        /// Places given.
+        len: usize,
+        /// Vectors in `x`.
+        rows: usize,
+    },
+    /// More codewords than a `u32` counts.
+    #[error("{codewords} codewords cannot be numbered by u32; split the codebook")]
+    Codewords {
+        /// Codewords in the codebook.
+        codewords: usize,
+    },
+    /// The matrix product failed.
+    #[error(transparent)]
+    Gemm(#[from] GemmError),
+}
+
+/// Writes for each row of `x` the index of its nearest codeword and, if asked, the squared distance to it.
+///
+/// Ties go to the lowest index. The result is the same at any number of threads. A row that holds NaN gets code 0.
+/// Distances are computed from the difference of the two vectors, so that they do not suffer the cancellation of the
+/// expanded form; the choice itself is made in the expanded form in `f32`.
+///
+/// # Shapes
+/// `x`: `(n, d)` row-major; `codebook`: `(K, d)` row-major; outputs: `(n,)`.
+///
+/// ```
+/// let codebook = [0.0, 0.0, 1.0, 1.0];
+/// let mut codes = [0; 2];
+/// genrec_kernels::nearest::nearest(&[0.9, 1.2, 0.1, 0.0], 2, &codebook, &mut codes, None)?;
+/// assert_eq!(codes, [1, 0]);
+/// # Ok::<(), genrec_kernels::nearest::NearestError>(())
+/// ```
+///
+/// # Errors
+/// [`NearestError`] when a slice does not fit.
+pub fn nearest(
+    x: &[f32],
+    d: usize,
+    codebook: &[f32],
+    out_codes: &mut [u32],
+    out_sq_dist: Option<&mut [f32]>,
+) -> Result<(), NearestError> {
+    if d == 0 || x.len() % d != 0 {
+        return Err(NearestError::Length { what: "x", len: x.len(), dim: d });
+    }
+    if codebook.is_empty() || codebook.len() % d != 0 {
+        return Err(NearestError::Length { what: "codebook", len: codebook.len(), dim: d });
+    }
+    let (rows, codewords) = (x.len() / d, codebook.len() / d);
+    if u32::try_from(codewords).is_err() {
+        return Err(NearestError::Codewords { codewords });
+    }
+    if out_codes.len() != rows {
+        return Err(NearestError::Output { what: "out_codes", len: out_codes.len(), rows });
+    }
+    if let Some(out) = &out_sq_dist
+        && out.len() != rows
+    {
+        return Err(NearestError::Output { what: "out_sq_dist", len: out.len(), rows });
+    }
+    let half_norms: Vec<f32> = codebook.chunks_exact(d).map(|c| 0.5 * dot(c, c)).collect();
+    let block = (PRODUCTS / codewords).clamp(16, 1024);
+    let assign = |x: &[f32], codes: &mut [u32]| -> Result<(), NearestError> {
+        let n = codes.len();
+        let mut products = vec![0f32; n * codewords];
+        let shape = (n, codewords, d);
+        gemm(shape, 1.0, Operand::new(x), Operand::transposed(codebook), 0.0, &mut products, Parallelism::Single)?;
+        for (products, code) in products.chunks_exact(codewords).zip(codes) {
+            *code = lowest(products, &half_norms);
+        }
+        Ok(())
+    };
+    x.par_chunks(block * d).zip(out_codes.par_chunks_mut(block)).try_for_each(|(x, codes)| assign(x, codes))?;
+    if let Some(out) = out_sq_dist {
+        x.par_chunks(d).zip(&*out_codes).zip(out).with_min_len(256).for_each(|((x, &code), out)| {
+            let start = code as usize * d;
+            *out = x.iter().zip(&codebook[start..start + d]).map(|(a, b)| (a - b) * (a - b)).sum();
+        });
+    }
+    Ok(())
+}
+
+/// Index of the least `half_norm - product`, the first of equals.
+fn lowest(products: &[f32], half_norms: &[f32]) -> u32 {
+    const LANES: usize = 16;
+    let mut best = [f32::INFINITY; LANES];
+    let mut index = [0u32; LANES];
+    let mut start = 0u32;
+    let (products, rest) = products.as_chunks::<LANES>();
+    let (norms, rest_norms) = half_norms.as_chunks::<LANES>();
+    for (p, h) in products.iter().zip(norms) {
+        for lane in 0..LANES {
+            let value = h[lane] - p[lane];
+            let less = value < best[lane];
+            best[lane] = if less { value } else { best[lane] };
+            index[lane] = if less { start } else { index[lane] };
+        }
+        start += LANES as u32;
+    }
+    let (mut value, mut at) = (f32::INFINITY, 0);
+    for lane in 0..LANES {
+        let candidate = index[lane] + lane as u32;
+        if best[lane] < value || (best[lane] == value && candidate < at && value < f32::INFINITY) {
+            (value, at) = (best[lane], candidate);
+        }
+    }
+    for (i, (p, h)) in (start..).zip(rest.iter().zip(rest_norms)) {
+        if h - p < value {
+            (value, at) = (h - p, i);
+        }
+    }
+    at
+}
+
+fn dot(a: &[f32], b: &[f32]) -> f32 {
+    a.iter().zip(b).map(|(x, y)| x * y).sum()
+}
+
+/// [`nearest`] on tensors: the fused form for `f32` on the CPU, a composition ending in `argmin` elsewhere.
+///
+/// # Shapes
+/// `x`: `(n, d)`; `codebook`: `(K, d)`. Returns `(n,)`, `u32`. No gradient passes.
+///
+/// # Errors
+/// When the shapes do not fit or a tensor operation fails.
+pub fn nearest_codes(x: &Tensor, codebook: &Tensor) -> TensorResult<Tensor> {
+    let ((rows, d), (codewords, width)) = (x.dims2()?, codebook.dims2()?);
+    if d != width || codewords == 0 {
+        bail!("{codewords} codewords of dimension {width} cannot be compared with vectors of dimension {d}")
+    }
+    let fused = x.device().is_cpu() && x.dtype() == DType::F32 && codebook.dtype() == DType::F32;
+    if fused && d > 0 {
+        let (x, codebook) = (x.flatten_all()?.to_vec1::<f32>()?, codebook.flatten_all()?.to_vec1::<f32>()?);
+        let mut codes = vec![0u32; rows];
+        nearest(&x, d, &codebook, &mut codes, None).map_err(candle_core::Error::wrap)?;
+        return Tensor::from_vec(codes, rows, &candle_core::Device::Cpu);
+    }
+    let (x, codebook) = (x.detach(), codebook.detach());
+    let half_norms = (codebook.sqr()?.sum(D::Minus1)? * 0.5)?;
+    half_norms.unsqueeze(0)?.broadcast_sub(&x.matmul(&codebook.t()?)?)?.argmin(D::Minus1)
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::rng::CounterRng;
+
+    fn values(seed: u64, n: usize) -> Vec<f32> {
+        let mut v = vec![0f32; n];
+        CounterRng::new(seed).fill_normal(&mut v);
+        v
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(40))]
+        #[test]
+        fn equals_brute_force(seed: u64, n in 0usize..200, d in 1usize..40, k in 1usize..70) {
+            let (x, codebook) = (values(seed, n * d), values(seed ^ 1, k * d));
+            let (mut codes, mut dist) = (vec![0u32; n], vec![0f32; n]);
+            nearest(&x, d, &codebook, &mut codes, Some(&mut dist)).unwrap();
+            for (i, row) in x.chunks(d).enumerate() {
+                let all: Vec<f64> = codebook
+                    .chunks(d)
+                    .map(|c| row.iter().zip(c).map(|(a, b)| f64::from(a - b).powi(2)).sum())
+                    .collect();
+                let least = all.iter().copied().fold(f64::INFINITY, f64::min);
+                let got = all[codes[i] as usize];
+                prop_assert!(got - least < 1e-4 * (1.0 + least), "row {i}: {got} is not {least}");
+                prop_assert!((f64::from(dist[i]) - got).abs() < 1e-4 * (1.0 + got));
+            }
+        }
+    }
+
+    #[test]
+    fn ties_go_to_the_lowest_index() {
+        // Three distinct codewords, repeated: equal values sit in different lanes and in the remainder.
+        let codebook: Vec<f32> = (0..50).flat_map(|i| [f32::from((i % 3) as u8), 0.0]).collect();
+        let mut codes = [9; 4];
+        nearest(&[2.1, 0.0, 0.9, 0.0, -1.0, 0.0, 0.5, 0.0], 2, &codebook, &mut codes, None).unwrap();
+        assert_eq!(codes, [2, 1, 0, 0]);
+    }
+
+    #[test]
+    fn the_same_at_any_number_of_threads_and_on_tensors() {
+        let (n, d, k) = (3000, 24, 77);
+        let (x, codebook) = (values(1, n * d), values(2, k * d));
+        let run = |threads: usize| {
+            let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
+            let (mut codes, mut dist) = (vec![0u32; n], vec![0f32; n]);
+            pool.install(|| nearest(&x, d, &codebook, &mut codes, Some(&mut dist))).unwrap();
+            (codes, dist.iter().map(|v| v.to_bits()).collect::<Vec<_>>())
+        };
+        assert_eq!(run(1), run(2));
+        let device = candle_core::Device::Cpu;
+        let xt = Tensor::from_slice(&x, (n, d), &device).unwrap();
+        let ct = Tensor::from_slice(&codebook, (k, d), &device).unwrap();
+        let fused = nearest_codes(&xt, &ct).unwrap().to_vec1::<u32>().unwrap();
+        assert_eq!(fused, run(1).0);
+        let double = |t: &Tensor| t.to_dtype(DType::F64).unwrap();
+        let composed = nearest_codes(&double(&xt), &double(&ct)).unwrap().to_vec1::<u32>().unwrap();
+        assert_eq!(fused, composed);
+    }
+
+    #[test]
+    fn every_error_is_reached() {
+        let mut codes = [0; 1];
+        let run = |x: &[f32], d, c: &[f32], codes: &mut [u32]| nearest(x, d, c, codes, None);
+        assert!(matches!(run(&[1.0], 0, &[1.0], &mut codes), Err(NearestError::Length { what: "x", .. })));
+        assert!(matches!(run(&[1.0; 3], 2, &[1.0; 2], &mut codes), Err(NearestError::Length { what: "x", .. })));
+        assert!(matches!(run(&[1.0], 1, &[], &mut codes), Err(NearestError::Length { what: "codebook", .. })));
+        assert!(matches!(run(&[1.0; 2], 1, &[1.0], &mut codes), Err(NearestError::Output { rows: 2, .. })));
+        let mut short = [];
+        let result = nearest(&[1.0], 1, &[1.0], &mut codes, Some(&mut short));
+        assert!(matches!(result, Err(NearestError::Output { what: "out_sq_dist", .. })));
+        let t = Tensor::zeros((2, 3), DType::F32, &candle_core::Device::Cpu).unwrap();
+        assert!(nearest_codes(&t, &t.narrow(1, 0, 2).unwrap()).is_err());
+    }
+}
