@@ -116,10 +116,14 @@ def tensor_differences(old, new):
                 yield f"{name}: {len(off)} of {len(a)} values differ, first recorded {off[0][0]}, made {off[0][1]}"
 
 
+def values(folder):
+    """The recorded files of a folder, by relative name: everything but the words that describe them."""
+    return {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file() and path.suffix != ".md"}
+
+
 def differences(old, new):
     """Yields the differences of two folders."""
-    names = {str(p.relative_to(d)) for d in (old, new) for p in d.rglob("*") if p.is_file()}
-    for name in sorted(names):
+    for name in sorted(values(old) | values(new)):
         a, b = old / name, new / name
         if not a.exists() or not b.exists():
             yield f"{name}: {'no longer made' if a.exists() else 'not recorded'}"
@@ -153,9 +157,9 @@ def record(python, area, scratch):
     made = scratch / area
     run(python, area, made)
     target = HERE / area
-    if target.exists():
-        shutil.rmtree(target)
-    shutil.move(str(made), str(target))
+    for name in values(target):
+        (target / name).unlink()
+    shutil.copytree(made, target, dirs_exist_ok=True)
 
 
 def main():
