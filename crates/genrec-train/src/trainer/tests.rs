@@ -1,1 +1,4 @@
-
+mod errors;
+mod resume;
+mod semantics;
+mod toy;
