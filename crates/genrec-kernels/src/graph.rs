@@ -7,9 +7,16 @@
 
 pub mod compose;
 mod dropout;
+mod elementwise;
+mod host;
+mod linear;
+mod lookup;
+mod rms_norm;
+mod softmax;
 
-use candle_core::{Result, Tensor, bail};
+use candle_core::{DType, Result, Tensor, bail};
 
+use self::host::fused;
 use crate::rng::CounterRng;
 
 /// Elements that one parallel task of an element-wise pass takes; even, as [`dropout`] hashes pairs.
@@ -23,7 +30,7 @@ const BLOCK: usize = 1 << 13;
 /// # Errors
 /// When `x` is a scalar or a tensor operation fails.
 pub fn softmax(x: &Tensor) -> Result<Tensor> {
-    compose::softmax(x)
+    if fused(&[x]) && x.rank() > 0 { x.contiguous()?.apply_op1(softmax::Softmax) } else { compose::softmax(x) }
 }
 
 /// Logarithm of the softmax over the last axis, in nats.
@@ -34,7 +41,7 @@ pub fn softmax(x: &Tensor) -> Result<Tensor> {
 /// # Errors
 /// When `x` is a scalar or a tensor operation fails.
 pub fn log_softmax(x: &Tensor) -> Result<Tensor> {
-    compose::log_softmax(x)
+    if fused(&[x]) && x.rank() > 0 { x.contiguous()?.apply_op1(softmax::LogSoftmax) } else { compose::log_softmax(x) }
 }
 
 /// Root-mean-square normalisation over the last axis, $y = w x / \sqrt{\mathrm{mean}(x^2) + \epsilon}$: no mean is
@@ -47,6 +54,12 @@ pub fn log_softmax(x: &Tensor) -> Result<Tensor> {
 /// # Errors
 /// When the widths differ or a tensor operation fails.
 pub fn rms_norm(x: &Tensor, weight: &Tensor, eps: f64) -> Result<Tensor> {
+    if weight.rank() != 1 || x.dims().last() != weight.dims().last() {
+        bail!("the norm's weight is {:?}, but must be as wide as the last axis of {:?}", weight.dims(), x.dims())
+    }
+    if fused(&[x, weight]) {
+        return x.contiguous()?.apply_op2(&weight.contiguous()?, rms_norm::RmsNorm { eps });
+    }
     compose::rms_norm(x, weight, eps)
 }
 
@@ -59,7 +72,13 @@ pub fn rms_norm(x: &Tensor, weight: &Tensor, eps: f64) -> Result<Tensor> {
 /// # Errors
 /// When `p` is outside `[0, 1)` or a tensor operation fails.
 pub fn dropout(x: &Tensor, p: f64, rng: &CounterRng) -> Result<Tensor> {
-    compose::dropout(x, p, rng)
+    if !fused(&[x]) {
+        return compose::dropout(x, p, rng);
+    }
+    match dropout::DropoutMask::new(p, rng)? {
+        None => Ok(x.clone()),
+        Some(mask) => x.contiguous()?.apply_op1(elementwise::Dropout { mask, relu: false }),
+    }
 }
 
 /// [`dropout`] of the positive part, in one pass: the inside of T5's feed-forward layer.
@@ -67,7 +86,13 @@ pub fn dropout(x: &Tensor, p: f64, rng: &CounterRng) -> Result<Tensor> {
 /// # Errors
 /// When `p` is outside `[0, 1)` or a tensor operation fails.
 pub fn relu_dropout(x: &Tensor, p: f64, rng: &CounterRng) -> Result<Tensor> {
-    compose::relu_dropout(x, p, rng)
+    if !fused(&[x]) {
+        return compose::relu_dropout(x, p, rng);
+    }
+    match dropout::DropoutMask::new(p, rng)? {
+        None => x.relu(),
+        Some(mask) => x.contiguous()?.apply_op1(elementwise::Dropout { mask, relu: true }),
+    }
 }
 
 /// The positive part of each element.
@@ -84,7 +109,7 @@ pub fn relu(x: &Tensor) -> Result<Tensor> {
 /// # Errors
 /// When a tensor operation fails.
 pub fn gelu_new(x: &Tensor) -> Result<Tensor> {
-    compose::gelu_new(x)
+    if fused(&[x]) { x.contiguous()?.apply_op1(elementwise::GeluNew) } else { compose::gelu_new(x) }
 }
 
 /// Mean negative log-likelihood, in nats, of one label a row.
@@ -106,6 +131,9 @@ pub fn cross_entropy(logits: &Tensor, labels: &Tensor) -> Result<Tensor> {
     if rows == 0 {
         bail!("the mean of no cross-entropy is undefined; give at least one row")
     }
+    if fused(&[logits]) && labels.dtype() == DType::U32 && labels.device().is_cpu() {
+        return logits.contiguous()?.apply_op2(&labels.contiguous()?, lookup::CrossEntropy);
+    }
     compose::cross_entropy(logits, labels)
 }
 
@@ -117,6 +145,13 @@ pub fn cross_entropy(logits: &Tensor, labels: &Tensor) -> Result<Tensor> {
 /// # Errors
 /// When the widths differ or a tensor operation fails.
 pub fn linear(x: &Tensor, weight: &Tensor) -> Result<Tensor> {
+    let (_, width) = weight.dims2()?;
+    if x.dims().last() != Some(&width) {
+        bail!("a weight of shape {:?} takes vectors of width {width}, but the input is {:?}", weight.dims(), x.dims())
+    }
+    if fused(&[x, weight]) {
+        return x.contiguous()?.apply_op2(&weight.contiguous()?, linear::Linear);
+    }
     compose::linear(x, weight)
 }
 
@@ -128,6 +163,11 @@ pub fn linear(x: &Tensor, weight: &Tensor) -> Result<Tensor> {
 /// # Errors
 /// When an id is not below `n` or a tensor operation fails.
 pub fn embedding(weight: &Tensor, ids: &Tensor) -> Result<Tensor> {
+    let (_, width) = weight.dims2()?;
+    if fused(&[weight]) && ids.dtype() == DType::U32 && ids.device().is_cpu() {
+        let rows = weight.contiguous()?.apply_op2(&ids.flatten_all()?.contiguous()?, lookup::Embedding)?;
+        return rows.reshape([ids.dims(), &[width]].concat());
+    }
     compose::embedding(weight, ids)
 }
 
@@ -160,7 +200,14 @@ pub fn bias_softmax(
     {
         bail!("{} key lengths for a batch of {batch}; give one for each sequence", lengths.len())
     }
-    compose::bias_softmax(scores, bias, key_lengths, causal)
+    if !fused(&[scores]) || !bias.is_none_or(|bias| fused(&[bias])) {
+        return compose::bias_softmax(scores, bias, key_lengths, causal);
+    }
+    let op = softmax::BiasSoftmax { key_lengths: key_lengths.map(<[u32]>::to_vec), causal };
+    match bias {
+        None => scores.contiguous()?.apply_op1(op),
+        Some(bias) => scores.contiguous()?.apply_op2(&bias.contiguous()?, op),
+    }
 }
 
 /// Keys that query `q` sees: those before the returned position.
@@ -246,3 +293,6 @@ pub fn attention(q: &Tensor, k: &Tensor, v: &Tensor, options: &AttentionOptions<
     }
     probs.matmul(&v.contiguous()?)
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,87 @@
+//! Element-wise operations in one pass each way: dropout, ReLU with dropout, GELU.
+
+use candle_core::{CpuStorage, CustomOp1, Layout, Result, Shape, Tensor};
+
+use super::dropout::DropoutMask;
+use super::host::{blocks, read, tanh, tensor, values};
+
+/// Dropout, of the positive part if `relu`.
+pub(super) struct Dropout {
+    pub(super) mask: DropoutMask,
+    pub(super) relu: bool,
+}
+
+impl CustomOp1 for Dropout {
+    fn name(&self) -> &'static str {
+        "dropout"
+    }
+
+    fn cpu_fwd(&self, storage: &CpuStorage, layout: &Layout) -> Result<(CpuStorage, Shape)> {
+        let x = values(storage, layout)?;
+        let out = blocks(x.len(), |start, out| {
+            let x = &x[start..start + out.len()];
+            if self.relu {
+                self.mask.for_each(start, out.len(), |i, factor| out[i] = x[i].max(0.0) * factor);
+            } else {
+                self.mask.for_each(start, out.len(), |i, factor| out[i] = x[i] * factor);
+            }
+        });
+        Ok((CpuStorage::F32(out), layout.shape().clone()))
+    }
+
+    fn bwd(&self, arg: &Tensor, _: &Tensor, grad: &Tensor) -> Result<Option<Tensor>> {
+        let out = read(grad, |g| {
+            if !self.relu {
+                return Ok(blocks(g.len(), |start, out| {
+                    let g = &g[start..start + out.len()];
+                    self.mask.for_each(start, out.len(), |i, factor| out[i] = g[i] * factor);
+                }));
+            }
+            read(arg, |x| {
+                Ok(blocks(g.len(), |start, out| {
+                    let (g, x) = (&g[start..start + out.len()], &x[start..start + out.len()]);
+                    self.mask.for_each(start, out.len(), |i, factor| {
+                        out[i] = if x[i] > 0.0 { g[i] * factor } else { 0.0 };
+                    });
+                }))
+            })
+        })?;
+        Ok(Some(tensor(out, arg)?))
+    }
+}
+
+pub(super) struct GeluNew;
+
+const ROOT: f32 = 0.797_884_6;
+const CUBIC: f32 = 0.044_715;
+
+impl CustomOp1 for GeluNew {
+    fn name(&self) -> &'static str {
+        "gelu-new"
+    }
+
+    fn cpu_fwd(&self, storage: &CpuStorage, layout: &Layout) -> Result<(CpuStorage, Shape)> {
+        let x = values(storage, layout)?;
+        let out = blocks(x.len(), |start, out| {
+            for (o, &x) in out.iter_mut().zip(&x[start..]) {
+                *o = 0.5 * x * (1.0 + tanh(ROOT * (x + CUBIC * x * x * x)));
+            }
+        });
+        Ok((CpuStorage::F32(out), layout.shape().clone()))
+    }
+
+    fn bwd(&self, arg: &Tensor, _: &Tensor, grad: &Tensor) -> Result<Option<Tensor>> {
+        let out = read(arg, |x| {
+            read(grad, |g| {
+                Ok(blocks(x.len(), |start, out| {
+                    for ((o, &x), g) in out.iter_mut().zip(&x[start..]).zip(&g[start..]) {
+                        let t = tanh(ROOT * (x + CUBIC * x * x * x));
+                        let slope = ROOT * (1.0 + 3.0 * CUBIC * x * x);
+                        *o = g * 0.5 * (1.0 + t + x * (1.0 - t * t) * slope);
+                    }
+                }))
+            })
+        })?;
+        Ok(Some(tensor(out, arg)?))
+    }
+}
