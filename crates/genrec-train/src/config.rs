@@ -186,7 +186,7 @@ pub(crate) fn first_difference(saved: &Value, given: &Value) -> Option<(String, 
 mod tests {
     use super::*;
 
-    fn field_of(config: TrainConfig) -> &'static str {
+    fn field_of(config: &TrainConfig) -> &'static str {
         match config.validate() {
             Err(TrainError::Config { field, .. }) => field,
             other => panic!("{other:?}"),
@@ -198,15 +198,15 @@ mod tests {
         let ok = TrainConfig::default();
         assert!(ok.validate().is_ok());
         for bad in [0.0, -1.0, f64::NAN, f64::INFINITY] {
-            assert_eq!(field_of(ok.clone().with_learning_rate(bad)), "learning_rate");
-            assert_eq!(field_of(ok.clone().with_clip_norm(Some(bad))), "clip_norm");
+            assert_eq!(field_of(&ok.clone().with_learning_rate(bad)), "learning_rate");
+            assert_eq!(field_of(&ok.clone().with_clip_norm(Some(bad))), "clip_norm");
         }
-        assert_eq!(field_of(ok.clone().with_epochs(Some(0))), "epochs");
-        assert_eq!(field_of(ok.clone().with_max_steps(Some(0))), "max_steps");
-        assert_eq!(field_of(ok.clone().with_validate_every(Every::Steps(0))), "validate_every");
-        assert_eq!(field_of(ok.clone().with_validate_every(Every::Epochs(0))), "validate_every");
-        assert_eq!(field_of(ok.clone().with_patience(Some(0))), "patience");
-        assert_eq!(field_of(ok.clone().with_min_delta(-1e-9)), "min_delta");
+        assert_eq!(field_of(&ok.clone().with_epochs(Some(0))), "epochs");
+        assert_eq!(field_of(&ok.clone().with_max_steps(Some(0))), "max_steps");
+        assert_eq!(field_of(&ok.clone().with_validate_every(Every::Steps(0))), "validate_every");
+        assert_eq!(field_of(&ok.clone().with_validate_every(Every::Epochs(0))), "validate_every");
+        assert_eq!(field_of(&ok.clone().with_patience(Some(0))), "patience");
+        assert_eq!(field_of(&ok.clone().with_min_delta(-1e-9)), "min_delta");
         assert!(matches!(ok.clone().with_max_steps(None).validate(), Err(TrainError::Unbounded)));
         let mut adafactor = AdafactorConfig::default();
         adafactor.clip_threshold = 0.0;

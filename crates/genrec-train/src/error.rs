@@ -121,9 +121,9 @@ pub enum TrainError {
         value: f64,
         /// The step, from 1.
         step: u64,
-        /// The epoch, from 0.
+        /// The epoch, from 0; for weights and metrics, where the run stands after the step.
         epoch: u32,
-        /// The batch's index in it.
+        /// The batch's index in it; for weights and metrics, that of the next batch.
         batch: usize,
         /// The directory of the last checkpoint written, whose weights are finite.
         checkpoint: Option<PathBuf>,

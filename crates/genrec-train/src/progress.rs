@@ -130,8 +130,8 @@ impl Progress {
     /// Whether the step just completed is to be validated.
     pub(crate) fn validation_due(&self, config: &TrainConfig) -> bool {
         let scheduled = match config.validate_every {
-            Every::Epochs(n) => self.batch == 0 && self.epoch % n.max(1) == 0,
-            Every::Steps(n) => self.step % n.max(1) == 0,
+            Every::Epochs(n) => self.batch == 0 && self.epoch.is_multiple_of(n.max(1)),
+            Every::Steps(n) => self.step.is_multiple_of(n.max(1)),
         };
         scheduled || self.limit(config).is_some()
     }

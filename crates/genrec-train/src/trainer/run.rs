@@ -140,7 +140,7 @@ impl<'a, M: Trainable> Run<'a, M> {
                 .or_else(|| self.progress.out_of_patience(self.config).then_some(StopReason::Patience));
             let out_of_time = self.out_of_time();
             let interval = self.config.checkpoint_every_steps;
-            let interval_ended = interval > 0 && self.progress.step % interval == 0;
+            let interval_ended = interval > 0 && self.progress.step.is_multiple_of(interval);
             if improved {
                 self.write(true, callback)?;
             }

@@ -6,6 +6,8 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
+use proptest::prelude::*;
+
 use super::toy::*;
 use crate::*;
 
@@ -112,6 +114,27 @@ fn resuming_from_best_alone_continues_the_run() {
     std::fs::remove_dir_all(parts.join("last")).unwrap();
     let (_, report) = fit(config(), Some(&parts), true, &mut ()).unwrap();
     assert!(outcome(&parts, &report) == expected);
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(8))]
+
+    #[test]
+    fn any_number_of_interruptions_changes_nothing(
+        interruptions in prop::collection::vec((1usize..20, any::<bool>(), 0u64..5), 0..6),
+    ) {
+        let dir = tempfile::tempdir().unwrap();
+        let (whole, parts) = (dir.path().join("whole"), dir.path().join("parts"));
+        let (_, report) = fit(settings(), Some(&whole), false, &mut ()).unwrap();
+        let expected = outcome(&whole, &report);
+        for (at, unwind, every) in interruptions {
+            let config = settings().with_checkpoint_every_steps(every);
+            let mut interrupt = Interrupt { at, seen: 0, unwind };
+            let _ = catch_unwind(AssertUnwindSafe(|| fit(config, Some(&parts), true, &mut interrupt)));
+        }
+        let (_, report) = fit(settings(), Some(&parts), true, &mut ()).unwrap();
+        prop_assert!(outcome(&parts, &report) == expected);
+    }
 }
 
 /// Lasts long enough to be killed in the middle.
