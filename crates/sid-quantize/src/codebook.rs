@@ -1,37 +1,8 @@
-//! One level's codewords and the search for the nearest.
+//! Greedy residual coding over codebooks, and the checks of what goes in.
 
 use candle_core::{Device, Result, Tensor};
+use genrec_kernels::nearest::nearest_codes;
 use ndarray::ArrayView2;
-use rayon::prelude::*;
-
-/// The index of the nearest codeword of each row by Euclidean distance; ties go to the lowest index.
-///
-/// Distances are compared as `||e||^2 - 2 x.e`, which leaves out the row's own norm.
-///
-/// # Shapes
-/// - `xs`: `(n, d)`; `codebook`: `(k, d)`, same type and device, `k > 0`
-/// - result: `(n,)`, u32
-pub(crate) fn nearest(xs: &Tensor, codebook: &Tensor) -> Result<Tensor> {
-    let norms = codebook.sqr()?.sum_keepdim(1)?.t()?;
-    let scores = xs.matmul(&codebook.t()?)?.affine(-2.0, 0.0)?.broadcast_add(&norms)?;
-    if !scores.device().is_cpu() || scores.dtype() != candle_core::DType::F32 {
-        return scores.argmin(1);
-    }
-    let (rows, codes) = scores.dims2()?;
-    let (storage, layout) = scores.storage_and_layout();
-    let candle_core::Storage::Cpu(storage) = &*storage else {
-        return scores.argmin(1);
-    };
-    let scores = &storage.as_slice::<f32>()?[layout.start_offset()..][..rows * codes];
-    let found: Vec<u32> = scores.par_chunks(codes.max(1)).with_min_len(64).map(first_smallest).collect();
-    Tensor::from_vec(found, rows, xs.device())
-}
-
-/// Position of the smallest value, the first of equals; 0 for a row of NaN.
-fn first_smallest(scores: &[f32]) -> u32 {
-    let smallest = scores.iter().copied().fold(f32::INFINITY, f32::min);
-    scores.iter().position(|&score| score == smallest).map_or(0, |at| at as u32)
-}
 
 /// A host block as a tensor on the device.
 pub(crate) fn to_tensor(rows: ArrayView2<'_, f32>, device: &Device) -> Result<Tensor> {
@@ -63,7 +34,7 @@ pub(crate) fn encode_residual<'a>(xs: &Tensor, codebooks: impl IntoIterator<Item
     let mut codes = Vec::new();
     let mut codebooks = codebooks.into_iter().peekable();
     while let Some(codebook) = codebooks.next() {
-        let level = nearest(&residual, codebook)?;
+        let level = nearest_codes(&residual, codebook)?;
         if codebooks.peek().is_some() {
             residual = (residual - codebook.index_select(&level, 0)?)?;
         }

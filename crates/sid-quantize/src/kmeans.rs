@@ -8,11 +8,12 @@ use std::ops::ControlFlow;
 
 use candle_core::Device;
 use genrec_kernels::CounterRng;
+use genrec_kernels::nearest::nearest_codes;
 use ndarray::{Array2, ArrayView2};
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
-use crate::codebook::{nearest, to_tensor};
+use crate::codebook::to_tensor;
 use crate::usage::scan;
 use crate::{Error, Result, RowSource};
 
@@ -209,7 +210,7 @@ impl Assignment {
         let centroids = centroids.as_slice().unwrap_or_default();
         let mut changed = 0;
         scan(dim, rows, |first, block| {
-            let found = nearest(&to_tensor(block, device)?, &codebook)?.to_vec1::<u32>()?;
+            let found = nearest_codes(&to_tensor(block, device)?, &codebook)?.to_vec1::<u32>()?;
             let flat = block.as_slice().unwrap_or_default();
             let range = first..first + found.len();
             self.distances[range.clone()].par_iter_mut().with_min_len(512).enumerate().for_each(|(at, distance)| {

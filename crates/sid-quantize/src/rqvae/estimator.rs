@@ -1,9 +1,8 @@
 //! How the gradient of the reconstruction passes the quantiser, which itself has none.
 
 use candle_core::{Result, Tensor};
+use genrec_kernels::nearest::nearest_codes;
 use serde::{Deserialize, Serialize};
-
-use crate::codebook::nearest;
 
 /// How the gradient with respect to the quantised latent vector `z^` becomes one with respect to `z`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -45,7 +44,7 @@ pub(crate) fn quantize(z: &Tensor, codebooks: &[&Tensor]) -> Result<Quantized> {
     let (mut codes, mut residuals, mut errors) = (Vec::new(), Vec::new(), Vec::new());
     let mut residual = z.clone();
     for codebook in codebooks {
-        let level = nearest(&residual, codebook)?;
+        let level = nearest_codes(&residual, codebook)?;
         let error = (codebook.index_select(&level, 0)? - &residual)?;
         codes.push(level);
         residuals.push(residual);
