@@ -153,7 +153,7 @@ impl Decoder for BeamSearch {
                     .collect();
                 let expanded: Vec<Result<_>> = work
                     .into_par_iter()
-                    .map(|(work, beams)| work.expand(self.beams, constraint(work.user), beams))
+                    .map(|(work, beams)| work.expand(self.beams, constraint(work.user), &beams))
                     .collect();
                 // One after the other, so that of several failures the first user's is returned.
                 expanded.into_iter().collect::<Result<Vec<_>>>()
@@ -186,7 +186,7 @@ impl Step<'_> {
         &self,
         limit: usize,
         constraint: &C,
-        beams: Vec<Beam<C::State>>,
+        beams: &[Beam<C::State>],
     ) -> Result<Expanded<C::State>> {
         let mut by_tokens: Vec<usize> = (0..beams.len()).collect();
         by_tokens.sort_unstable_by(|&a, &b| beams[a].tokens.cmp(&beams[b].tokens));
@@ -199,7 +199,7 @@ impl Step<'_> {
         let mut failure = None;
         let mut row = self.first_row;
         let mut rows = Vec::with_capacity(beams.len());
-        for ((parent, beam), &parent_order) in (0u32..).zip(&beams).zip(&order) {
+        for ((parent, beam), &parent_order) in (0u32..).zip(beams).zip(&order) {
             // At most `rows`, which fitted in a tensor of u32.
             rows.push(row as u32);
             if beam.complete {

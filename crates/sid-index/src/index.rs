@@ -79,6 +79,7 @@ impl SidIndex {
     /// When the layout is not valid or does not fit the policy, the number of columns is not the layout's number of
     /// levels, a code is outside its codebook, more items share their codes than there are suffixes, or there are too
     /// many items.
+    #[allow(clippy::needless_pass_by_value, reason = "a view is passed by value, as ndarray does")]
     pub fn from_codes(layout: SidLayout, codes: ArrayView2<'_, u32>, policy: CollisionPolicy) -> Result<Self> {
         let mut index = Self::empty(layout, policy)?;
         index.extend(codes)?;
@@ -105,7 +106,7 @@ impl SidIndex {
     pub fn from_sids(layout: SidLayout, sids: Vec<u32>, policy: CollisionPolicy) -> Result<Self> {
         let Self { layout, .. } = Self::empty(layout, policy)?;
         let positions = layout.positions();
-        if sids.len() % positions != 0 {
+        if !sids.len().is_multiple_of(positions) {
             return Err(IndexError::Positions { expected: positions, got: sids.len() % positions });
         }
         check_item_count(sids.len() / positions, positions)?;
@@ -226,6 +227,7 @@ impl SidIndex {
     ///
     /// # Errors
     /// As [`from_codes`](Self::from_codes); then nothing has changed.
+    #[allow(clippy::needless_pass_by_value, reason = "a view is passed by value, as ndarray does")]
     pub fn extend(&mut self, codes: ArrayView2<'_, u32>) -> Result<std::ops::Range<u32>> {
         let (levels, positions) = (self.layout.levels(), self.layout.positions());
         if codes.ncols() != levels {

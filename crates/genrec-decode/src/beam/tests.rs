@@ -419,3 +419,14 @@ fn configuration_is_plain_json() {
     assert_eq!(serde_json::from_str::<BeamSearch>(r#"{"beams":50}"#).unwrap(), BeamSearch::new(50));
     assert!(serde_json::from_str::<BeamSearch>(r#"{"beam":50}"#).is_err());
 }
+
+/// Different parents, the better one with the later tokens, reach one score.
+#[test]
+fn ties_between_parents_follow_the_tokens_too() {
+    let beam = |token, log_prob| Beam { tokens: vec![token], log_prob, state: 1, complete: false };
+    let log_probs = [-9.0, -2.0, -9.0, -1.0];
+    let step = Step { user: 0, step: 1, vocab_size: 2, first_row: 0, log_probs: &log_probs };
+    let expanded = step.expand(2, &Short(2), &[beam(5, -1.0), beam(3, -2.0)]).unwrap();
+    let found: Vec<_> = expanded.beams.iter().map(|beam| (beam.tokens.clone(), beam.log_prob)).collect();
+    assert_eq!(found, [(vec![3, 1], -3.0), (vec![5, 1], -3.0)]);
+}
