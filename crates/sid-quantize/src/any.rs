@@ -99,6 +99,7 @@ impl Fit for QuantizerConfig {
 /// # }
 /// ```
 #[derive(Clone, Debug)]
+#[allow(clippy::large_enum_variant, reason = "there is one model a process, not an array of them")]
 #[non_exhaustive]
 pub enum AnyQuantizer {
     /// See [`RqVae`].

@@ -52,6 +52,7 @@
 //! - Arthur and Vassilvitskii, *k-means++: The Advantages of Careful Seeding*, SODA 2007.
 
 #![doc(test(attr(deny(warnings))))]
+#![allow(clippy::needless_pass_by_value, reason = "an array view is passed by value, as a slice would be")]
 
 mod any;
 mod codebook;
