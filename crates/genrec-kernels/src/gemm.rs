@@ -84,7 +84,7 @@ impl<'a> Operand<'a> {
 }
 
 fn check(operand: &'static str, rows: usize, cols: usize, got: usize) -> Result<(), GemmError> {
-    let expected = rows.checked_mul(cols).unwrap_or(usize::MAX);
+    let expected = rows.saturating_mul(cols);
     if expected == got { Ok(()) } else { Err(GemmError::Length { operand, rows, cols, expected, got }) }
 }
 

@@ -73,10 +73,10 @@ pub fn nearest(
     out_codes: &mut [u32],
     out_sq_dist: Option<&mut [f32]>,
 ) -> Result<(), NearestError> {
-    if d == 0 || x.len() % d != 0 {
+    if d == 0 || !x.len().is_multiple_of(d) {
         return Err(NearestError::Length { what: "x", len: x.len(), dim: d });
     }
-    if codebook.is_empty() || codebook.len() % d != 0 {
+    if codebook.is_empty() || !codebook.len().is_multiple_of(d) {
         return Err(NearestError::Length { what: "codebook", len: codebook.len(), dim: d });
     }
     let (rows, codewords) = (x.len() / d, codebook.len() / d);

@@ -78,9 +78,9 @@ proptest! {
     fn row_operations(seed: u64, rows in 1usize..9, width in 1usize..70, deep: bool) {
         let dims = if deep { vec![2, rows, width] } else { vec![rows, width] };
         let x = (normal(seed, &dims) * 3.0).unwrap();
-        check("softmax", &|a| softmax(&a[0]), &|a| compose::softmax(&a[0]), &[x.clone()]);
-        check("log-softmax", &|a| log_softmax(&a[0]), &|a| compose::log_softmax(&a[0]), &[x.clone()]);
-        check("gelu", &|a| gelu_new(&a[0]), &|a| compose::gelu_new(&a[0]), &[x.clone()]);
+        check("softmax", &|a| softmax(&a[0]), &|a| compose::softmax(&a[0]), std::slice::from_ref(&x));
+        check("log-softmax", &|a| log_softmax(&a[0]), &|a| compose::log_softmax(&a[0]), std::slice::from_ref(&x));
+        check("gelu", &|a| gelu_new(&a[0]), &|a| compose::gelu_new(&a[0]), std::slice::from_ref(&x));
         // In few dimensions the gradient is the difference of nearly equal terms, which says nothing about the kernel.
         let mut wide = dims.clone();
         wide[dims.len() - 1] += 7;
@@ -89,7 +89,7 @@ proptest! {
         let w = normal(seed ^ 2, &[5, width]);
         check("linear", &|a| linear(&a[0], &a[1]), &|a| compose::linear(&a[0], &a[1]), &[x.clone(), w]);
         let rng = CounterRng::new(seed);
-        check("dropout", &|a| dropout(&a[0], 0.3, &rng), &|a| compose::dropout(&a[0], 0.3, &rng), &[x.clone()]);
+        check("dropout", &|a| dropout(&a[0], 0.3, &rng), &|a| compose::dropout(&a[0], 0.3, &rng), std::slice::from_ref(&x));
         let (f, c) = (&|a: &[Tensor]| relu_dropout(&a[0], 0.3, &rng), &|a: &[Tensor]| compose::relu_dropout(&a[0], 0.3, &rng));
         check("relu-dropout", f, c, &[x]);
     }

@@ -12,7 +12,7 @@ use crate::params::Gradients;
 /// # Errors
 /// When `max_norm` is not above 0, or a tensor operation fails.
 pub fn clip_global_norm(grads: &mut Gradients, max_norm: f64) -> Result<f64> {
-    if !(max_norm > 0.0) {
+    if max_norm.is_nan() || max_norm <= 0.0 {
         candle_core::bail!("the largest gradient norm is {max_norm}, but must be above 0; leave clipping out instead")
     }
     let norm = grads.global_norm()?;
