@@ -157,6 +157,7 @@ pub(crate) struct LineReader {
     options: ReadOptions,
     report: ReadReport,
     latin1: bool,
+    header: bool,
 }
 
 impl LineReader {
@@ -169,12 +170,25 @@ impl LineReader {
             options: options.clone(),
             report: ReadReport::default(),
             latin1: false,
+            header: false,
         })
     }
 
     /// Takes lines that are not UTF-8 as ISO 8859-1, in which the older MovieLens files are written.
     pub(crate) fn or_latin1(mut self) -> Self {
         self.latin1 = true;
+        self
+    }
+
+    /// Says that the first line is a header, without which nothing can be read: a fault in it is never skipped, and it
+    /// is no record.
+    pub(crate) fn with_header(self) -> Self {
+        self.header_if(true)
+    }
+
+    /// [`with_header`](Self::with_header) where a condition holds.
+    pub(crate) fn header_if(mut self, header: bool) -> Self {
+        self.header = header;
         self
     }
 
@@ -242,8 +256,9 @@ impl LineReader {
                     }
                 }
             };
+            let first_of_header = std::mem::take(&mut self.header);
             match outcome {
-                Ok(()) => self.report.records += 1,
+                Ok(()) => self.report.records += u64::from(!first_of_header),
                 Err(Fault::Fatal(error)) => return Err(error),
                 Err(Fault::Line { column, expected }) => {
                     let bad = BadLine {
@@ -254,8 +269,8 @@ impl LineReader {
                         found: excerpt(&self.buffer, column),
                     };
                     match self.options.on_bad_line {
-                        OnBadLine::Fail => return Err(bad.into()),
-                        OnBadLine::Skip => self.report.skip(bad),
+                        OnBadLine::Skip if !first_of_header => self.report.skip(bad),
+                        _ => return Err(bad.into()),
                     }
                 }
             }

@@ -1,8 +1,16 @@
 //! Readers of the formats in which interaction data is published.
 //!
-//! [`neutral`] gives a [`Dataset`](crate::Dataset) at once; the others an interaction log and
-//! items, which a filter turns into one. Gzipped files are recognised by their first bytes. All are
-//! streamed line by line; what is malformed is placed by file, line and column.
+//! [`neutral`] gives a [`Dataset`](crate::Dataset) at once; the others an [`InteractionLog`](crate::InteractionLog) and
+//! items, which [`Prepare`](crate::Prepare) turns into one. Gzipped files are recognised by their first bytes. All are
+//! streamed; what is malformed is placed by file, line and column.
 
+pub mod amazon;
+mod delimited;
+pub mod movielens;
 pub mod neutral;
+pub mod recbole;
+pub mod tabular;
 mod text;
+
+#[cfg(test)]
+mod tests;

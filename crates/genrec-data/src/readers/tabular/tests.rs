@@ -1,0 +1,186 @@
+use std::path::PathBuf;
+
+use super::*;
+use crate::OnBadLine;
+
+fn file(name: &str, content: &str) -> (tempfile::TempDir, PathBuf) {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join(name);
+    std::fs::write(&path, content).unwrap();
+    (directory, path)
+}
+
+fn columns() -> InteractionColumns {
+    InteractionColumns::new("who", "what").with_timestamp("when").with_rating("stars")
+}
+
+fn item_columns() -> ItemColumns {
+    ItemColumns::new("sku")
+        .with_title("name")
+        .with_brand("maker")
+        .with_price("price")
+        .with_categories("path")
+        .with_description("text")
+        .with_attribute("colour")
+}
+
+fn expected_item() -> Item {
+    Item::new("b")
+        .with_title("Soap \"& Brush\"")
+        .with_brand("Acme")
+        .with_price(3.5)
+        .with_categories([vec!["Beauty", "Bath"], vec!["Gifts"]])
+        .with_description("two lines")
+        .with_attribute("colour", "red")
+}
+
+#[test]
+fn interactions_in_every_form() {
+    for (name, content) in [
+        ("x.csv", "what,when,who,stars,more\nb,7,ada,5,\n\"c\",,ada,,z\n"),
+        ("x.tsv", "what\twhen\twho\tstars\nb\t7\tada\t5\nc\t\tada\t\n"),
+        (
+            "x.jsonl",
+            "{\"who\":\"ada\",\"what\":\"b\",\"when\":7,\"stars\":5}\n{\"who\":\"ada\",\"what\":\"c\",\"when\":null}\n",
+        ),
+    ] {
+        let (_dir, path) = file(name, content);
+        let format = Format::from_path(&path).unwrap();
+        let (log, report) = read_interactions(&path, format, &columns(), &ReadOptions::default()).unwrap();
+        let rows: Vec<_> = log.iter().map(|i| (i.user, i.item, i.timestamp, i.rating)).collect();
+        assert_eq!(rows, [("ada", "b", Some(7), Some(5.0)), ("ada", "c", None, None)], "{name}");
+        assert_eq!(report.records, 2, "{name}");
+    }
+}
+
+#[test]
+fn items_in_every_form() {
+    for (name, content) in [
+        (
+            "x.csv",
+            "sku,name,maker,price,path,text,colour\nb,\"Soap \"\"&amp; Brush\"\"\",Acme,3.5,Beauty > Bath|Gifts,\"two\nlines\",red\nc,,,,,,\n",
+        ),
+        (
+            "x.json",
+            "{\"sku\":\"b\",\"name\":\"Soap \\\"& Brush\\\"\",\"maker\":\"Acme\",\"price\":3.5,\"path\":[[\"Beauty\",\"Bath\"],[\"Gifts\"]],\"text\":\"two\\nlines\",\"colour\":\"red\"}\n{\"sku\":\"c\"}",
+        ),
+    ] {
+        let (_dir, path) = file(name, content);
+        let format = Format::from_path(&path).unwrap();
+        let (items, report) = read_items(&path, format, &item_columns(), &ReadOptions::default()).unwrap();
+        assert_eq!(items, [expected_item(), Item::new("c")], "{name}");
+        assert_eq!(report.records, 2, "{name}");
+    }
+}
+
+#[test]
+fn formats_by_name() {
+    for (name, format) in [
+        ("a.csv.gz", Some(Format::Csv)),
+        ("A.TSV", Some(Format::Tsv)),
+        ("a.ndjson", Some(Format::JsonLines)),
+        ("a.txt", None),
+        ("csv", None),
+    ] {
+        assert_eq!(Format::from_path(Path::new(name)), format, "{name}");
+    }
+}
+
+#[test]
+fn malformed() {
+    for (name, content, line, column) in [
+        ("x.csv", "who,what,when,stars\nada,b,1\n", 2, 8),
+        ("x.csv", "who,what,when,stars\nada,b,1,2,3\n", 2, 11),
+        ("x.csv", "who,what,when,stars\n,b,1,2\n", 2, 1),
+        ("x.csv", "who,what,when,stars\nada,b,x,2\n", 2, 7),
+        ("x.csv", "who,what,when,stars\nada,b,1,x\n", 2, 9),
+        ("x.csv", "who,what,when,stars\n\"ada\"x,b,1,2\n", 2, 6),
+        ("x.csv", "who,what,when,stars\nada,\"b,1,2\n", 2, 1),
+        ("x.jsonl", "{\"who\":\"ada\",\"what\":", 1, 20),
+        ("x.jsonl", "[]", 1, 1),
+        ("x.jsonl", "{\"who\":\"ada\",\"what\":{}}", 1, 14),
+        ("x.jsonl", "{\"who\":\"ada\",\"what\":[1]}", 1, 14),
+        ("x.jsonl", "{\"who\":\"ada\",\"what\":\"b\",\"when\":\"x\"}", 1, 25),
+    ] {
+        let (_dir, path) = file(name, content);
+        let format = Format::from_path(&path).unwrap();
+        match read_interactions(&path, format, &columns(), &ReadOptions::default()) {
+            Err(DataError::BadLine(bad)) => assert_eq!((bad.line, bad.column), (line, column), "{content:?}: {bad}"),
+            other => panic!("{content:?}: {other:?}"),
+        }
+        let skipping = ReadOptions::default().with_on_bad_line(OnBadLine::Skip);
+        let (log, report) = read_interactions(&path, format, &columns(), &skipping).unwrap();
+        assert_eq!((log.len(), report.records, report.skipped), (0, 0, 1), "{content:?}");
+    }
+    let (_dir, path) = file("x.csv", "who,what\nada,b\n");
+    match read_interactions(&path, Format::Csv, &columns(), &ReadOptions::default()) {
+        Err(DataError::MissingColumn { column, available, .. }) => {
+            assert_eq!((column.as_str(), available), ("when", vec!["who".to_owned(), "what".to_owned()]));
+        }
+        other => panic!("{other:?}"),
+    }
+    let (_dir, path) = file("x.csv", "who,what,when,stars\nada,\"b\nb\nb\nb\nb\nb\nb\nb\nb\nb\nb\nb\n");
+    let short = ReadOptions::default().with_max_line_bytes(20);
+    let error = read_interactions(&path, Format::Csv, &columns(), &short).unwrap_err();
+    assert!(error.to_string().contains("the closing quote of a record of at most 20 bytes"), "{error}");
+}
+
+#[cfg(feature = "parquet")]
+mod parquet {
+    use std::sync::Arc;
+
+    use ::parquet::arrow::ArrowWriter;
+    use arrow::array::{ArrayRef, Float64Array, Int64Array, RecordBatch, StringArray, TimestampMillisecondArray};
+
+    use super::*;
+
+    fn write(columns: Vec<(&str, ArrayRef)>) -> (tempfile::TempDir, PathBuf) {
+        let batch = RecordBatch::try_from_iter(columns).unwrap();
+        let (dir, path) = file("x.parquet", "");
+        let mut writer = ArrowWriter::try_new(std::fs::File::create(&path).unwrap(), batch.schema(), None).unwrap();
+        writer.write(&batch).unwrap();
+        writer.close().unwrap();
+        (dir, path)
+    }
+
+    #[test]
+    fn typed_columns() {
+        let (_dir, path) = write(vec![
+            ("ignored", Arc::new(Int64Array::from(vec![1, 2]))),
+            ("what", Arc::new(Int64Array::from(vec![30, 40]))),
+            ("stars", Arc::new(Float64Array::from(vec![Some(4.5), None]))),
+            ("who", Arc::new(StringArray::from(vec!["ada", "bob"]))),
+            ("when", Arc::new(TimestampMillisecondArray::from(vec![Some(1_588_687_728_923), None]))),
+        ]);
+        let (log, report) = read_interactions(&path, Format::Parquet, &columns(), &ReadOptions::default()).unwrap();
+        let rows: Vec<_> = log.iter().map(|i| (i.user, i.item, i.timestamp, i.rating)).collect();
+        assert_eq!(rows, [("ada", "30", Some(1_588_687_728_923), Some(4.5)), ("bob", "40", None, None)]);
+        assert_eq!((report.lines, report.records), (2, 2));
+    }
+
+    #[test]
+    fn malformed() {
+        let text = |values: Vec<Option<&str>>| -> ArrayRef { Arc::new(StringArray::from(values)) };
+        let (_dir, path) = write(vec![
+            ("who", text(vec![Some("ada"), None, Some("bob")])),
+            ("what", text(vec![Some("b"), Some("c"), Some("d")])),
+            ("when", text(vec![Some("soon"), Some("1"), Some("2")])),
+            ("stars", text(vec![None, None, None])),
+        ]);
+        match read_interactions(&path, Format::Parquet, &columns(), &ReadOptions::default()) {
+            Err(DataError::BadLine(bad)) => {
+                assert_eq!((bad.line, bad.column, bad.found.as_str()), (1, 3, "\"soon\""), "{bad}");
+            }
+            other => panic!("{other:?}"),
+        }
+        let skipping = ReadOptions::default().with_on_bad_line(OnBadLine::Skip);
+        let (log, report) = read_interactions(&path, Format::Parquet, &columns(), &skipping).unwrap();
+        assert_eq!((log.len(), report.records, report.skipped), (1, 1, 2));
+        let other = InteractionColumns::new("nobody", "what");
+        let missing = read_interactions(&path, Format::Parquet, &other, &ReadOptions::default());
+        assert!(matches!(missing, Err(DataError::MissingColumn { .. })));
+        std::fs::write(&path, "PAR1 no PAR1").unwrap();
+        let broken = read_interactions(&path, Format::Parquet, &columns(), &ReadOptions::default());
+        assert!(matches!(broken, Err(DataError::Parquet { .. })));
+    }
+}
