@@ -61,7 +61,7 @@ impl RaggedBatch {
         if offsets[last] as usize != tokens.len() {
             return Err(bad(last, offsets[last]));
         }
-        let misfit = if last == 0 { !labels.is_empty() } else { labels.len() % last != 0 };
+        let misfit = if last == 0 { !labels.is_empty() } else { !labels.len().is_multiple_of(last) };
         if misfit {
             return Err(BatchError::Labels { labels: labels.len(), rows: last });
         }

@@ -52,6 +52,7 @@ impl SemanticKnn {
     ///
     /// # Errors
     /// [`ModelError::Scorer`] when there is no item or a value is not finite.
+    #[allow(clippy::needless_pass_by_value, reason = "an array view is a reference already")]
     pub fn new(embeddings: ArrayView2<'_, f32>, history: KnnHistory) -> std::result::Result<Self, ModelError> {
         let (items, features) = embeddings.dim();
         if items == 0 || features == 0 {

@@ -24,7 +24,7 @@ pub use self::{
 use crate::error::ModelError;
 
 /// Rows that the CPU computes at once in training, unless told otherwise.
-const CPU_MICRO_BATCH: usize = 16;
+const CPU_MICRO_BATCH: usize = 8;
 
 /// The sequence-to-sequence model of TIGER ([Rajput et al. 2023](https://arxiv.org/abs/2305.05065), section 3.2): a T5
 /// over Semantic-ID tokens.
@@ -88,7 +88,7 @@ impl T5 {
     ///
     /// Rows are sorted by length first, so that small micro-batches hold little padding. They share out the CPU's
     /// threads, need less memory and stay in its caches; the gradient is that of the whole batch up to rounding. Dropout
-    /// masks depend on the size, the number of threads changes nothing. The default is 16 on the CPU and the whole batch
+    /// masks depend on the size, the number of threads changes nothing. The default is 8 on the CPU and the whole batch
     /// on other devices. It is not part of the configuration and not saved.
     #[must_use]
     pub fn with_micro_batch(mut self, rows: Option<usize>) -> Self {
