@@ -31,16 +31,16 @@ pub struct RqVaeConfig {
     pub standardize: bool,
     /// Rows of one training step; 1,024 by default (paper).
     pub batch_size: usize,
-    /// Passes over the rows.
+    /// Passes over the rows; 150 by default.
     pub epochs: usize,
-    /// Base learning rate; 0.001 by default.
+    /// Base learning rate; 0.003 by default: at 0.001 the codewords follow the growing latent vectors too slowly.
     pub learning_rate: f64,
     /// The optimiser; AdamW by default.
     pub optimizer: OptimizerConfig,
     /// Factor on the learning rate by step; constant by default.
     pub schedule: Schedule,
-    /// Rows whose latent vectors the codebooks are initialised on by k-means; one batch, 1,024, by default (paper),
-    /// and never fewer than the codes of a codebook.
+    /// Rows whose latent vectors the codebooks are initialised on by k-means, and never fewer than the codes of a
+    /// codebook; 16,384 by default, one batch of 1,024 in the paper.
     pub init_rows: usize,
     /// Most Lloyd iterations of that initialisation; 10 by default.
     pub init_iterations: usize,
@@ -66,11 +66,11 @@ impl Default for RqVaeConfig {
             estimator: Estimator::StraightThrough,
             standardize: true,
             batch_size: 1024,
-            epochs: 200,
-            learning_rate: 1e-3,
+            epochs: 150,
+            learning_rate: 3e-3,
             optimizer: OptimizerConfig::AdamW(AdamWConfig::default()),
             schedule: Schedule::Constant,
-            init_rows: 1024,
+            init_rows: 16_384,
             init_iterations: 10,
             restart_after: Some(24),
             patience: None,
@@ -87,6 +87,7 @@ impl RqVaeConfig {
         Self {
             standardize: false,
             epochs: 20_000,
+            init_rows: 1024,
             learning_rate: 0.4,
             optimizer: OptimizerConfig::Adagrad(AdagradConfig::default()),
             restart_after: None,
