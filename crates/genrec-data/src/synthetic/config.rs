@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{DataError, Result};
 
-/// What to generate. The defaults suit a quick start: some 21,000 training windows over 1,000 items in which a model
+/// What to generate. The defaults suit a quick start: some 20,500 training windows over 1,000 items in which a model
 /// that sees the whole history beats one that sees the last item, and both beat popularity.
 ///
 /// The weights `recency`, `drift`, `home` and `exploration` are relative: they need not sum to one.
@@ -32,13 +32,13 @@ pub struct SyntheticConfig {
     pub max_length: usize,
     /// Mean of the (geometric) number of items beyond the shortest, before the cut at the longest. Default: 5.
     pub mean_extra_length: f64,
-    /// Weight of the leaf of the last item, of the one before it, and so on. Default: .30, .20, .13, .08, .05.
+    /// Weight of the leaf of the last item, of the one before it, and so on. Default: .26, .18, .11, .07, .05.
     pub recency: Vec<f64>,
-    /// Weight of the leaf next to the last item's. Default: .10.
+    /// Weight of the leaf next to the last item's. Default: .09.
     pub drift: f64,
-    /// Weight of the user's lasting taste. Default: .08.
+    /// Weight of the user's lasting taste. Default: .07.
     pub home: f64,
-    /// Weight of a leaf drawn evenly from all. Default: .06.
+    /// Weight of a leaf drawn evenly from all. Default: .17.
     pub exploration: f64,
     /// How strongly a user keeps to the brands of the history: a brand that makes up all of it is drawn `1 +
     /// brand_affinity` times as often. Default: 2.
@@ -60,10 +60,10 @@ impl Default for SyntheticConfig {
             min_length: 5,
             max_length: 40,
             mean_extra_length: 5.0,
-            recency: vec![0.30, 0.20, 0.13, 0.08, 0.05],
-            drift: 0.10,
-            home: 0.08,
-            exploration: 0.06,
+            recency: vec![0.26, 0.18, 0.11, 0.07, 0.05],
+            drift: 0.09,
+            home: 0.07,
+            exploration: 0.17,
             brand_affinity: 2.0,
             popularity: 0.3,
         }

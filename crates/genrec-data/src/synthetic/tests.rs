@@ -128,9 +128,9 @@ fn the_ladder_of_models_holds() {
             windows.len()
         );
         eprintln!("{figures}");
-        assert!((0.4..=0.6).contains(&oracle), "{figures}");
-        assert!(learner >= 0.7 * oracle, "{figures}");
-        assert!(unseen >= 0.75 * oracle, "{figures}");
+        assert!((0.5..=0.65).contains(&oracle), "{figures}");
+        assert!(learner >= 0.72 * oracle, "{figures}");
+        assert!(unseen >= 0.85 * oracle, "{figures}");
         assert!(table <= 0.5 * oracle, "{figures}");
         assert!(popular < 0.6 * oracle / 5.0, "{figures}");
         assert!((20_000..=25_000).contains(&windows.len()), "{figures}");
@@ -233,7 +233,7 @@ fn same_seed_same_bytes() {
     assert_eq!(items, RECORDED);
 }
 
-const RECORDED: &[u32] = &[];
+const RECORDED: &[u32] = &[335, 346, 338, 331, 783, 784, 780];
 
 /// Words of a title point to the category: items of a leaf share more of them than items of a category, and these more
 /// than items of a department, and these more than strangers.
@@ -254,10 +254,8 @@ fn texts_follow_the_tree() {
     }
     let mean: Vec<f64> = shared.iter().zip(pairs).map(|(s, n)| s / n).collect();
     assert!(mean.windows(2).all(|w| w[1] > w[0] + 0.2), "{mean:?}");
-    assert_eq!(
-        items.iter().map(|item| item.title.as_deref()).collect::<std::collections::HashSet<_>>().len() > 990,
-        true
-    );
+    let titles: std::collections::HashSet<_> = items.iter().map(|item| item.title.as_deref()).collect();
+    assert!(titles.len() > 990, "{} titles", titles.len());
 }
 
 #[test]
