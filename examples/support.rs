@@ -1,1 +1,213 @@
 //! Shared by the example programs: devices, progress bars, tables.
+
+#![allow(clippy::print_stdout, reason = "example programs talk to a person")]
+
+use std::{collections::BTreeMap, time::Duration};
+
+use candle_core::Device;
+use clap::ValueEnum;
+use comfy_table::{CellAlignment, Table, presets::UTF8_FULL_CONDENSED};
+use genrec::pipeline::{Event, Metrics, Observer, Report, Stage};
+use indicatif::{ProgressBar, ProgressStyle};
+
+/// Any error, for programs that only print it.
+pub type BoxError = Box<dyn std::error::Error + Send + Sync>;
+
+/// Where tensors live.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum DeviceArg {
+    /// The processor.
+    Cpu,
+    /// The first CUDA GPU; needs the feature `cuda`.
+    Cuda,
+    /// The Apple GPU; needs the feature `metal`.
+    Metal,
+}
+
+impl DeviceArg {
+    /// Opens the device.
+    ///
+    /// # Errors
+    /// When the program was built without the feature, or there is no such device.
+    pub fn open(self) -> candle_core::Result<Device> {
+        match self {
+            Self::Cpu => Ok(Device::Cpu),
+            Self::Cuda => Device::new_cuda(0),
+            Self::Metal => Device::new_metal(0),
+        }
+    }
+}
+
+/// Logs to standard error what `RUST_LOG` asks for; warnings by default.
+pub fn init_logging() {
+    let filter = tracing_subscriber::EnvFilter::try_from_default_env()
+        .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("warn"));
+    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
+}
+
+/// Prints an error and everything that caused it, and exits with status 1.
+pub fn exit_on_error(result: Result<(), BoxError>) {
+    let Err(error) = result else { return };
+    let mut message = format!("error: {error}");
+    let mut source = error.source();
+    while let Some(cause) = source {
+        message.push_str(&format!("\n  because: {cause}"));
+        source = cause.source();
+    }
+    #[allow(clippy::print_stderr, reason = "the one place where a program reports its failure")]
+    {
+        eprintln!("{message}");
+    }
+    std::process::exit(1);
+}
+
+/// Shows a pipeline as progress bars, one a stage, and a line for each validation.
+#[derive(Debug)]
+pub struct ProgressView {
+    bar: ProgressBar,
+    epochs: Option<u32>,
+    loss: f64,
+}
+
+impl ProgressView {
+    /// `epochs`: how long training is to be, where that is known.
+    pub fn new(epochs: Option<u32>) -> Self {
+        Self { bar: ProgressBar::hidden(), epochs, loss: f64::NAN }
+    }
+
+    fn start(&mut self, stage: Stage) {
+        let template = "{prefix:>9} [{elapsed_precise}] {wide_bar} {pos}/{len} {msg} (ETA {eta})";
+        let style = match stage {
+            Stage::Train if self.epochs.is_none() => {
+                ProgressStyle::with_template("{prefix:>9} [{elapsed_precise}] {spinner} step {pos} {msg}")
+            }
+            _ => ProgressStyle::with_template(template),
+        };
+        self.bar = ProgressBar::new(0).with_prefix(stage.name());
+        if let Ok(style) = style {
+            self.bar.set_style(style.progress_chars("=> "));
+        }
+        self.bar.enable_steady_tick(Duration::from_millis(500));
+    }
+
+    fn say(&self, line: &str) {
+        if self.bar.is_hidden() { println!("{line}") } else { self.bar.println(line) }
+    }
+}
+
+impl Observer for ProgressView {
+    fn on_event(&mut self, event: &Event<'_>) {
+        match event {
+            Event::Started { stage } => self.start(*stage),
+            Event::Finished { stage, seconds, resumed } => {
+                let how = if *resumed { "found" } else { "done" };
+                self.say(&format!("{:>9}: {how} in {seconds:.1} s", stage.name()));
+                self.bar.finish_and_clear();
+            }
+            Event::Progress { done, total, .. } => {
+                self.bar.set_length(*total as u64);
+                self.bar.set_position(*done as u64);
+            }
+            Event::QuantizerEpoch(epoch) => {
+                self.bar.set_length(epoch.epochs as u64);
+                self.bar.set_position(epoch.epoch as u64);
+                self.bar.set_message(format!("loss {:.4}", epoch.loss));
+            }
+            Event::TrainStep(step) => {
+                // A moving average over about fifty steps: single losses jump too much to be read.
+                let loss = f64::from(step.loss);
+                self.loss = if self.loss.is_nan() { loss } else { 0.98 * self.loss + 0.02 * loss };
+                if let Some(epochs) = self.epochs {
+                    self.bar.set_length(u64::from(epochs) * step.epoch_steps as u64);
+                }
+                self.bar.set_position(step.step);
+                self.bar.set_message(format!("epoch {} loss {:.3}", step.epoch, self.loss));
+            }
+            Event::Validation(validation) => self.say(&format!(
+                "{:>9}: step {}, epoch {}, loss {:.4}, NDCG@10 {:.4}{}",
+                "validate",
+                validation.step,
+                validation.epoch,
+                self.loss,
+                validation.metric,
+                if validation.best { " (best)" } else { "" },
+            )),
+            _ => {}
+        }
+    }
+}
+
+/// A table with a head, numbers to the right.
+pub fn table(head: &[&str], rows: &[Vec<String>]) -> Table {
+    let mut table = Table::new();
+    table.load_preset(UTF8_FULL_CONDENSED).set_header(head);
+    for row in rows {
+        table.add_row(row);
+    }
+    for column in table.column_iter_mut().skip(1) {
+        column.set_cell_alignment(CellAlignment::Right);
+    }
+    table
+}
+
+/// Models against Recall and NDCG, as the paper's table 1.
+pub fn metrics_table(rows: &[(&str, &Metrics)]) -> Table {
+    let columns = ["recall@5", "ndcg@5", "recall@10", "ndcg@10", "mrr@10"];
+    let rows: Vec<Vec<String>> = rows
+        .iter()
+        .map(|(name, metrics)| {
+            let value = |column: &&str| metrics.get(*column).map_or_else(|| "-".into(), |value| format!("{value:.4}"));
+            std::iter::once((*name).to_owned()).chain(columns.iter().map(value)).collect()
+        })
+        .collect();
+    table(&["model", "Recall@5", "NDCG@5", "Recall@10", "NDCG@10", "MRR@10"], &rows)
+}
+
+/// Prints a finished run: data, Semantic IDs, training, metrics.
+pub fn print_report(report: &Report, extra: &BTreeMap<String, Metrics>) {
+    let data = &report.dataset;
+    println!(
+        "\n{}: {} users, {} items, {} interactions (mean length {:.2}, median {})",
+        data.name, data.users, data.items, data.interactions, data.mean_length, data.median_length
+    );
+    let sid = &report.sid;
+    let levels: Vec<Vec<String>> = (0..sid.levels)
+        .map(|level| {
+            vec![
+                (level + 1).to_string(),
+                format!("{} of {}", sid.codes_used[level], sid.codebook_sizes[level]),
+                format!("{:.1}", sid.perplexity[level]),
+            ]
+        })
+        .collect();
+    println!("{}", table(&["level", "codes used", "perplexity"], &levels));
+    println!(
+        "collision rate {:.2} % over {} levels, largest group {}",
+        100.0 * sid.collision_rate,
+        sid.levels,
+        sid.largest_group
+    );
+    let train = &report.train;
+    println!(
+        "{} parameters, {} examples in {} epochs ({} steps), best after epoch {}; {:.0} examples/s\n",
+        train.parameters,
+        train.examples,
+        train.epochs,
+        train.steps,
+        train.best_epoch.map_or_else(|| "none".into(), |epoch| epoch.to_string()),
+        report.timing.examples_per_second
+    );
+    let mut rows: Vec<(&str, &Metrics)> = vec![("TIGER (test)", &report.test), ("TIGER (validation)", &report.valid)];
+    rows.extend(report.baselines.iter().chain(extra).map(|(name, metrics)| (name.as_str(), metrics)));
+    println!("{}", metrics_table(&rows));
+    if let Some(interval) = report.test_intervals.get("recall@10") {
+        println!("test Recall@10 in [{:.4}, {:.4}] (95 % bootstrap over users)", interval.low, interval.high);
+    }
+    for (name, gain) in &report.recall_at_10_gain {
+        println!("test Recall@10 less {name}'s: {:+.4} in [{:+.4}, {:+.4}], paired", gain.mean, gain.low, gain.high);
+    }
+    if let Some(invalid) = report.test.get("invalid_rate@10") {
+        println!("without the catalogue's constraint {:.2} % of the ten best sequences are no item", 100.0 * invalid);
+    }
+    println!("{:.0} s in all", report.timing.total_seconds);
+}

@@ -57,7 +57,7 @@
 //! let index = SidIndex::from_codes(layout, array![[1, 0], [1, 2], [3, 3]].view(), CollisionPolicy::Suffix)?;
 //!
 //! let mut batch = RaggedBatch::new();
-//! batch.push(&[vocab.user("ada")], &[])?;
+//! batch.push(&Vec::from_iter(vocab.user("ada")), &[])?;
 //! let unseen = Catalogue::new(&index, &vocab)?.excluding([ItemId(2)])?;
 //! let hypotheses = BeamSearch::new(10).decode(&Toy(vocab.size()), &batch, &[unseen])?;
 //! let resolved = Resolve::Exact.resolve(&index, &vocab, &hypotheses[0], 10)?;

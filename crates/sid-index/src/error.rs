@@ -121,9 +121,6 @@ pub enum IndexError {
         /// Number of items in the index.
         items: usize,
     },
-    /// A vocabulary without user tokens.
-    #[error("a vocabulary needs at least one user token; to train without users leave the token out of the sequences")]
-    NoUserTokens,
     /// Reading or writing failed.
     #[error("cannot {action} {}", path.display())]
     Io {

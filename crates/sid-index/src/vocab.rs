@@ -32,9 +32,9 @@ use crate::{
 /// assert_eq!(vocab.size(), 2 + 4 * 256 + 2000);
 /// assert_eq!(vocab.token(1, 24), Some(2 + 256 + 24));
 /// assert_eq!(vocab.code(2 + 256 + 24), Some((1, 24)));
-/// assert_eq!(vocab.user("A1YJEY40YUW4SE"), 2889);
+/// assert_eq!(vocab.user("A1YJEY40YUW4SE"), Some(2889));
 ///
-/// let mut tokens = vec![vocab.user("A1YJEY40YUW4SE")];
+/// let mut tokens = Vec::from_iter(vocab.user("A1YJEY40YUW4SE"));
 /// vocab.encode_sid(&[12, 24, 52, 0], &mut tokens)?;
 /// assert_eq!(tokens[1..], [14, 282, 566, 770]);
 /// assert_eq!(vocab.decode_tokens(&tokens[1..]).as_deref(), Some(&[12, 24, 52, 0][..]));
@@ -68,15 +68,12 @@ impl SidVocab {
 
     const SPECIALS: u32 = 2;
 
-    /// The vocabulary of a layout with `user_tokens` user tokens (the paper: 2,000).
+    /// The vocabulary of a layout with `user_tokens` user tokens (the paper: 2,000; 0 for a model without them).
     ///
     /// # Errors
-    /// When the layout is not valid, there is no user token, or the vocabulary does not fit in `u32`.
+    /// When the layout is not valid or the vocabulary does not fit in `u32`.
     pub fn new(layout: &SidLayout, user_tokens: u32) -> Result<Self> {
         layout.validate()?;
-        if user_tokens == 0 {
-            return Err(IndexError::NoUserTokens);
-        }
         let codes: u64 = layout.sizes().iter().map(|&size| u64::from(size)).sum();
         let total = codes + u64::from(Self::SPECIALS) + u64::from(user_tokens);
         if total > u64::from(u32::MAX) {
@@ -137,13 +134,14 @@ impl SidVocab {
     }
 
     /// The token of a user: the first user token plus FNV-1a (64 bits) of the key's UTF-8 bytes modulo
-    /// [`user_tokens`](Self::user_tokens).
+    /// [`user_tokens`](Self::user_tokens), or `None` when there are none.
     ///
     /// The hash is part of the file format: a trained model depends on it, so it never changes. Of 2,000 tokens the key
     /// `"42"` has number 691, `"A1YJEY40YUW4SE"` number 1,863.
-    pub fn user(&self, key: &str) -> u32 {
+    pub fn user(&self, key: &str) -> Option<u32> {
+        let number = fnv1a(key.as_bytes()).checked_rem(u64::from(self.user_tokens))?;
         // Below `user_tokens`, hence within u32.
-        self.starts[self.layout.positions()] + (fnv1a(key.as_bytes()) % u64::from(self.user_tokens)) as u32
+        Some(self.starts[self.layout.positions()] + number as u32)
     }
 
     /// Appends the tokens of a Semantic ID.

@@ -85,7 +85,7 @@ fn sequences_of_other_tokens_or_lengths_are_invalid() {
         good[..2].to_vec(),
         [&good[..], &[1]].concat(),
         vec![good[1], good[0], good[2]],
-        vec![vocab.user("a"), SidVocab::PAD, u32::MAX],
+        vec![vocab.user("a").unwrap(), SidVocab::PAD, u32::MAX],
     ];
     let found: Vec<Hypothesis> = odd.into_iter().map(|tokens| Hypothesis { tokens, log_prob: -1.0 }).collect();
     let resolved = Resolve::Exact.resolve(&index, &vocab, &found, 10).unwrap();

@@ -115,6 +115,13 @@ impl T5Config {
         Self { d_kv: 32, d_ff: 512, num_layers: 2, num_decoder_layers: 2, num_heads: 4, ..Self::paper(vocab_size) }
     }
 
+    /// Sets the number of tokens.
+    #[must_use]
+    pub fn with_vocab_size(mut self, vocab_size: usize) -> Self {
+        self.vocab_size = vocab_size;
+        self
+    }
+
     /// Sets the width of the residual stream.
     #[must_use]
     pub fn with_d_model(mut self, d_model: usize) -> Self {

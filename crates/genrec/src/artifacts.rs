@@ -1,0 +1,167 @@
+//! A run on disk: where each part lies, and how it is written.
+//!
+//! ```text
+//! run.json                  settings and a fingerprint of the data
+//! catalogue/items.jsonl     one item a line, with whether training saw it
+//! embedder/                 how new texts are embedded
+//! embeddings.safetensors    (items, features), f32
+//! quantizer/                embeddings -> codes
+//! index/                    codes <-> items
+//! train/{last,best}/        checkpoints of the training loop
+//! model/                    the chosen weights, as a plain Hugging Face T5
+//! decode.json               vocabulary and search settings
+//! report.json               counts, timings, metrics
+//! ```
+//!
+//! Every part is written under a temporary name, flushed to the disk and renamed: a part that exists is whole.
+
+use std::{
+    fs::{self, File},
+    io::Write,
+    path::{Path, PathBuf},
+};
+
+use serde::{Serialize, de::DeserializeOwned};
+
+use crate::{Error, Result};
+
+/// Version of the layout of a run directory.
+pub const FORMAT_VERSION: u32 = 1;
+
+/// The paths of one run directory.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RunDir {
+    root: PathBuf,
+}
+
+impl RunDir {
+    /// Names a directory; nothing is read or written.
+    pub fn new(root: impl Into<PathBuf>) -> Self {
+        Self { root: root.into() }
+    }
+
+    /// The directory itself.
+    pub fn root(&self) -> &Path {
+        &self.root
+    }
+
+    /// Settings and data fingerprint.
+    pub fn manifest(&self) -> PathBuf {
+        self.root.join("run.json")
+    }
+
+    /// One item a line.
+    pub fn catalogue(&self) -> PathBuf {
+        self.root.join("catalogue").join("items.jsonl")
+    }
+
+    /// How new texts are embedded.
+    pub fn embedder(&self) -> PathBuf {
+        self.root.join("embedder")
+    }
+
+    /// Content embeddings of every item.
+    pub fn embeddings(&self) -> PathBuf {
+        self.root.join("embeddings.safetensors")
+    }
+
+    /// Embeddings to codes.
+    pub fn quantizer(&self) -> PathBuf {
+        self.root.join("quantizer")
+    }
+
+    /// Codes to items and back.
+    pub fn index(&self) -> PathBuf {
+        self.root.join("index")
+    }
+
+    /// Checkpoints of the training loop.
+    pub fn train(&self) -> PathBuf {
+        self.root.join("train")
+    }
+
+    /// The chosen weights.
+    pub fn model(&self) -> PathBuf {
+        self.root.join("model")
+    }
+
+    /// Vocabulary and search settings.
+    pub fn decode(&self) -> PathBuf {
+        self.root.join("decode.json")
+    }
+
+    /// Counts, timings, metrics.
+    pub fn report(&self) -> PathBuf {
+        self.root.join("report.json")
+    }
+}
+
+/// Writes a JSON file under a temporary name, flushes it and renames it.
+///
+/// # Errors
+/// [`Error::Io`] names the path; the old file, if any, is untouched then.
+pub fn write_json<T: Serialize>(path: &Path, value: &T) -> Result<()> {
+    write_with(path, |file| {
+        serde_json::to_writer_pretty(&mut *file, value).map_err(std::io::Error::from)?;
+        file.write_all(b"\n")
+    })
+}
+
+/// Writes a file under a temporary name, flushes it and renames it.
+///
+/// # Errors
+/// [`Error::Io`] names the path; the old file, if any, is untouched then.
+pub fn write_with(path: &Path, fill: impl FnOnce(&mut std::io::BufWriter<File>) -> std::io::Result<()>) -> Result<()> {
+    let io = |action: &'static str| {
+        let path = path.to_path_buf();
+        move |source| Error::Io { action, path, source }
+    };
+    let parent = path.parent().unwrap_or(Path::new("."));
+    fs::create_dir_all(parent).map_err(io("create the directory of"))?;
+    let temporary = path.with_extension("tmp");
+    let mut file = std::io::BufWriter::new(File::create(&temporary).map_err(io("create"))?);
+    fill(&mut file).map_err(io("write"))?;
+    file.flush().map_err(io("write"))?;
+    file.get_ref().sync_all().map_err(io("flush"))?;
+    fs::rename(&temporary, path).map_err(io("rename"))?;
+    File::open(parent).and_then(|dir| dir.sync_all()).map_err(io("flush the directory of"))
+}
+
+/// Reads a JSON file.
+///
+/// # Errors
+/// [`Error::MissingArtifact`] when there is no such file, [`Error::Io`] or [`Error::Json`] when it cannot be read.
+pub fn read_json<T: DeserializeOwned>(path: &Path) -> Result<T> {
+    let text = match fs::read_to_string(path) {
+        Ok(text) => text,
+        Err(source) if source.kind() == std::io::ErrorKind::NotFound => {
+            return Err(Error::MissingArtifact { path: path.to_path_buf() });
+        }
+        Err(source) => return Err(Error::Io { action: "read", path: path.to_path_buf(), source }),
+    };
+    serde_json::from_str(&text).map_err(|source| Error::Json { path: path.to_path_buf(), source })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_value_survives_the_disk_and_leaves_no_temporary_file() -> Result<()> {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("deep").join("value.json");
+        write_json(&path, &vec![1.5, -2.0])?;
+        assert_eq!(read_json::<Vec<f64>>(&path)?, [1.5, -2.0]);
+        assert_eq!(fs::read_dir(path.parent().unwrap()).unwrap().count(), 1);
+        Ok(())
+    }
+
+    #[test]
+    fn what_is_missing_or_malformed_is_named() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("value.json");
+        assert!(matches!(read_json::<u32>(&path), Err(Error::MissingArtifact { path: p }) if p == path));
+        fs::write(&path, "{").unwrap();
+        assert!(matches!(read_json::<u32>(&path), Err(Error::Json { path: p, .. }) if p == path));
+    }
+}

@@ -1,0 +1,148 @@
+//! What can go wrong between the crates.
+
+use std::path::PathBuf;
+
+/// An error of the whole pipeline: either its own, or one of the crates below with what was being done.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// A run directory lacks a part.
+    #[error(
+        "`{}` is missing: the run directory is incomplete; finish it by running the same command with resume",
+        path.display()
+    )]
+    MissingArtifact {
+        /// The part that is not there.
+        path: PathBuf,
+    },
+    /// A directory already holds a run and resuming was not asked for.
+    #[error("`{}` already holds a run; resume it, or choose an empty directory", path.display())]
+    RunExists {
+        /// The directory.
+        path: PathBuf,
+    },
+    /// A run is to be resumed with other settings than it was started with.
+    #[error(
+        "the run was started with another `{field}` ({was}, now {now}); resume it with its own settings or start a new directory"
+    )]
+    ConfigChanged {
+        /// The first setting that differs.
+        field: String,
+        /// Its value in the directory.
+        was: String,
+        /// Its value now.
+        now: String,
+    },
+    /// A file was written by another version of the format.
+    #[error("`{}` has format version {found}, this version of genrec reads {supported}; write it anew or use the version that wrote it", path.display())]
+    FormatVersion {
+        /// The file.
+        path: PathBuf,
+        /// Version in the file.
+        found: u32,
+        /// Version that is understood.
+        supported: u32,
+    },
+    /// Two parts of a run directory do not belong together.
+    #[error("{left} has {left_value} {what}, {right} has {right_value}; the parts are of different runs")]
+    Mismatch {
+        /// What is counted.
+        what: &'static str,
+        /// One part.
+        left: &'static str,
+        /// Its count.
+        left_value: usize,
+        /// The other part.
+        right: &'static str,
+        /// Its count.
+        right_value: usize,
+    },
+    /// A history names an item that the catalogue does not have.
+    #[error("item {item} is not in the catalogue of {items} items")]
+    UnknownItem {
+        /// The item as given.
+        item: String,
+        /// Size of the catalogue.
+        items: usize,
+    },
+    /// An embedding has another number of features than the quantiser reads.
+    #[error("the embedding has {got} features, the quantiser reads {expected}")]
+    EmbeddingDim {
+        /// What the quantiser reads.
+        expected: usize,
+        /// What was given.
+        got: usize,
+    },
+    /// The run was made from ready vectors, so that it has no embedder for new texts.
+    #[error("this run was made from ready embeddings and cannot embed text; use `add_item_with_embedding`")]
+    NoEmbedder,
+    /// There is nobody to recommend to or to evaluate on.
+    #[error("no user has a {what}: every sequence is too short; leave-one-out needs at least three items a user")]
+    NoTargets {
+        /// What is lacking.
+        what: &'static str,
+    },
+    /// A setting is outside its bounds.
+    #[error("`{field}` is {value}, but must be {expected}")]
+    Config {
+        /// The setting.
+        field: &'static str,
+        /// Its value.
+        value: String,
+        /// What is allowed.
+        expected: &'static str,
+    },
+    /// A file could not be read or written.
+    #[error("could not {action} `{}`", path.display())]
+    Io {
+        /// What was being done.
+        action: &'static str,
+        /// The file.
+        path: PathBuf,
+        /// Why not.
+        #[source]
+        source: std::io::Error,
+    },
+    /// A JSON file does not hold what it should.
+    #[error("`{}` does not hold what it should", path.display())]
+    Json {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong.
+        #[source]
+        source: serde_json::Error,
+    },
+    /// Reading or splitting data failed.
+    #[error(transparent)]
+    Data(#[from] genrec_data::DataError),
+    /// Embedding texts failed.
+    #[error(transparent)]
+    Embed(#[from] genrec_embed::EmbedError),
+    /// Fitting or using a quantiser failed.
+    #[error(transparent)]
+    Quantize(#[from] sid_quantize::Error),
+    /// Building or opening an index failed.
+    #[error(transparent)]
+    Index(#[from] sid_index::IndexError),
+    /// Building or opening a model failed.
+    #[error(transparent)]
+    Model(#[from] genrec_model::ModelError),
+    /// A batch of tokens is malformed.
+    #[error(transparent)]
+    Batch(#[from] genrec_model::BatchError),
+    /// Training failed.
+    #[error(transparent)]
+    Train(#[from] genrec_train::TrainError),
+    /// Decoding failed.
+    #[error(transparent)]
+    Decode(#[from] genrec_decode::DecodeError),
+    /// Computing metrics failed.
+    #[error(transparent)]
+    Eval(#[from] genrec_eval::EvalError),
+    /// A tensor operation failed.
+    #[error(transparent)]
+    Tensor(#[from] candle_core::Error),
+}
+
+/// The result of this crate.
+pub type Result<T, E = Error> = std::result::Result<T, E>;

@@ -1,0 +1,238 @@
+//! The settings of a run, and the time it may take.
+
+use std::{path::PathBuf, time::Duration};
+
+use genrec_data::WindowConfig;
+use genrec_embed::{EmbedderSpec, TextTemplate, TfidfConfig};
+use genrec_kernels::optim::{AdafactorConfig, AdamWConfig, OptimizerConfig, Schedule};
+use genrec_model::t5::T5Config;
+use genrec_train::{Every, TrainConfig};
+use serde::{Deserialize, Serialize};
+use sid_quantize::{QuantizerConfig, RqVaeConfig};
+
+use crate::{Error, Result, search::DecodeConfig};
+
+/// Where content embeddings come from.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "type", rename_all = "snake_case")]
+#[non_exhaustive]
+pub enum EmbeddingSource {
+    /// The items' text, through an encoder.
+    Text {
+        /// Which encoder.
+        embedder: EmbedderSpec,
+    },
+    /// A `.npy` file of shape `(items, features)`, `f32`, rows in the order of the catalogue.
+    Npy {
+        /// The file.
+        path: PathBuf,
+    },
+}
+
+impl EmbeddingSource {
+    /// Whether new items can be embedded from their text.
+    pub fn is_text(&self) -> bool {
+        matches!(self, Self::Text { .. })
+    }
+}
+
+impl Default for EmbeddingSource {
+    fn default() -> Self {
+        Self::Text { embedder: EmbedderSpec::Tfidf(TfidfConfig::default()) }
+    }
+}
+
+/// Everything that decides the result of a run: the same settings, data and seed give the same bytes on the CPU.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+#[non_exhaustive]
+pub struct TigerConfig {
+    /// Every random choice of the run derives from it.
+    pub seed: u64,
+    /// Fields of an item to the text that is embedded.
+    pub text: TextTemplate,
+    /// Where content embeddings come from. TF-IDF by default: it needs no weights.
+    pub embedder: EmbeddingSource,
+    /// Embeddings to codes. RQ-VAE by default, as in the paper.
+    pub quantizer: QuantizerConfig,
+    /// Items that may share all codes of the quantiser. 256, as in the paper (section 3.1).
+    pub suffix_size: u32,
+    /// How histories are cut into training examples.
+    pub windows: WindowConfig,
+    /// The sequence model; its vocabulary size is set by the index.
+    pub model: T5Config,
+    /// Examples a step. 256, as in the paper (section 4).
+    pub batch_size: usize,
+    /// Batches that are sorted by length together: the more, the less padding and the less random the batches. 32.
+    pub bucketing: usize,
+    /// Optimiser, schedule, length of training, checkpoints.
+    pub train: TrainConfig,
+    /// Users that validation asks, drawn by seed; `None` asks all.
+    pub validation_users: Option<usize>,
+    /// Users that free generation asks for the invalid-id rate, drawn by seed. 1,000: a standard error of 0.1 % and less.
+    pub invalid_rate_users: usize,
+    /// Search.
+    pub decode: DecodeConfig,
+}
+
+impl Default for TigerConfig {
+    fn default() -> Self {
+        Self::paper()
+    }
+}
+
+impl TigerConfig {
+    /// The paper's model and schedule (sections 3 and 4): 4 + 4 layers of width 128, batch 256, Adafactor with parameter
+    /// scaling at 0.01, 200,000 steps. Days on a CPU.
+    ///
+    /// Two settings are not the paper's: the RQ-VAE is trained with standardised inputs and AdamW, since Adagrad at 0.4
+    /// collapses the codebooks on unit-norm embeddings; and training stops early on validation NDCG@10.
+    pub fn paper() -> Self {
+        let train = TrainConfig::default()
+            .with_optimizer(OptimizerConfig::Adafactor(AdafactorConfig::default()))
+            .with_learning_rate(0.01)
+            .with_schedule(Schedule::InverseSqrt { warmup_steps: 10_000 })
+            .with_max_steps(Some(200_000))
+            .with_validate_every(Every::Epochs(2))
+            .with_patience(Some(20));
+        Self {
+            seed: 42,
+            text: TextTemplate::default(),
+            embedder: EmbeddingSource::default(),
+            quantizer: QuantizerConfig::RqVae(RqVaeConfig::default()),
+            suffix_size: 256,
+            windows: WindowConfig::default(),
+            model: T5Config::paper(0),
+            batch_size: 256,
+            bucketing: 32,
+            train,
+            validation_users: None,
+            invalid_rate_users: 1_000,
+            decode: DecodeConfig::default(),
+        }
+    }
+
+    /// A smaller model that learns something useful within an hour on two cores: AdamW at 0.001, validation on 2,000
+    /// users.
+    pub fn cpu() -> Self {
+        let train = TrainConfig::default()
+            .with_optimizer(OptimizerConfig::AdamW(AdamWConfig::default()))
+            .with_learning_rate(1e-3)
+            .with_schedule(Schedule::InverseSqrt { warmup_steps: 1_000 })
+            .with_clip_norm(Some(1.0))
+            .with_epochs(Some(30))
+            .with_validate_every(Every::Epochs(1))
+            .with_patience(Some(5));
+        Self { model: T5Config::cpu(0), train, validation_users: Some(2_000), ..Self::paper() }
+    }
+
+    /// For the embedded synthetic data: a tiny model, a minute or two on two cores.
+    pub fn quickstart() -> Self {
+        let mut config = Self::cpu();
+        config.model = config.model.with_layers(1, 1).with_d_model(64).with_d_ff(128);
+        config.decode = config.decode.with_user_tokens(0);
+        config
+    }
+
+    /// Another seed for the whole run.
+    #[must_use]
+    pub fn with_seed(mut self, seed: u64) -> Self {
+        self.seed = seed;
+        self
+    }
+
+    /// Another source of embeddings.
+    #[must_use]
+    pub fn with_embedder(mut self, embedder: EmbeddingSource) -> Self {
+        self.embedder = embedder;
+        self
+    }
+
+    /// Another quantiser.
+    #[must_use]
+    pub fn with_quantizer(mut self, quantizer: QuantizerConfig) -> Self {
+        self.quantizer = quantizer;
+        self
+    }
+
+    /// Another sequence model.
+    #[must_use]
+    pub fn with_model(mut self, model: T5Config) -> Self {
+        self.model = model;
+        self
+    }
+
+    /// Another training.
+    #[must_use]
+    pub fn with_train(mut self, train: TrainConfig) -> Self {
+        self.train = train;
+        self
+    }
+
+    /// Checks every bound.
+    ///
+    /// # Errors
+    /// [`Error::Config`] names the first setting outside its bounds.
+    pub fn validate(&self) -> Result<()> {
+        for (field, value) in [("batch_size", self.batch_size), ("bucketing", self.bucketing)] {
+            if value == 0 {
+                return Err(Error::Config { field, value: value.to_string(), expected: "at least 1" });
+            }
+        }
+        if self.validation_users == Some(0) {
+            let field = "validation_users";
+            return Err(Error::Config { field, value: "0".into(), expected: "at least 1, or none for all" });
+        }
+        self.decode.validate()
+    }
+
+    /// The settings with every seed derived from [`seed`](Self::seed), so that one number decides the run.
+    #[must_use]
+    pub(crate) fn seeded(mut self) -> Self {
+        let seed = self.seed;
+        if let EmbeddingSource::Text { embedder: EmbedderSpec::Tfidf(config) } = &mut self.embedder {
+            config.seed = seed;
+        }
+        match &mut self.quantizer {
+            QuantizerConfig::RqVae(config) => config.seed = seed,
+            QuantizerConfig::ResidualKMeans(config) => config.seed = seed,
+            _ => {}
+        }
+        self.train.seed = seed;
+        self
+    }
+}
+
+/// How much wall-clock time a run may take, and how its stages share it.
+///
+/// A run under a budget is not reproducible: how far it gets depends on the machine.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Budget {
+    /// From start to report.
+    pub total: Duration,
+    /// Share that fitting the quantiser may take. 0.12.
+    pub quantize_share: f64,
+    /// Share kept for the test at the end; more is kept when validation shows that the test will need it. 0.1.
+    pub evaluate_share: f64,
+}
+
+impl Budget {
+    /// A budget with the usual shares: up to 12 % for the quantiser, at least 10 % for the test, the rest for embedding
+    /// and training.
+    pub fn new(total: Duration) -> Self {
+        Self { total, quantize_share: 0.12, evaluate_share: 0.1 }
+    }
+}
+
+/// `run.json`: what a run directory was made from.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Manifest {
+    /// Version of the run directory's format.
+    pub format_version: u32,
+    /// The settings.
+    pub config: TigerConfig,
+    /// Name of the data set.
+    pub dataset: String,
+    /// CRC-32 over items and sequences, to refuse resuming on other data.
+    pub data_crc32: u32,
+}

@@ -1,0 +1,105 @@
+//! The stages that read the items' content: embeddings and codes.
+
+use std::{ops::ControlFlow, time::Instant};
+
+use genrec_embed::{AnyEmbedder, Embedder};
+use ndarray::Array2;
+use sid_quantize::{AnyQuantizer, ArrayRows, EpochReport, Fit, FitControl, Quantizer, usage};
+
+use super::{EmbeddingSource, Event, Observer, SidReport, Stage, run::Context};
+use crate::{Error, Result};
+
+/// Rows encoded together.
+pub(super) const ENCODE_BATCH: usize = 4_096;
+
+/// Embeds every item, or reads what an earlier run left.
+pub(super) fn embed(
+    ctx: &Context<'_>,
+    observer: &mut dyn Observer,
+) -> Result<((Array2<f32>, Option<AnyEmbedder>), bool)> {
+    let path = ctx.run.embeddings();
+    let source = &ctx.config.embedder;
+    if path.exists() {
+        let embeddings = check_rows(ctx, genrec_embed::io::read_safetensors(&path)?)?;
+        let embedder = source.is_text().then(|| AnyEmbedder::load(&ctx.run.embedder(), ctx.device)).transpose()?;
+        return Ok(((embeddings, embedder), true));
+    }
+    let (embeddings, embedder) = match source {
+        EmbeddingSource::Npy { path } => (genrec_embed::io::read_npy(path)?, None),
+        EmbeddingSource::Text { embedder: spec } => {
+            let items = ctx.dataset.catalogue.items();
+            let texts: Vec<String> =
+                items.iter().map(|item| ctx.config.text.render(|field| item.field(field))).collect();
+            let embedder = AnyEmbedder::fit(spec, &texts, ctx.device)?;
+            let mut progress = |done, total| observer.on_event(&Event::Progress { stage: Stage::Embed, done, total });
+            let embeddings = embedder.embed_with(&texts, &mut progress)?;
+            embedder.save(&ctx.run.embedder())?;
+            (embeddings, Some(embedder))
+        }
+    };
+    let embeddings = check_rows(ctx, embeddings)?;
+    genrec_embed::io::write_safetensors(&path, embeddings.view())?;
+    Ok(((embeddings, embedder), false))
+}
+
+fn check_rows(ctx: &Context<'_>, embeddings: Array2<f32>) -> Result<Array2<f32>> {
+    let items = ctx.dataset.catalogue.len();
+    if embeddings.nrows() == items {
+        return Ok(embeddings);
+    }
+    Err(Error::Mismatch {
+        what: "items",
+        left: "the catalogue",
+        left_value: items,
+        right: "the embeddings",
+        right_value: embeddings.nrows(),
+    })
+}
+
+/// Fits the quantiser, or reads what an earlier run left.
+pub(super) fn quantize(
+    ctx: &Context<'_>,
+    embeddings: &Array2<f32>,
+    observer: &mut dyn Observer,
+) -> Result<(AnyQuantizer, bool)> {
+    let dir = ctx.run.quantizer();
+    if dir.exists() {
+        return Ok((AnyQuantizer::load(&dir, ctx.device)?, true));
+    }
+    let deadline = ctx.budget.map(|budget| Instant::now() + budget.total.mul_f64(budget.quantize_share));
+    let mut watch = FitWatch { deadline, observer };
+    let mut rows = ArrayRows::from(embeddings.view());
+    let quantizer = ctx.config.quantizer.fit_on(&mut rows, ctx.device, &mut watch)?;
+    quantizer.save(&dir)?;
+    Ok((quantizer, false))
+}
+
+struct FitWatch<'a> {
+    deadline: Option<Instant>,
+    observer: &'a mut dyn Observer,
+}
+
+impl FitControl for FitWatch<'_> {
+    fn on_epoch(&mut self, epoch: &EpochReport) -> ControlFlow<()> {
+        self.observer.on_event(&Event::QuantizerEpoch(epoch));
+        match self.deadline {
+            Some(deadline) if Instant::now() >= deadline => ControlFlow::Break(()),
+            _ => ControlFlow::Continue(()),
+        }
+    }
+}
+
+/// Quality of the codes, before any suffix.
+pub(super) fn sid_report(quantizer: &AnyQuantizer, embeddings: &Array2<f32>, codes: &Array2<u32>) -> Result<SidReport> {
+    let sizes = quantizer.codebook_sizes();
+    let report = usage::CodeReport::of(codes.view(), sizes)?;
+    Ok(SidReport {
+        levels: sizes.len(),
+        codebook_sizes: sizes.to_vec(),
+        codes_used: report.levels.iter().map(|level| level.used).collect(),
+        perplexity: report.levels.iter().map(|level| level.perplexity).collect(),
+        collision_rate: report.collision_rate,
+        largest_group: report.largest_group,
+        reconstruction_error: usage::reconstruction_error(quantizer, &mut ArrayRows::from(embeddings.view()))?.relative,
+    })
+}

@@ -1,0 +1,231 @@
+//! The stages, one after the other.
+
+use std::{
+    path::Path,
+    time::{Duration, Instant},
+};
+
+use candle_core::Device;
+use genrec_data::{Dataset, LeaveOneOut};
+use genrec_eval::Suite;
+use genrec_kernels::CounterRng;
+use genrec_model::t5::T5;
+use sid_index::{CollisionPolicy, ItemId, SidIndex, SidLayout};
+use sid_quantize::{AnyQuantizer, Quantizer};
+
+use super::{Budget, Event, Manifest, Observer, Report, Stage, TigerConfig, TimingReport, content, testing, training};
+use crate::{
+    Error, Recommender, Result,
+    artifacts::{self, FORMAT_VERSION, RunDir},
+    catalogue,
+    evaluate::{self, Part, Question},
+    recommender::ItemEncoder,
+};
+
+/// A finished run.
+#[derive(Debug)]
+pub struct Outcome {
+    /// What it was, took and reached; also in `report.json`.
+    pub report: Report,
+    /// The trained recommender.
+    pub recommender: Recommender<T5>,
+    /// Test metrics user by user, in the order of [`evaluate::questions`].
+    pub test: Suite<ItemId>,
+}
+
+/// What every stage needs to know.
+pub(super) struct Context<'a> {
+    pub(super) dataset: &'a Dataset,
+    pub(super) split: LeaveOneOut<'a>,
+    pub(super) config: &'a TigerConfig,
+    pub(super) run: RunDir,
+    pub(super) device: &'a Device,
+    pub(super) start: Instant,
+    pub(super) budget: Option<Budget>,
+    pub(super) resume: bool,
+}
+
+impl Context<'_> {
+    /// The budget's total less what has passed.
+    pub(super) fn time_left(&self) -> Option<Duration> {
+        self.budget.map(|budget| budget.total.saturating_sub(self.start.elapsed()))
+    }
+
+    /// At most `count` of the questions, drawn by the run's seed, in their order.
+    pub(super) fn sample<'q>(&self, questions: Vec<Question<'q>>, count: Option<usize>) -> Vec<Question<'q>> {
+        let Some(count) = count.filter(|&count| count < questions.len()) else { return questions };
+        let order = CounterRng::new(self.config.seed).named("questions").permutation(questions.len() as u32);
+        let mut chosen = order[..count].to_vec();
+        chosen.sort_unstable();
+        chosen.into_iter().map(|i| questions[i as usize]).collect()
+    }
+}
+
+/// Runs the pipeline on a data set and writes a run directory.
+///
+/// With `resume` a directory that already holds a run of the same settings and data is continued; stages whose results are
+/// there are not run again. Under a `budget` the quantiser and the training stop in time for the test.
+///
+/// # Errors
+/// [`Error::RunExists`] when the directory holds a run and `resume` is false, [`Error::ConfigChanged`] when it was started
+/// with other settings or data, and the errors of each stage. What earlier stages wrote stays.
+pub fn run(
+    dataset: &Dataset,
+    config: &TigerConfig,
+    dir: &Path,
+    device: &Device,
+    budget: Option<Budget>,
+    resume: bool,
+    observer: &mut dyn Observer,
+) -> Result<Outcome> {
+    config.validate()?;
+    let config = &config.clone().seeded();
+    let split = LeaveOneOut::new(&dataset.sequences);
+    let run = RunDir::new(dir);
+    let ctx = Context { dataset, split, config, run, device, start: Instant::now(), budget, resume };
+    claim(&ctx)?;
+    let mut timing = TimingReport::default();
+
+    let seen = seen_items(&ctx);
+    if !ctx.run.catalogue().exists() {
+        catalogue::write(&ctx.run.catalogue(), &dataset.catalogue, &seen)?;
+    }
+    let (embeddings, embedder) =
+        staged(Stage::Embed, &mut timing.embed_seconds, observer, |observer| content::embed(&ctx, observer))?;
+    let quantizer = staged(Stage::Quantize, &mut timing.quantize_seconds, observer, |observer| {
+        content::quantize(&ctx, &embeddings, observer)
+    })?;
+    let codes = quantizer.encode_array(embeddings.view(), content::ENCODE_BATCH)?;
+    let index = staged(Stage::Index, &mut 0.0, observer, |_| build_index(&ctx, &quantizer, &codes))?;
+    let sid = content::sid_report(&quantizer, &embeddings, &codes)?;
+
+    let validation = ctx.sample(evaluate::questions(&dataset.sequences, Part::Validation)?, config.validation_users);
+    let test = evaluate::questions(&dataset.sequences, Part::Test)?;
+    let trained = staged(Stage::Train, &mut 0.0, observer, |observer| {
+        Ok((training::train(&ctx, &index, &validation, test.len(), observer)?, false))
+    })?;
+    timing.train_seconds = trained.report.seconds;
+    timing.examples_per_second = trained.report.examples_seen as f64 / trained.report.seconds.max(1e-9);
+
+    let encoder = ItemEncoder { text: config.text.clone(), embedder, quantizer };
+    let summary = trained.summary();
+    let recommender =
+        Recommender::new(dataset.catalogue.clone(), seen, index, trained.model, encoder, config.decode.clone())?;
+    artifacts::write_json(&ctx.run.decode(), &config.decode)?;
+    let tested = staged(Stage::Evaluate, &mut timing.evaluate_seconds, observer, |observer| {
+        Ok((testing::test(&ctx, &recommender, &validation, &test, &embeddings, observer)?, false))
+    })?;
+    timing.users_per_second = tested.users_per_second;
+    timing.total_seconds = ctx.start.elapsed().as_secs_f64();
+    let report = tested.report(&ctx, sid, summary, timing)?;
+    artifacts::write_json(&ctx.run.report(), &report)?;
+    Ok(Outcome { report, recommender, test: tested.ours })
+}
+
+/// Announces a stage, runs it, and adds its time to `seconds`. The stage says whether its result was there already.
+fn staged<T>(
+    stage: Stage,
+    seconds: &mut f64,
+    observer: &mut dyn Observer,
+    work: impl FnOnce(&mut dyn Observer) -> Result<(T, bool)>,
+) -> Result<T> {
+    observer.on_event(&Event::Started { stage });
+    let start = Instant::now();
+    let (result, resumed) = work(observer)?;
+    *seconds = start.elapsed().as_secs_f64();
+    observer.on_event(&Event::Finished { stage, seconds: *seconds, resumed });
+    Ok(result)
+}
+
+/// Makes the directory this run's own, or checks that it is.
+fn claim(ctx: &Context<'_>) -> Result<()> {
+    let path = ctx.run.manifest();
+    let manifest = Manifest {
+        format_version: FORMAT_VERSION,
+        config: ctx.config.clone(),
+        dataset: ctx.dataset.name.clone(),
+        data_crc32: fingerprint(ctx.dataset)?,
+    };
+    if !path.exists() {
+        return artifacts::write_json(&path, &manifest);
+    }
+    if !ctx.resume {
+        return Err(Error::RunExists { path: ctx.run.root().to_path_buf() });
+    }
+    let json = |manifest: &Manifest| {
+        serde_json::to_value(manifest).map_err(|source| Error::Json { path: path.clone(), source })
+    };
+    match first_difference("", &json(&artifacts::read_json(&path)?)?, &json(&manifest)?) {
+        Some((field, was, now)) => Err(Error::ConfigChanged { field, was, now }),
+        None => Ok(()),
+    }
+}
+
+/// The dotted path and both values of the first place where two JSON values differ.
+fn first_difference(at: &str, was: &serde_json::Value, now: &serde_json::Value) -> Option<(String, String, String)> {
+    if let (Some(a), Some(b)) = (was.as_object(), now.as_object()) {
+        let join = |key: &str| if at.is_empty() { key.to_owned() } else { format!("{at}.{key}") };
+        let null = serde_json::Value::Null;
+        return a
+            .keys()
+            .chain(b.keys().filter(|key| !a.contains_key(*key)))
+            .find_map(|key| first_difference(&join(key), a.get(key).unwrap_or(&null), b.get(key).unwrap_or(&null)));
+    }
+    (was != now).then(|| (at.to_owned(), was.to_string(), now.to_string()))
+}
+
+/// CRC-32 over every item and sequence.
+fn fingerprint(dataset: &Dataset) -> Result<u32> {
+    let mut hash = crc32fast::Hasher::new();
+    for item in dataset.catalogue.items() {
+        let bytes = serde_json::to_vec(item).map_err(|source| Error::Json { path: "catalogue".into(), source })?;
+        hash.update(&bytes);
+    }
+    for (user, items) in dataset.sequences.iter() {
+        hash.update(user.as_bytes());
+        hash.update(&[0]);
+        items.iter().for_each(|item| hash.update(&item.0.to_le_bytes()));
+    }
+    Ok(hash.finalize())
+}
+
+/// Whether an item stands in some user's training part.
+fn seen_items(ctx: &Context<'_>) -> Vec<bool> {
+    let mut seen = vec![false; ctx.dataset.catalogue.len()];
+    for user in 0..ctx.dataset.sequences.len() {
+        for item in ctx.split.train(user) {
+            if let Some(flag) = seen.get_mut(item.index()) {
+                *flag = true;
+            }
+        }
+    }
+    seen
+}
+
+fn build_index(ctx: &Context<'_>, quantizer: &AnyQuantizer, codes: &ndarray::Array2<u32>) -> Result<(SidIndex, bool)> {
+    let dir = ctx.run.index();
+    if dir.exists() {
+        return Ok((SidIndex::load(&dir)?, true));
+    }
+    let layout = SidLayout::new(quantizer.codebook_sizes().to_vec())?.with_suffix(ctx.config.suffix_size);
+    let index = SidIndex::from_codes(layout, codes.view(), CollisionPolicy::Suffix)?;
+    index.save(&dir)?;
+    Ok((index, false))
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn the_first_difference_is_named_by_its_path() {
+        let was = json!({"a": 1, "b": {"c": [1, 2], "d": true}});
+        assert_eq!(first_difference("", &was, &was), None);
+        let now = json!({"a": 1, "b": {"c": [1, 3], "d": true}});
+        assert_eq!(first_difference("", &was, &now), Some(("b.c".into(), "[1,2]".into(), "[1,3]".into())));
+        let more = json!({"a": 1, "b": {"c": [1, 2], "d": true}, "e": 4});
+        assert_eq!(first_difference("", &was, &more), Some(("e".into(), "null".into(), "4".into())));
+    }
+}

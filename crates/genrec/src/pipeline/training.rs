@@ -1,0 +1,115 @@
+//! The stage that trains the sequence model.
+
+use std::{
+    cell::Cell,
+    ops::ControlFlow,
+    time::{Duration, Instant},
+};
+
+use genrec_data::{BatchConfig, Windows};
+use genrec_model::t5::T5;
+use genrec_train::{BoxError, Callback, StepReport, TrainReport, Trainer, ValidationReport};
+use sid_index::{SidIndex, SidVocab};
+
+use super::{Event, Observer, TrainSummary, run::Context};
+use crate::{
+    Result,
+    evaluate::{self, Question},
+    search::Searcher,
+    tokens::{SequenceTokenizer, WindowBatches},
+};
+
+/// A trained model and how it was trained.
+pub(super) struct Trained {
+    pub(super) model: T5,
+    pub(super) report: TrainReport,
+    examples_per_epoch: usize,
+}
+
+impl Trained {
+    pub(super) fn summary(&self) -> TrainSummary {
+        TrainSummary {
+            parameters: self.model.num_parameters(),
+            examples_per_epoch: self.examples_per_epoch,
+            examples: self.report.examples_seen,
+            steps: self.report.steps,
+            epochs: self.report.epochs,
+            best_epoch: self.report.best_epoch,
+            best_ndcg_at_10: self.report.best_metric,
+            stopped: self.report.stopped,
+        }
+    }
+}
+
+/// Trains on every window, keeps the weights of best validation NDCG@10.
+pub(super) fn train(
+    ctx: &Context<'_>,
+    index: &SidIndex,
+    validation: &[Question<'_>],
+    test_users: usize,
+    observer: &mut dyn Observer,
+) -> Result<Trained> {
+    let config = ctx.config;
+    let users: Vec<String> = ctx.dataset.sequences.iter().map(|(user, _)| user.to_owned()).collect();
+    let vocab = SidVocab::new(index.layout(), config.decode.user_tokens)?;
+    let windows = Windows::new(&ctx.split, config.windows.clone())?;
+    let batches = WindowBatches::new(
+        &windows,
+        &users,
+        SequenceTokenizer::new(index, &vocab, config.windows.max_history),
+        BatchConfig::default()
+            .with_batch_size(config.batch_size)
+            .with_seed(config.seed)
+            .with_bucketing(Some(config.bucketing)),
+    );
+    let model = T5::new(config.model.clone().with_vocab_size(vocab.size()), config.seed, ctx.device)?;
+    let searcher = Searcher::new(index, &vocab, &config.decode);
+    let users_per_second = Cell::new(None);
+    let mut validate = |model: &T5| -> Result<f64, BoxError> {
+        let start = Instant::now();
+        let suite = evaluate::evaluate(&searcher, model, validation, &mut |_, _| {})?;
+        users_per_second.set(Some(validation.len() as f64 / start.elapsed().as_secs_f64()));
+        Ok(suite.value("ndcg@10").unwrap_or(0.0))
+    };
+    let mut watch = Watch {
+        ctx,
+        observer,
+        // The test asks every user, and the validation users once more.
+        questions: test_users + validation.len() + config.invalid_rate_users,
+        users_per_second: &users_per_second,
+    };
+    let trainer = Trainer::new(config.train.clone())?.with_resume(ctx.resume);
+    let report = trainer.fit(&model, &batches, &mut validate, &mut watch, Some(&ctx.run.train()))?;
+    model.save(&ctx.run.model())?;
+    Ok(Trained { model, report, examples_per_epoch: windows.len() })
+}
+
+/// Passes training's reports on, and stops it in time for the test.
+struct Watch<'a, 'c> {
+    ctx: &'a Context<'c>,
+    observer: &'a mut dyn Observer,
+    questions: usize,
+    users_per_second: &'a Cell<Option<f64>>,
+}
+
+impl Watch<'_, '_> {
+    fn must_stop(&self) -> bool {
+        // The test's time as validation foretells it, with a margin for baselines and a busy machine.
+        const MARGIN: f64 = 1.3;
+        let (Some(budget), Some(left)) = (self.ctx.budget, self.ctx.time_left()) else { return false };
+        let foretold = self.users_per_second.get().map_or(0.0, |speed| MARGIN * self.questions as f64 / speed);
+        left <= budget.total.mul_f64(budget.evaluate_share).max(Duration::from_secs_f64(foretold))
+    }
+}
+
+impl Callback for Watch<'_, '_> {
+    fn on_step(&mut self, step: &StepReport) -> ControlFlow<()> {
+        self.observer.on_event(&Event::TrainStep(step));
+        if self.must_stop() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+    }
+
+    fn on_validation(&mut self, validation: &ValidationReport) -> ControlFlow<()> {
+        self.observer.on_event(&Event::Validation(validation));
+        ControlFlow::Continue(())
+    }
+}

@@ -1,0 +1,249 @@
+//! A trained run, ready to recommend.
+
+use candle_core::Device;
+use genrec_data::{Catalogue, Item};
+use genrec_embed::{AnyEmbedder, Embedder, TextTemplate};
+use genrec_model::{Seq2Seq, t5::T5};
+use ndarray::{ArrayView1, Axis};
+use serde::Serialize;
+use sid_index::{ItemId, SemanticId, SidIndex, SidVocab};
+use sid_quantize::{AnyQuantizer, Quantizer};
+
+use crate::{
+    Error, Result,
+    artifacts::{self, RunDir},
+    catalogue,
+    search::{DecodeConfig, Ranked, Searcher},
+    tokens::History,
+};
+
+/// One recommended item.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Recommendation {
+    /// Row of the catalogue.
+    pub item: ItemId,
+    /// The item's outside id.
+    pub id: String,
+    /// Its title, where known.
+    pub title: Option<String>,
+    /// Its Semantic ID.
+    pub sid: SemanticId,
+    /// Log-probability (nats) of the Semantic ID under the model.
+    pub score: f32,
+}
+
+/// Text to codes: what a new item passes through.
+#[derive(Debug)]
+pub struct ItemEncoder {
+    /// Fields to text.
+    pub text: TextTemplate,
+    /// Text to embedding; `None` when the run was made from ready embeddings.
+    pub embedder: Option<AnyEmbedder>,
+    /// Embedding to codes.
+    pub quantizer: AnyQuantizer,
+}
+
+/// A trained run: catalogue, index, model, and what encodes new items.
+///
+/// Recommending never changes it; [`add_item`](Self::add_item) does.
+#[derive(Debug)]
+pub struct Recommender<M = T5> {
+    catalogue: Catalogue,
+    seen: Vec<bool>,
+    index: SidIndex,
+    vocab: SidVocab,
+    model: M,
+    encoder: ItemEncoder,
+    config: DecodeConfig,
+}
+
+impl Recommender<T5> {
+    /// Opens a run directory.
+    ///
+    /// # Errors
+    /// [`Error::MissingArtifact`] when the run is not finished, [`Error::Mismatch`] when its parts do not belong together,
+    /// and the errors of each part's reader.
+    pub fn load(dir: impl Into<std::path::PathBuf>, device: &Device) -> Result<Self> {
+        let run = RunDir::new(dir);
+        let config: DecodeConfig = artifacts::read_json(&run.decode())?;
+        if config.format_version != artifacts::FORMAT_VERSION {
+            return Err(Error::FormatVersion {
+                path: run.decode(),
+                found: config.format_version,
+                supported: artifacts::FORMAT_VERSION,
+            });
+        }
+        let (catalogue, seen) = catalogue::read(&run.catalogue())?;
+        let manifest: crate::pipeline::Manifest = artifacts::read_json(&run.manifest())?;
+        let embedder =
+            manifest.config.embedder.is_text().then(|| AnyEmbedder::load(&run.embedder(), device)).transpose()?;
+        let quantizer = AnyQuantizer::load(&run.quantizer(), device)?;
+        let index = SidIndex::load(&run.index())?;
+        let model = T5::load(&run.model(), device)?;
+        Self::new(
+            catalogue,
+            seen,
+            index,
+            model,
+            ItemEncoder { text: manifest.config.text, embedder, quantizer },
+            config,
+        )
+    }
+}
+
+impl<M: Seq2Seq> Recommender<M> {
+    /// Puts the parts of a run together; `seen[i]` says whether training saw item `i`.
+    ///
+    /// # Errors
+    /// [`Error::Mismatch`] when the parts count items or tokens differently, [`Error::Config`] for a setting outside its
+    /// bounds.
+    pub fn new(
+        catalogue: Catalogue,
+        seen: Vec<bool>,
+        index: SidIndex,
+        model: M,
+        encoder: ItemEncoder,
+        config: DecodeConfig,
+    ) -> Result<Self> {
+        config.validate()?;
+        let vocab = SidVocab::new(index.layout(), config.user_tokens)?;
+        for (what, left, left_value, right, right_value) in [
+            ("items", "the catalogue", catalogue.len(), "the index", index.len()),
+            ("items", "the catalogue", catalogue.len(), "the record of seen items", seen.len()),
+            ("tokens", "the vocabulary", vocab.size(), "the model", model.vocab_size()),
+            ("levels", "the index", index.layout().levels(), "the quantiser", encoder.quantizer.codebook_sizes().len()),
+        ] {
+            if left_value != right_value {
+                return Err(Error::Mismatch { what, left, left_value, right, right_value });
+            }
+        }
+        Ok(Self { catalogue, seen, index, vocab, model, encoder, config })
+    }
+
+    /// The items.
+    pub fn catalogue(&self) -> &Catalogue {
+        &self.catalogue
+    }
+
+    /// The item of that outside id.
+    ///
+    /// # Errors
+    /// [`Error::UnknownItem`] when the catalogue has no such item.
+    pub fn find(&self, id: &str) -> Result<ItemId> {
+        self.catalogue.find(id).ok_or_else(|| Error::UnknownItem { item: id.to_owned(), items: self.catalogue.len() })
+    }
+
+    /// Whether training saw an item; `None` for an item outside the catalogue.
+    pub fn seen(&self, item: ItemId) -> Option<bool> {
+        self.seen.get(item.index()).copied()
+    }
+
+    /// Codes to items and back.
+    pub fn index(&self) -> &SidIndex {
+        &self.index
+    }
+
+    /// Codes to tokens and back.
+    pub fn vocab(&self) -> &SidVocab {
+        &self.vocab
+    }
+
+    /// The sequence model.
+    pub fn model(&self) -> &M {
+        &self.model
+    }
+
+    /// How it searches.
+    pub fn config(&self) -> &DecodeConfig {
+        &self.config
+    }
+
+    /// The same run with another search.
+    ///
+    /// # Errors
+    /// [`Error::Config`] for a setting outside its bounds; a changed `user_tokens` is [`Error::Mismatch`].
+    pub fn with_config(self, config: DecodeConfig) -> Result<Self> {
+        Self::new(self.catalogue, self.seen, self.index, self.model, self.encoder, config)
+    }
+
+    /// The `k` best items for each history, best first, none twice. Items of the history stay eligible, as in the paper's
+    /// protocol.
+    ///
+    /// # Errors
+    /// [`Error::UnknownItem`] when a history names an item outside the catalogue, and the errors of decoding.
+    pub fn recommend(&self, histories: &[History<'_>], k: usize) -> Result<Vec<Vec<Recommendation>>> {
+        let ranked = self.searcher().rank(&self.model, histories, k, &mut |_, _| {})?;
+        Ok(ranked.into_iter().map(|user| self.dress(&user, k)).collect())
+    }
+
+    fn dress(&self, ranked: &Ranked, k: usize) -> Vec<Recommendation> {
+        ranked
+            .items
+            .iter()
+            .take(k)
+            .filter_map(|&(item, score)| {
+                let entry = self.catalogue.get(item)?;
+                let sid = self.index.sid(item)?;
+                Some(Recommendation {
+                    item,
+                    id: entry.id.clone(),
+                    title: entry.title.clone(),
+                    sid: SemanticId::from(&*sid),
+                    score,
+                })
+            })
+            .collect()
+    }
+
+    /// Searches with this run's index and settings.
+    pub fn searcher(&self) -> Searcher<'_> {
+        Searcher::new(&self.index, &self.vocab, &self.config)
+    }
+
+    /// Adds an item that the model has never seen: its text is embedded and encoded, its Semantic ID inserted into the
+    /// index. It is recommendable at once; no Semantic ID already given changes and nothing is trained.
+    ///
+    /// # Errors
+    /// [`Error::NoEmbedder`] when the run was made from ready embeddings; the errors of embedding, encoding and the index
+    /// (a full suffix) otherwise. Nothing is changed then.
+    pub fn add_item(&mut self, item: Item) -> Result<ItemId> {
+        let embedder = self.encoder.embedder.as_ref().ok_or(Error::NoEmbedder)?;
+        let text = self.encoder.text.render(|field| item.field(field));
+        let embedding = embedder.embed(&[text])?;
+        self.add_item_with_embedding(item, embedding.index_axis(Axis(0), 0))
+    }
+
+    /// Adds an item whose embedding is at hand.
+    ///
+    /// # Shapes
+    /// `embedding`: `(features,)`, from the same encoder as the run's other embeddings.
+    ///
+    /// # Errors
+    /// [`Error::EmbeddingDim`] when the embedding has another size than the quantiser reads; the errors of encoding and the
+    /// index otherwise. Nothing is changed then.
+    pub fn add_item_with_embedding(&mut self, item: Item, embedding: ArrayView1<'_, f32>) -> Result<ItemId> {
+        let quantizer = &self.encoder.quantizer;
+        if embedding.len() != quantizer.dim() {
+            return Err(Error::EmbeddingDim { expected: quantizer.dim(), got: embedding.len() });
+        }
+        let codes = quantizer.encode_array(embedding.insert_axis(Axis(0)), 1)?;
+        // The catalogue refuses a duplicate id before the index is touched.
+        let mut catalogue = self.catalogue.clone();
+        let row = catalogue.push(item)?;
+        self.index.insert(codes.row(0).to_vec().as_slice())?;
+        self.catalogue = catalogue;
+        self.seen.push(false);
+        Ok(row)
+    }
+
+    /// Writes the catalogue and the index back to the run's directory, so that added items are there when it is opened
+    /// again.
+    ///
+    /// # Errors
+    /// [`Error::Io`] names the file that could not be written.
+    pub fn save_catalogue(&self, dir: impl Into<std::path::PathBuf>) -> Result<()> {
+        let run = RunDir::new(dir);
+        self.index.save(&run.index())?;
+        catalogue::write(&run.catalogue(), &self.catalogue, &self.seen)
+    }
+}

@@ -1,0 +1,169 @@
+//! Histories in, ranked items out: tokenisation, beam search and resolution over any model.
+
+use genrec_decode::{BeamSearch, Catalogue as ValidSids, Constraint, Decoder, FixedLength, Hypothesis, Resolve};
+use genrec_model::Seq2Seq;
+use serde::{Deserialize, Serialize};
+use sid_index::{ItemId, SidIndex, SidVocab};
+
+use crate::{
+    Error, Result, artifacts,
+    tokens::{History, SequenceTokenizer},
+};
+
+/// How a run searches: `decode.json`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+#[non_exhaustive]
+pub struct DecodeConfig {
+    /// Version of the run directory's format.
+    pub format_version: u32,
+    /// Hypotheses kept a user. 20: the peers' usual width; wider ones cost time in proportion.
+    pub beams: usize,
+    /// Users decoded together. 64 keeps the logits of all beams within a few MiB.
+    pub users_per_batch: usize,
+    /// Items of a history that the model reads. 20, as in the paper (section 4).
+    pub max_history: usize,
+    /// Tokens that user ids are hashed onto, 0 for none. 2,000, as in the paper (section 4).
+    pub user_tokens: u32,
+}
+
+impl Default for DecodeConfig {
+    fn default() -> Self {
+        Self {
+            format_version: artifacts::FORMAT_VERSION,
+            beams: 20,
+            users_per_batch: 64,
+            max_history: 20,
+            user_tokens: 2_000,
+        }
+    }
+}
+
+impl DecodeConfig {
+    /// Another number of beams.
+    #[must_use]
+    pub fn with_beams(mut self, beams: usize) -> Self {
+        self.beams = beams;
+        self
+    }
+
+    /// Another number of users decoded together.
+    #[must_use]
+    pub fn with_users_per_batch(mut self, users: usize) -> Self {
+        self.users_per_batch = users;
+        self
+    }
+
+    /// Another number of user tokens; only before training.
+    #[must_use]
+    pub fn with_user_tokens(mut self, tokens: u32) -> Self {
+        self.user_tokens = tokens;
+        self
+    }
+
+    /// Checks every bound.
+    ///
+    /// # Errors
+    /// [`Error::Config`] names the first setting outside its bounds.
+    pub fn validate(&self) -> Result<()> {
+        for (field, value) in
+            [("beams", self.beams), ("users_per_batch", self.users_per_batch), ("max_history", self.max_history)]
+        {
+            if value == 0 {
+                return Err(Error::Config { field, value: value.to_string(), expected: "at least 1" });
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The ranked items of one user.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct Ranked {
+    /// Items and log-probabilities (nats), best first, none twice.
+    pub items: Vec<(ItemId, f32)>,
+    /// For each generated sequence, best first, the item whose Semantic ID it is, or `None` for an invalid one.
+    pub generated: Vec<Option<ItemId>>,
+}
+
+/// Searches any model over one index; borrows all it needs, so that training can validate a model that is not yet part of
+/// a [`Recommender`](crate::Recommender).
+#[derive(Debug, Clone, Copy)]
+pub struct Searcher<'a> {
+    index: &'a SidIndex,
+    vocab: &'a SidVocab,
+    config: &'a DecodeConfig,
+}
+
+impl<'a> Searcher<'a> {
+    /// Searches over the items of `index`, whose tokens are those of `vocab`.
+    pub fn new(index: &'a SidIndex, vocab: &'a SidVocab, config: &'a DecodeConfig) -> Self {
+        Self { index, vocab, config }
+    }
+
+    /// Beam search over the catalogue for each history: at least `k` beams, every hypothesis an item. `progress` is told
+    /// users done and users in all.
+    ///
+    /// # Errors
+    /// [`Error::UnknownItem`] when a history names an item outside the catalogue, and the errors of decoding.
+    pub fn rank<M: Seq2Seq>(
+        &self,
+        model: &M,
+        histories: &[History<'_>],
+        k: usize,
+        progress: &mut dyn FnMut(usize, usize),
+    ) -> Result<Vec<Ranked>> {
+        self.search(model, histories, k, &ValidSids::new(self.index, self.vocab)?, progress)
+    }
+
+    /// Beam search without the catalogue, as the paper decodes: hypotheses that are no item are counted in
+    /// [`Ranked::generated`] and left out of [`Ranked::items`].
+    ///
+    /// # Errors
+    /// As [`rank`](Self::rank).
+    pub fn rank_unconstrained<M: Seq2Seq>(
+        &self,
+        model: &M,
+        histories: &[History<'_>],
+        k: usize,
+        progress: &mut dyn FnMut(usize, usize),
+    ) -> Result<Vec<Ranked>> {
+        self.search(model, histories, k, &FixedLength::new(self.vocab, self.vocab.layout().positions())?, progress)
+    }
+
+    fn search<M: Seq2Seq, C: Constraint + Sync>(
+        &self,
+        model: &M,
+        histories: &[History<'_>],
+        k: usize,
+        constraint: &C,
+        progress: &mut dyn FnMut(usize, usize),
+    ) -> Result<Vec<Ranked>> {
+        let tokenizer = SequenceTokenizer::new(self.index, self.vocab, self.config.max_history);
+        let search = BeamSearch::new(self.config.beams.max(k));
+        // Histories of one length share a batch, so that the model pads little.
+        let mut order: Vec<usize> = (0..histories.len()).collect();
+        order.sort_by_key(|&i| (histories[i].items.len().min(self.config.max_history), i));
+        let mut ranked = vec![Ranked::default(); histories.len()];
+        let mut done = 0;
+        for users in order.chunks(self.config.users_per_batch) {
+            let batch = tokenizer.batch(&users.iter().map(|&i| histories[i]).collect::<Vec<_>>())?;
+            let hypotheses = search.decode(model, &batch, std::slice::from_ref(constraint))?;
+            for (&user, hypotheses) in users.iter().zip(hypotheses) {
+                ranked[user] = self.resolve(&hypotheses)?;
+            }
+            done += users.len();
+            progress(done, histories.len());
+        }
+        Ok(ranked)
+    }
+
+    fn resolve(&self, hypotheses: &[Hypothesis]) -> Result<Ranked> {
+        let resolved = Resolve::Exact.resolve(self.index, self.vocab, hypotheses, hypotheses.len().max(1))?;
+        let item = |hypothesis: &Hypothesis| self.index.item(&self.vocab.decode_tokens(&hypothesis.tokens)?);
+        Ok(Ranked {
+            items: resolved.items.iter().map(|found| (found.item, found.score)).collect(),
+            generated: hypotheses.iter().map(item).collect(),
+        })
+    }
+}

@@ -1,0 +1,142 @@
+//! TIGER end to end on your data: texts to embeddings to Semantic IDs to a trained model to test metrics.
+//!
+//! ```sh
+//! cargo run --release --example tiger -- --data DIR --out runs/beauty --embedder bert:MODEL_DIR --max-minutes 60
+//! ```
+//!
+//! `DIR` holds `sequences.txt` (`user item item ..`, oldest first) and `items.jsonl` (`item_id`, `title`, `brand`,
+//! `categories`). A run that was interrupted goes on with `--resume` and ends with the same bytes.
+
+use std::{
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use clap::{Parser, ValueEnum};
+use genrec::{
+    data::{Dataset, ReadOptions, readers::neutral},
+    embed::{EmbedderSpec, TfidfConfig},
+    pipeline::{self, Budget, EmbeddingSource, TigerConfig},
+    quantize::{QuantizerConfig, ResidualKMeansConfig, RqVaeConfig},
+};
+use support::{BoxError, DeviceArg, ProgressView};
+
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+#[derive(Debug, Clone, Copy, ValueEnum)]
+enum Quantizer {
+    /// Residual-quantised autoencoder, as in the paper.
+    RqVae,
+    /// k-means on the residuals of k-means, no encoder.
+    ResidualKMeans,
+}
+
+#[derive(Debug, Clone, Copy, ValueEnum)]
+enum Preset {
+    /// The paper's model and schedule; days on a CPU.
+    Paper,
+    /// A smaller model for an hour on two cores.
+    Cpu,
+}
+
+/// Trains and tests TIGER on a directory of interactions and items.
+#[derive(Debug, Parser)]
+#[command(about, long_about = None)]
+struct Args {
+    /// Directory with `sequences.txt` and `items.jsonl`.
+    #[arg(long)]
+    data: PathBuf,
+    /// Directory that the run is written to.
+    #[arg(long)]
+    out: PathBuf,
+    /// Content embeddings: `tfidf`, `bert:DIR`, `sentence-t5:DIR`, `llm:DIR`, or `npy:FILE` of shape (items, features).
+    #[arg(long, default_value = "tfidf", value_parser = parse_embedder)]
+    embedder: EmbeddingSource,
+    /// Embeddings to codes.
+    #[arg(long, value_enum, default_value_t = Quantizer::RqVae)]
+    quantizer: Quantizer,
+    /// Model, batch size, optimiser, schedule.
+    #[arg(long, value_enum, default_value_t = Preset::Cpu)]
+    preset: Preset,
+    /// Passes over the training windows; the preset's own number otherwise.
+    #[arg(long)]
+    epochs: Option<u32>,
+    /// Wall-clock minutes from start to report. Such a run cannot be repeated exactly.
+    #[arg(long)]
+    max_minutes: Option<f64>,
+    /// Reads only the first users; for a quick look.
+    #[arg(long)]
+    limit_users: Option<usize>,
+    /// Goes on with the run in `--out`.
+    #[arg(long)]
+    resume: bool,
+    /// Every random choice derives from it.
+    #[arg(long, default_value_t = 42)]
+    seed: u64,
+    /// Where tensors live.
+    #[arg(long, value_enum, default_value_t = DeviceArg::Cpu)]
+    device: DeviceArg,
+}
+
+fn parse_embedder(text: &str) -> Result<EmbeddingSource, String> {
+    let (kind, path) = text.split_once(':').unwrap_or((text, ""));
+    let spec = match (kind, path.is_empty()) {
+        ("tfidf", true) => EmbedderSpec::Tfidf(TfidfConfig::default()),
+        ("bert", false) => EmbedderSpec::bert(path),
+        ("sentence-t5", false) => EmbedderSpec::sentence_t5(path),
+        ("llm", false) => EmbedderSpec::causal_lm(path),
+        ("npy", false) => return Ok(EmbeddingSource::Npy { path: path.into() }),
+        _ => {
+            return Err(format!(
+                "`{text}` is not an embedder: give tfidf, bert:DIR, sentence-t5:DIR, llm:DIR or npy:FILE"
+            ));
+        }
+    };
+    Ok(EmbeddingSource::Text { embedder: spec })
+}
+
+fn config(args: &Args) -> TigerConfig {
+    let mut config = match args.preset {
+        Preset::Paper => TigerConfig::paper(),
+        Preset::Cpu => TigerConfig::cpu(),
+    };
+    config.quantizer = match args.quantizer {
+        Quantizer::RqVae => QuantizerConfig::RqVae(RqVaeConfig::default()),
+        Quantizer::ResidualKMeans => QuantizerConfig::ResidualKMeans(ResidualKMeansConfig::default()),
+    };
+    if args.epochs.is_some() {
+        config.train.epochs = args.epochs;
+        config.train.max_steps = None;
+    }
+    if args.max_minutes.is_some() && args.epochs.is_none() {
+        // The clock decides, not the preset's length.
+        config.train.epochs = None;
+    }
+    config.with_seed(args.seed).with_embedder(args.embedder.clone())
+}
+
+fn read(dir: &Path, limit_users: Option<usize>) -> Result<Dataset, BoxError> {
+    let (mut dataset, _) = neutral::read(dir, &ReadOptions::default())?;
+    if let Some(users) = limit_users {
+        dataset.sequences = dataset.sequences.truncated(users);
+    }
+    Ok(dataset)
+}
+
+fn run(args: &Args) -> Result<(), BoxError> {
+    let device = args.device.open()?;
+    let dataset = read(&args.data, args.limit_users)?;
+    let config = config(args);
+    let budget =
+        args.max_minutes.map(|minutes| Duration::try_from_secs_f64(60.0 * minutes).map(Budget::new)).transpose()?;
+    let mut view = ProgressView::new(config.train.epochs);
+    let outcome = pipeline::run(&dataset, &config, &args.out, &device, budget, args.resume, &mut view)?;
+    support::print_report(&outcome.report, &Default::default());
+    Ok(())
+}
+
+fn main() {
+    support::init_logging();
+    support::exit_on_error(run(&Args::parse()));
+}

@@ -1,0 +1,198 @@
+//! The whole pipeline on small data: what it writes, what it refuses, and that interruptions leave no trace.
+
+use std::{
+    collections::BTreeMap,
+    fs,
+    path::{Path, PathBuf},
+    process::{Command, Stdio},
+    time::Duration,
+};
+
+use candle_core::Device;
+use genrec::{
+    Error, History, Recommender,
+    data::{Item, Synthetic},
+    index::ItemId,
+    pipeline::{self, Event, TigerConfig},
+};
+use genrec_tests::{small_config, small_shop};
+
+fn run(dir: &Path, config: &TigerConfig, resume: bool) -> genrec::Result<pipeline::Outcome> {
+    let Synthetic { dataset, .. } = small_shop();
+    pipeline::run(&dataset, config, dir, &Device::Cpu, None, resume, &mut |_: &Event<'_>| {})
+}
+
+/// Every file of a run by its path, with the timings taken out of the reports.
+fn contents(dir: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
+    let mut files = BTreeMap::new();
+    let mut pending = vec![dir.to_path_buf()];
+    while let Some(at) = pending.pop() {
+        for entry in fs::read_dir(&at).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                pending.push(path);
+                continue;
+            }
+            let mut bytes = fs::read(&path).unwrap();
+            if path.extension().is_some_and(|extension| extension == "json") {
+                let mut value: serde_json::Value = serde_json::from_slice(&bytes).unwrap();
+                drop_timings(&mut value);
+                bytes = serde_json::to_vec(&value).unwrap();
+            }
+            files.insert(path.strip_prefix(dir).unwrap().to_path_buf(), bytes);
+        }
+    }
+    files
+}
+
+fn drop_timings(value: &mut serde_json::Value) {
+    if let Some(object) = value.as_object_mut() {
+        object.retain(|key, _| key != "timing" && !key.contains("seconds") && !key.contains("crc32"));
+        object.values_mut().for_each(drop_timings);
+    } else if let Some(array) = value.as_array_mut() {
+        array.iter_mut().for_each(drop_timings);
+    }
+}
+
+fn assert_same_run(a: &Path, b: &Path) {
+    let (a, b) = (contents(a), contents(b));
+    assert_eq!(a.keys().collect::<Vec<_>>(), b.keys().collect::<Vec<_>>());
+    for (path, bytes) in &a {
+        assert!(bytes == &b[path], "{} differs", path.display());
+    }
+}
+
+#[test]
+fn a_run_writes_every_part_and_opens_again() -> genrec::Result<()> {
+    let dir = tempfile::tempdir().unwrap();
+    let outcome = run(dir.path(), &small_config(), false)?;
+    for part in ["run.json", "catalogue/items.jsonl", "embedder", "embeddings.safetensors", "quantizer/config.json"]
+        .into_iter()
+        .chain(["index/index.json", "model/config.json", "model/model.safetensors", "decode.json", "report.json"])
+    {
+        assert!(dir.path().join(part).exists(), "{part} is missing");
+    }
+    let report: serde_json::Value = serde_json::from_slice(&fs::read(dir.path().join("report.json")).unwrap()).unwrap();
+    for pointer in
+        ["/format_version", "/dataset/users", "/sid/collision_rate", "/train/best_epoch", "/timing/train_seconds"]
+            .into_iter()
+            .chain(["/timing/examples_per_second", "/valid/recall@5", "/valid/ndcg@10", "/test/recall@10"])
+            .chain(["/test/invalid_rate@10", "/baselines/popularity/recall@10", "/baselines/semantic_knn/ndcg@5"])
+    {
+        assert!(report.pointer(pointer).is_some_and(serde_json::Value::is_number), "{pointer} is not a number");
+    }
+
+    let recommender = Recommender::load(dir.path(), &Device::Cpu)?;
+    let items = [ItemId(3), ItemId(5)];
+    let histories = [History { user: Some("someone"), items: &items }, History { user: None, items: &items[..1] }];
+    let before = outcome.recommender.recommend(&histories, 10)?;
+    assert_eq!(before, recommender.recommend(&histories, 10)?);
+    for list in &before {
+        assert_eq!(list.len(), 10);
+        assert!(list.windows(2).all(|pair| pair[0].score >= pair[1].score));
+        let mut items: Vec<_> = list.iter().map(|found| found.item).collect();
+        items.sort_unstable();
+        items.dedup();
+        assert_eq!(items.len(), 10, "an item is recommended twice");
+    }
+    Ok(())
+}
+
+#[test]
+fn an_unseen_item_is_added_recommended_and_kept() -> genrec::Result<()> {
+    let dir = tempfile::tempdir().unwrap();
+    let mut recommender = run(dir.path(), &small_config(), false)?.recommender;
+    let sids: Vec<_> = (0..recommender.index().len() as u32)
+        .map(|item| recommender.index().sid(ItemId(item)).map(|sid| sid.to_vec()))
+        .collect();
+    let relative = recommender.catalogue().get(ItemId(7)).cloned().unwrap();
+    let new = recommender.add_item(Item { id: "brand-new".into(), ..relative.clone() })?;
+    assert_eq!(recommender.seen(new), Some(false));
+    for (item, sid) in sids.iter().enumerate() {
+        assert_eq!(recommender.index().sid(ItemId(item as u32)).map(|sid| sid.to_vec()), *sid, "a SID has changed");
+    }
+    // The same text gets the same codes and another suffix.
+    let (old, added) = (recommender.index().sid(ItemId(7)).unwrap(), recommender.index().sid(new).unwrap());
+    assert_eq!(old[..old.len() - 1], added[..added.len() - 1]);
+    assert_ne!(old[old.len() - 1], added[added.len() - 1]);
+    let everything = recommender.recommend(&[History { user: None, items: &[ItemId(7)] }], sids.len() + 1)?;
+    assert!(everything[0].iter().any(|found| found.item == new), "the new item cannot be reached");
+
+    assert!(recommender.add_item(relative).is_err(), "an id was taken twice");
+    assert_eq!(recommender.index().len(), sids.len() + 1);
+    recommender.save_catalogue(dir.path())?;
+    let again = Recommender::load(dir.path(), &Device::Cpu)?;
+    assert_eq!(again.find("brand-new")?, new);
+    assert_eq!(again.seen(new), Some(false));
+    Ok(())
+}
+
+#[test]
+fn what_does_not_fit_is_refused_by_name() -> genrec::Result<()> {
+    let dir = tempfile::tempdir().unwrap();
+    let config = small_config();
+    let recommender = run(dir.path(), &config, false)?.recommender;
+    assert!(matches!(run(dir.path(), &config, false), Err(Error::RunExists { .. })));
+    let other = small_config().with_seed(config.seed + 1);
+    assert!(matches!(run(dir.path(), &other, true), Err(Error::ConfigChanged { field, .. }) if field.contains("seed")));
+    assert!(matches!(recommender.find("no such item"), Err(Error::UnknownItem { .. })));
+    let beyond = [ItemId(u32::MAX)];
+    let asked = recommender.recommend(&[History { user: None, items: &beyond }], 3);
+    assert!(matches!(asked, Err(Error::UnknownItem { .. })));
+    fs::remove_dir_all(dir.path().join("index")).unwrap();
+    assert!(Recommender::load(dir.path(), &Device::Cpu).is_err());
+    fs::remove_file(dir.path().join("decode.json")).unwrap();
+    assert!(matches!(Recommender::load(dir.path(), &Device::Cpu), Err(Error::MissingArtifact { .. })));
+    Ok(())
+}
+
+const CHILD_DIR: &str = "GENREC_TEST_CHILD_DIR";
+
+/// Not a test of its own: the process that the tests below start, kill and start again.
+#[test]
+fn child() {
+    let Ok(dir) = std::env::var(CHILD_DIR) else { return };
+    run(Path::new(&dir), &small_config(), true).unwrap();
+}
+
+fn child_process(dir: &Path, threads: usize) -> Command {
+    let mut command = Command::new(std::env::current_exe().unwrap());
+    command
+        .args(["--exact", "child", "--test-threads", "1"])
+        .env(CHILD_DIR, dir)
+        .env("RAYON_NUM_THREADS", threads.to_string())
+        .env("CANDLE_NUM_THREADS", threads.to_string())
+        .stdout(Stdio::null());
+    command
+}
+
+#[test]
+fn one_thread_and_two_threads_write_the_same_bytes() {
+    let (one, two) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    assert!(child_process(one.path(), 1).status().unwrap().success());
+    assert!(child_process(two.path(), 2).status().unwrap().success());
+    assert_same_run(one.path(), two.path());
+}
+
+#[test]
+fn a_run_that_is_killed_again_and_again_ends_with_the_same_bytes() {
+    let (whole, killed) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let start = std::time::Instant::now();
+    assert!(child_process(whole.path(), 2).status().unwrap().success());
+    let pace = start.elapsed();
+    let mut kills = 0;
+    // Each attempt lives longer than the last, so that the sequence of kills walks through every stage and ends.
+    for attempt in 1..=12_u32 {
+        let mut child = child_process(killed.path(), 2).spawn().unwrap();
+        std::thread::sleep(pace.mul_f64(0.13 * f64::from(attempt)).max(Duration::from_millis(50)));
+        if child.try_wait().unwrap().is_some_and(|status| status.success()) {
+            break;
+        }
+        child.kill().unwrap();
+        child.wait().unwrap();
+        kills += 1;
+    }
+    assert!(kills > 0, "no process was killed");
+    assert!(child_process(killed.path(), 2).status().unwrap().success());
+    assert_same_run(whole.path(), killed.path());
+}
