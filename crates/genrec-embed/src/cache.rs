@@ -1,4 +1,5 @@
 //! Embeddings kept on disk, by model and text.
+#![allow(clippy::needless_pass_by_value, reason = "views of arrays are passed by value")]
 
 use std::{
     collections::{HashMap, HashSet},

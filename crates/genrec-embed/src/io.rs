@@ -3,6 +3,7 @@
 //! Readers check every length in a file against the file's size before they allocate, accept f32 and
 //! f64 (narrowed to f32), and refuse NaN and infinities. Writers go through a temporary name in the
 //! same directory, which is synced and then renamed: a reader sees the old file or the new one.
+#![allow(clippy::needless_pass_by_value, reason = "views of arrays are passed by value")]
 
 use std::{
     borrow::Cow,

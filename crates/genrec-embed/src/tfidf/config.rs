@@ -111,23 +111,23 @@ impl TfidfConfig {
     pub fn validate(&self) -> Result<()> {
         let ordered = |(shortest, longest): (usize, usize)| 1 <= shortest && shortest <= longest && longest <= 8;
         let char_ngrams = self.char_ngrams.unwrap_or((1, 1));
-        check("dim", self.dim, (1..=4096).contains(&self.dim), "in 1..=4096")?;
-        check("min_df", self.min_df, self.min_df >= 1, "at least 1")?;
-        check("max_df", self.max_df, self.max_df > 0.0 && self.max_df <= 1.0, "in (0, 1]")?;
-        check("max_terms", self.max_terms, (1..=10_000_000).contains(&self.max_terms), "in 1..=10000000")?;
+        check("dim", &self.dim, (1..=4096).contains(&self.dim), "in 1..=4096")?;
+        check("min_df", &self.min_df, self.min_df >= 1, "at least 1")?;
+        check("max_df", &self.max_df, self.max_df > 0.0 && self.max_df <= 1.0, "in (0, 1]")?;
+        check("max_terms", &self.max_terms, (1..=10_000_000).contains(&self.max_terms), "in 1..=10000000")?;
         check(
             "word_ngrams",
-            format!("{:?}", self.word_ngrams),
+            &format!("{:?}", self.word_ngrams),
             ordered(self.word_ngrams),
             "(a, b) with 1 <= a <= b <= 8",
         )?;
-        check("char_ngrams", format!("{char_ngrams:?}"), ordered(char_ngrams), "(a, b) with 1 <= a <= b <= 8")?;
-        check("oversample", self.oversample, self.oversample <= 1024, "at most 1024")?;
-        check("power_iterations", self.power_iterations, self.power_iterations <= 32, "at most 32")
+        check("char_ngrams", &format!("{char_ngrams:?}"), ordered(char_ngrams), "(a, b) with 1 <= a <= b <= 8")?;
+        check("oversample", &self.oversample, self.oversample <= 1024, "at most 1024")?;
+        check("power_iterations", &self.power_iterations, self.power_iterations <= 32, "at most 32")
     }
 }
 
-fn check(field: &'static str, value: impl ToString, ok: bool, bound: &'static str) -> Result<()> {
+fn check(field: &'static str, value: &dyn ToString, ok: bool, bound: &'static str) -> Result<()> {
     if ok { Ok(()) } else { Err(EmbedError::Config { field, value: value.to_string(), bound }) }
 }
 

@@ -1,6 +1,6 @@
 //! A sparse matrix in compressed rows.
 
-use ndarray::{Array2, ArrayView2};
+use ndarray::Array2;
 use rayon::prelude::*;
 
 /// Rows of `(column, value)`, columns ascending.
@@ -44,7 +44,7 @@ impl Csr {
     }
 
     /// The product with a dense `(columns, k)` matrix. Each row is summed by one thread, in the order of its columns.
-    pub(super) fn dot(&self, dense: ArrayView2<'_, f64>) -> Array2<f64> {
+    pub(super) fn dot(&self, dense: &Array2<f64>) -> Array2<f64> {
         let (height, _) = self.dim();
         let width = dense.ncols();
         let mut product = Array2::zeros((height, width));
@@ -73,7 +73,7 @@ mod tests {
     fn products_and_transpose() {
         let matrix = Csr::from_rows(&[vec![(0, 1.0), (2, 2.0)], vec![], vec![(1, -1.0)]], 3);
         let dense = array![[1.0, 0.0], [0.0, 1.0], [3.0, 5.0]];
-        assert_eq!(matrix.dot(dense.view()), array![[7.0, 10.0], [0.0, 0.0], [0.0, -1.0]]);
-        assert_eq!(matrix.transpose().dot(dense.view()), array![[1.0, 0.0], [-3.0, -5.0], [2.0, 0.0]]);
+        assert_eq!(matrix.dot(&dense), array![[7.0, 10.0], [0.0, 0.0], [0.0, -1.0]]);
+        assert_eq!(matrix.transpose().dot(&dense), array![[1.0, 0.0], [-3.0, -5.0], [2.0, 0.0]]);
     }
 }

@@ -1,6 +1,6 @@
 //! The randomised truncated singular value decomposition.
 
-use ndarray::{Array2, ArrayView2, Axis, Zip, s};
+use ndarray::{Array2, Axis, Zip, s};
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use rayon::prelude::*;
@@ -26,21 +26,21 @@ pub(super) fn right_singular_vectors(matrix: &Csr, config: &TfidfConfig) -> Arra
     let (height, width) = matrix.dim();
     let transposed = matrix.transpose();
     let sketch = (config.dim + config.oversample).min(height).min(width);
-    let mut basis = orthonormal(matrix.dot(gaussian(width, sketch, config.seed).view()));
+    let mut basis = orthonormal(&matrix.dot(&gaussian(width, sketch, config.seed)));
     for _ in 0..config.power_iterations {
-        let other = orthonormal(transposed.dot(basis.view()));
-        basis = orthonormal(matrix.dot(other.view()));
+        let other = orthonormal(&transposed.dot(&basis));
+        basis = orthonormal(&matrix.dot(&other));
     }
     // (columns, sketch): the transpose of B.
-    let projected = transposed.dot(basis.view());
-    let (eigenvalues, rotation) = symmetric_eigen(gram(projected.view()));
+    let projected = transposed.dot(&basis);
+    let (eigenvalues, rotation) = symmetric_eigen(gram(&projected));
     let largest = eigenvalues.first().copied().unwrap_or(0.0);
     let rank = eigenvalues.iter().take_while(|value| **value > NEGLIGIBLE * largest).count();
     let mut scaled = rotation.slice(s![.., ..rank.min(config.dim)]).to_owned();
     for (mut column, value) in scaled.axis_iter_mut(Axis(1)).zip(&eigenvalues) {
         column /= value.sqrt();
     }
-    let mut vectors = times(projected.view(), scaled.view());
+    let mut vectors = times(&projected, &scaled);
     for mut column in vectors.axis_iter_mut(Axis(1)) {
         let extreme = column
             .iter()
@@ -70,29 +70,29 @@ fn block(rows: usize) -> usize {
 }
 
 /// `Y^T Y`.
-fn gram(y: ArrayView2<'_, f64>) -> Array2<f64> {
+fn gram(y: &Array2<f64>) -> Array2<f64> {
     let blocks: Vec<_> = y.axis_chunks_iter(Axis(0), block(y.nrows())).collect();
     let parts: Vec<Array2<f64>> = blocks.into_par_iter().map(|part| part.t().dot(&part)).collect();
     parts.into_iter().fold(Array2::zeros((y.ncols(), y.ncols())), |sum, part| sum + part)
 }
 
 /// `Y T`, block by block.
-fn times(y: ArrayView2<'_, f64>, t: ArrayView2<'_, f64>) -> Array2<f64> {
+fn times(y: &Array2<f64>, t: &Array2<f64>) -> Array2<f64> {
     let mut product = Array2::zeros((y.nrows(), t.ncols()));
     let size = block(y.nrows());
     let blocks: Vec<_> = product.axis_chunks_iter_mut(Axis(0), size).zip(y.axis_chunks_iter(Axis(0), size)).collect();
-    blocks.into_par_iter().for_each(|(mut out, part)| out.assign(&part.dot(&t)));
+    blocks.into_par_iter().for_each(|(mut out, part)| out.assign(&part.dot(t)));
     product
 }
 
 /// An orthonormal basis of the columns' span; dependent columns become zero. Cholesky QR, twice.
-fn orthonormal(y: Array2<f64>) -> Array2<f64> {
-    let once = times(y.view(), inverse_cholesky(gram(y.view())).view());
-    times(once.view(), inverse_cholesky(gram(once.view())).view())
+fn orthonormal(y: &Array2<f64>) -> Array2<f64> {
+    let once = times(y, &inverse_cholesky(&gram(y)));
+    times(&once, &inverse_cholesky(&gram(&once)))
 }
 
 /// `R^-1` of `G = R^T R`, with zero columns where `G` is singular.
-fn inverse_cholesky(gram: Array2<f64>) -> Array2<f64> {
+fn inverse_cholesky(gram: &Array2<f64>) -> Array2<f64> {
     let n = gram.nrows();
     // Row i of `lower` is column i of R, so that inner products run along rows.
     let mut lower = Array2::<f64>::zeros((n, n));
