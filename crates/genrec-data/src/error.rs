@@ -149,7 +149,7 @@ pub enum DataError {
 }
 
 impl DataError {
-    pub(crate) fn config(field: &'static str, value: impl ToString, bound: &'static str) -> Self {
+    pub(crate) fn config(field: &'static str, value: impl ToString + Copy, bound: &'static str) -> Self {
         Self::Config { field, value: value.to_string(), bound }
     }
 }

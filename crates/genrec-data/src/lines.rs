@@ -237,7 +237,12 @@ impl LineReader {
     pub(crate) fn for_each(mut self, mut each: impl FnMut(&str) -> LineResult<()>) -> Result<ReadReport> {
         loop {
             let outcome = match self.fill()? {
-                NextLine::End => return Ok(self.report),
+                NextLine::End => {
+                    if self.report.skipped > 0 {
+                        tracing::warn!(file = %self.path.display(), skipped = self.report.skipped, "malformed lines skipped");
+                    }
+                    return Ok(self.report);
+                }
                 NextLine::TooLong => {
                     let limit = self.options.max_line_bytes;
                     Err(Fault::at(limit.saturating_add(1), format!("the end of a line of at most {limit} bytes")))

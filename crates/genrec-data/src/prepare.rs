@@ -196,7 +196,7 @@ impl Prepare {
 
     /// Removes what is below the core until nothing is.
     fn core(&self, rows: &mut Vec<Row>, log: &InteractionLog) {
-        loop {
+        for round in 1u32.. {
             let mut users = vec![0usize; log.users.names.len()];
             let mut items = vec![0usize; log.items.names.len()];
             for row in rows.iter() {
@@ -205,6 +205,7 @@ impl Prepare {
             }
             let before = rows.len();
             rows.retain(|row| users[row.user as usize] >= self.user_core && items[row.item as usize] >= self.item_core);
+            tracing::debug!(round, before, after = rows.len(), "k-core");
             if rows.len() == before {
                 return;
             }

@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 
 use genrec_data::{LeaveOneOut, ReadOptions, WindowConfig, Windows, readers::neutral};
 
+#[allow(clippy::print_stderr, reason = "a check that is not run must say so")]
 fn data() -> Option<PathBuf> {
     let data = std::env::var_os("GENREC_DATA").map(PathBuf::from);
     if data.is_none() {

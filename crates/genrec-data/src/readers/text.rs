@@ -1,8 +1,9 @@
 //! Cleaning of texts.
 
-/// Resolves HTML entities, joins runs of white space, and makes the empty text unknown.
+/// Resolves HTML entities, twice because shops escape twice now and then (`Kirk&amp;#39;s`), joins runs of white space, and makes the empty text unknown.
 pub(crate) fn clean(text: &str) -> Option<String> {
-    let unescaped = htmlize::unescape(text);
+    let once = htmlize::unescape(text);
+    let unescaped = htmlize::unescape(&*once);
     let mut clean = String::with_capacity(unescaped.len());
     for word in unescaped.split_whitespace() {
         if !clean.is_empty() {
@@ -25,9 +26,11 @@ mod tests {
 
     #[test]
     fn entities_and_space() {
+        assert_eq!(clean("Kirk&amp;#39;s").as_deref(), Some("Kirk's"));
+        assert_eq!(clean("&amp;amp;amp;").as_deref(), Some("&amp;"));
         assert_eq!(clean("A &amp; B &quot;x&quot;  &#39;y&#39;\t&reg;").as_deref(), Some("A & B \"x\" 'y' \u{ae}"));
-        // Numbers of Windows-1252, as HTML has it; one level of escaping only.
-        assert_eq!(clean("&#153; &amp;amp; &nosuch; &").as_deref(), Some("\u{2122} &amp; &nosuch; &"));
+        // Numbers of Windows-1252, as HTML has it.
+        assert_eq!(clean("&#153; &amp;amp; &nosuch; &").as_deref(), Some("\u{2122} & &nosuch; &"));
         assert_eq!(clean(" &nbsp; "), None);
         assert_eq!(clean_paths(vec![vec!["a &amp; b".into(), " ".into()], vec![String::new()]]), [["a & b"]]);
     }

@@ -112,7 +112,7 @@ impl SyntheticConfig {
     /// # Errors
     /// [`DataError::Config`] names the field, its value and its bound.
     pub fn validate(&self) -> Result<()> {
-        fn bad(field: &'static str, value: impl ToString, bound: &'static str) -> DataError {
+        fn bad(field: &'static str, value: impl ToString + Copy, bound: &'static str) -> DataError {
             DataError::config(field, value, bound)
         }
         for (field, value, most) in [

@@ -75,7 +75,7 @@ fn leaf_learner(synthetic: &Synthetic, popularity: &[f64], exclude_seen: bool) -
         let mut shares = vec![1e-9; DEPTH + 1];
         for window in windows.iter() {
             let target = leaf(window.target);
-            let mut parts = vec![0.0; DEPTH + 1];
+            let mut parts = [0.0; DEPTH + 1];
             for (k, &item) in window.history.iter().rev().take(DEPTH).enumerate() {
                 parts[k] = weights[k] * f64::from(u8::from(leaf(item) == target));
             }
@@ -127,7 +127,6 @@ fn the_ladder_of_models_holds() {
              popularity {popular:.4}; {} windows, {statistics:?}",
             windows.len()
         );
-        eprintln!("{figures}");
         assert!((0.5..=0.65).contains(&oracle), "{figures}");
         assert!(learner >= 0.72 * oracle, "{figures}");
         assert!(unseen >= 0.85 * oracle, "{figures}");
