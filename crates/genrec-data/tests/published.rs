@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use genrec_data::{LeaveOneOut, ReadOptions, WindowConfig, Windows, readers::neutral};
+use genrec_data::{DataError, LeaveOneOut, ReadOptions, WindowConfig, Windows, readers::neutral};
 
 #[allow(clippy::print_stderr, reason = "a check that is not run must say so")]
 fn data() -> Option<PathBuf> {
@@ -24,8 +24,8 @@ struct Published {
 }
 
 #[test]
-fn counts_equal_the_papers() {
-    let Some(data) = data() else { return };
+fn counts_equal_the_papers() -> Result<(), DataError> {
+    let Some(data) = data() else { return Ok(()) };
     for set in [
         Published {
             name: "beauty",
@@ -55,12 +55,13 @@ fn counts_equal_the_papers() {
             brands: 9_508,
         },
     ] {
-        check(&data.join(set.name), &set);
+        check(&data.join(set.name), &set)?;
     }
+    Ok(())
 }
 
-fn check(directory: &Path, set: &Published) {
-    let (dataset, report) = neutral::read(directory, &ReadOptions::default()).unwrap();
+fn check(directory: &Path, set: &Published) -> Result<(), DataError> {
+    let (dataset, report) = neutral::read(directory, &ReadOptions::default())?;
     assert_eq!(dataset.name, set.name);
     assert_eq!(report.records as usize, set.users + set.items);
     let statistics = dataset.statistics();
@@ -81,6 +82,7 @@ fn check(directory: &Path, set: &Published) {
     let texts =
         items.iter().flat_map(|item| item.title.iter().chain(&item.brand).chain(item.categories.iter().flatten()));
     assert_eq!(texts.filter(|text| entity(text)).count(), 0, "an entity is left");
-    let windows = Windows::new(&LeaveOneOut::new(&dataset.sequences), WindowConfig::default()).unwrap();
+    let windows = Windows::new(&LeaveOneOut::new(&dataset.sequences), WindowConfig::default())?;
     assert_eq!(windows.len(), set.interactions - 3 * set.users);
+    Ok(())
 }
