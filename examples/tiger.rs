@@ -83,9 +83,9 @@ fn parse_embedder(text: &str) -> Result<EmbeddingSource, String> {
     let (kind, path) = text.split_once(':').unwrap_or((text, ""));
     let spec = match (kind, path.is_empty()) {
         ("tfidf", true) => EmbedderSpec::Tfidf(TfidfConfig::default()),
-        ("bert", false) => EmbedderSpec::bert(path),
-        ("sentence-t5", false) => EmbedderSpec::sentence_t5(path),
-        ("llm", false) => EmbedderSpec::causal_lm(path),
+        ("bert", false) => EmbedderSpec::Bert { dir: path.into() },
+        ("sentence-t5", false) => EmbedderSpec::SentenceT5 { dir: path.into() },
+        ("llm", false) => EmbedderSpec::CausalLm { dir: path.into() },
         ("npy", false) => return Ok(EmbeddingSource::Npy { path: path.into() }),
         _ => {
             return Err(format!(

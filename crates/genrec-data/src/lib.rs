@@ -35,7 +35,7 @@
 //! one point in time needs nothing of this crate but [`Sequences`].
 //!
 //! # Features
-//! - `parquet` (default): [`readers::tabular`] reads Parquet through Arrow.
+//! - `parquet`: [`readers::tabular`] reads Parquet through Arrow.
 //!
 //! # References
 //! - Rajput et al., *Recommender Systems with Generative Retrieval* (TIGER), 2023,

@@ -120,7 +120,7 @@ pub enum Error {
     Embed(#[from] genrec_embed::EmbedError),
     /// Fitting or using a quantiser failed.
     #[error(transparent)]
-    Quantize(#[from] sid_quantize::Error),
+    Quantize(#[from] sid_quantize::QuantizeError),
     /// Building or opening an index failed.
     #[error(transparent)]
     Index(#[from] sid_index::IndexError),

@@ -126,10 +126,24 @@ impl TigerConfig {
         Self { model: T5Config::cpu(0), train, validation_users: Some(2_000), ..Self::paper() }
     }
 
-    /// For the embedded synthetic data: a tiny model, a minute or two on two cores.
+    /// For the synthetic shop of [`genrec_data::synthetic`]: a thousand items need three levels of 32 codes and a tiny
+    /// model, which takes about two minutes on two cores.
     pub fn quickstart() -> Self {
         let mut config = Self::cpu();
-        config.model = config.model.with_layers(1, 1).with_d_model(64).with_d_ff(128);
+        let embedder = EmbedderSpec::Tfidf(TfidfConfig::default().with_dim(64));
+        config.embedder = EmbeddingSource::Text { embedder };
+        let rq_vae = RqVaeConfig::default().with_hidden([64, 32]).with_latent_dim(16).with_codebook_sizes([32, 32, 32]);
+        config.quantizer = QuantizerConfig::RqVae(rq_vae.with_batch_size(256).with_epochs(60));
+        config.suffix_size = 64;
+        config.model = config.model.with_layers(1, 1).with_d_model(64).with_heads(4, 16).with_d_ff(128);
+        config.batch_size = 64;
+        config.train = config
+            .train
+            .with_learning_rate(3e-3)
+            .with_schedule(Schedule::InverseSqrt { warmup_steps: 500 })
+            .with_epochs(Some(10))
+            .with_patience(None);
+        config.validation_users = Some(500);
         config.decode = config.decode.with_user_tokens(0);
         config
     }
