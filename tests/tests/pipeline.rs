@@ -1,5 +1,7 @@
 //! The whole pipeline on small data: what it writes, what it refuses, and that interruptions leave no trace.
 
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+
 use std::{
     collections::BTreeMap,
     fs,

@@ -1,5 +1,7 @@
 //! Agreement with `ranx`, scikit-learn and NumPy on recorded values (`tests/golden/scripts/eval.py`).
 
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+
 use std::collections::BTreeMap;
 
 use genrec_eval::bootstrap::{BootstrapConfig, mean_interval};

@@ -132,7 +132,7 @@ pub enum Error {
     Batch(#[from] genrec_model::BatchError),
     /// Training failed.
     #[error(transparent)]
-    Train(#[from] genrec_train::TrainError),
+    Train(Box<genrec_train::TrainError>),
     /// Decoding failed.
     #[error(transparent)]
     Decode(#[from] genrec_decode::DecodeError),
@@ -142,6 +142,13 @@ pub enum Error {
     /// A tensor operation failed.
     #[error(transparent)]
     Tensor(#[from] candle_core::Error),
+}
+
+impl From<genrec_train::TrainError> for Error {
+    fn from(error: genrec_train::TrainError) -> Self {
+        // The largest error of all crates; boxed, so that every result here stays small.
+        Self::Train(Box::new(error))
+    }
 }
 
 /// The result of this crate.

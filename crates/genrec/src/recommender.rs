@@ -76,10 +76,10 @@ impl Recommender<T5> {
         let (catalogue, seen) = catalogue::read(&run.catalogue())?;
         let manifest: crate::pipeline::Manifest = artifacts::read_json(&run.manifest())?;
         let embedder =
-            manifest.config.embedder.is_text().then(|| AnyEmbedder::load(&run.embedder(), device)).transpose()?;
-        let quantizer = AnyQuantizer::load(&run.quantizer(), device)?;
+            manifest.config.embedder.is_text().then(|| AnyEmbedder::load(run.embedder(), device)).transpose()?;
+        let quantizer = AnyQuantizer::load(run.quantizer(), device)?;
         let index = SidIndex::load(&run.index())?;
-        let model = T5::load(&run.model(), device)?;
+        let model = T5::load(run.model(), device)?;
         Self::new(
             catalogue,
             seen,
@@ -221,6 +221,7 @@ impl<M: Seq2Seq> Recommender<M> {
     /// # Errors
     /// [`Error::EmbeddingDim`] when the embedding has another size than the quantiser reads; the errors of encoding and the
     /// index otherwise. Nothing is changed then.
+    #[allow(clippy::needless_pass_by_value, reason = "a view is passed by value, as ndarray does")]
     pub fn add_item_with_embedding(&mut self, item: Item, embedding: ArrayView1<'_, f32>) -> Result<ItemId> {
         let quantizer = &self.encoder.quantizer;
         if embedding.len() != quantizer.dim() {

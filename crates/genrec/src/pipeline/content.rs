@@ -12,16 +12,16 @@ use crate::{Error, Result};
 /// Rows encoded together.
 pub(super) const ENCODE_BATCH: usize = 4_096;
 
-/// Embeds every item, or reads what an earlier run left.
-pub(super) fn embed(
-    ctx: &Context<'_>,
-    observer: &mut dyn Observer,
-) -> Result<((Array2<f32>, Option<AnyEmbedder>), bool)> {
+/// The items' embeddings and, where they came from text, what embeds new items.
+pub(super) type Content = (Array2<f32>, Option<AnyEmbedder>);
+
+/// Embeds every item, or reads what an earlier run left; says which.
+pub(super) fn embed(ctx: &Context<'_>, observer: &mut dyn Observer) -> Result<(Content, bool)> {
     let path = ctx.run.embeddings();
     let source = &ctx.config.embedder;
     if path.exists() {
         let embeddings = check_rows(ctx, genrec_embed::io::read_safetensors(&path)?)?;
-        let embedder = source.is_text().then(|| AnyEmbedder::load(&ctx.run.embedder(), ctx.device)).transpose()?;
+        let embedder = source.is_text().then(|| AnyEmbedder::load(ctx.run.embedder(), ctx.device)).transpose()?;
         return Ok(((embeddings, embedder), true));
     }
     let (embeddings, embedder) = match source {
@@ -33,7 +33,7 @@ pub(super) fn embed(
             let embedder = AnyEmbedder::fit(spec, &texts, ctx.device)?;
             let mut progress = |done, total| observer.on_event(&Event::Progress { stage: Stage::Embed, done, total });
             let embeddings = embedder.embed_with(&texts, &mut progress)?;
-            embedder.save(&ctx.run.embedder())?;
+            embedder.save(ctx.run.embedder())?;
             (embeddings, Some(embedder))
         }
     };
@@ -63,7 +63,8 @@ pub(super) fn quantize(
     observer: &mut dyn Observer,
 ) -> Result<(AnyQuantizer, bool)> {
     let dir = ctx.run.quantizer();
-    if dir.exists() {
+    // Of the quantiser's files the one that is written last: a run may have been killed between them.
+    if dir.join("config.json").exists() {
         return Ok((AnyQuantizer::load(&dir, ctx.device)?, true));
     }
     let deadline = ctx.budget.map(|budget| Instant::now() + budget.total.mul_f64(budget.quantize_share));

@@ -204,7 +204,8 @@ fn seen_items(ctx: &Context<'_>) -> Vec<bool> {
 
 fn build_index(ctx: &Context<'_>, quantizer: &AnyQuantizer, codes: &ndarray::Array2<u32>) -> Result<(SidIndex, bool)> {
     let dir = ctx.run.index();
-    if dir.exists() {
+    // The file whose arrival completes an index: a run may have been killed before.
+    if dir.join("index.json").exists() {
         return Ok((SidIndex::load(&dir)?, true));
     }
     let layout = SidLayout::new(quantizer.codebook_sizes().to_vec())?.with_suffix(ctx.config.suffix_size);

@@ -80,7 +80,7 @@ pub(super) fn train(
     };
     let trainer = Trainer::new(config.train.clone())?.with_resume(ctx.resume);
     let report = trainer.fit(&model, &batches, &mut validate, &mut watch, Some(&ctx.run.train()))?;
-    model.save(&ctx.run.model())?;
+    model.save(ctx.run.model())?;
     Ok(Trained { model, report, examples_per_epoch: windows.len() })
 }
 
