@@ -22,6 +22,7 @@ use crate::{
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "type", rename_all = "snake_case")]
 #[non_exhaustive]
+#[allow(clippy::large_enum_variant, reason = "there is one of it in a run; a box would only burden who matches on it")]
 pub enum QuantizerConfig {
     /// See [`RqVaeConfig`].
     RqVae(RqVaeConfig),
@@ -40,7 +41,7 @@ impl QuantizerConfig {
     /// Checks every field.
     ///
     /// # Errors
-    /// [`Error::InvalidConfig`](crate::Error::InvalidConfig) names the first field out of its bounds.
+    /// [`QuantizeError::InvalidConfig`](crate::Error::InvalidConfig) names the first field out of its bounds.
     pub fn validate(&self) -> Result<()> {
         match self {
             Self::RqVae(config) => config.validate(),
@@ -133,7 +134,7 @@ impl AnyQuantizer {
     /// written under a temporary name, synced and renamed.
     ///
     /// # Errors
-    /// [`Error::Io`](crate::Error::Io) when the directory cannot be written.
+    /// [`QuantizeError::Io`](crate::Error::Io) when the directory cannot be written.
     pub fn save(&self, dir: impl AsRef<Path>) -> Result<()> {
         let tensors = match self {
             Self::RqVae(model) => model.tensors()?,

@@ -2,8 +2,8 @@
 
 use std::path::PathBuf;
 
-/// A result whose error is [`enum@Error`].
-pub type Result<T, E = Error> = std::result::Result<T, E>;
+/// A result whose error is [`enum@QuantizeError`].
+pub type Result<T, E = QuantizeError> = std::result::Result<T, E>;
 
 /// Everything that can go wrong outside a single tensor operation.
 ///
@@ -11,7 +11,7 @@ pub type Result<T, E = Error> = std::result::Result<T, E>;
 /// instead.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
-pub enum Error {
+pub enum QuantizeError {
     /// A row holds NaN or an infinity.
     #[error(
         "row {row} holds a value that is not finite in column {column}; drop the row or repair the embedder that wrote it"
@@ -219,7 +219,7 @@ pub enum RowFileFault {
     HeaderLength(u64),
 }
 
-impl Error {
+impl QuantizeError {
     pub(crate) fn config(field: &'static str, value: impl std::fmt::Display, expected: &'static str) -> Self {
         Self::InvalidConfig { field, value: value.to_string(), expected }
     }

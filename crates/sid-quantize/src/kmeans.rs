@@ -15,7 +15,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::codebook::to_tensor;
 use crate::usage::scan;
-use crate::{Error, Result, RowSource};
+use crate::{QuantizeError, Result, RowSource};
 
 /// How the first centroids are chosen.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -69,7 +69,7 @@ impl Lloyd {
     ) -> Result<Clusters> {
         let count = rows.len();
         if count < self.codes {
-            return Err(Error::TooFewRows { rows: count, codes: self.codes });
+            return Err(QuantizeError::TooFewRows { rows: count, codes: self.codes });
         }
         let mut centroids = self.first_centroids(rows)?;
         let mut assignment = Assignment::new(count, self.codes, rows.dim());
@@ -110,7 +110,7 @@ impl Lloyd {
 }
 
 fn index(rows: usize) -> Result<u32> {
-    u32::try_from(rows).map_err(|_| Error::TooManyRows { rows })
+    u32::try_from(rows).map_err(|_| QuantizeError::TooManyRows { rows })
 }
 
 /// `wanted` distinct row indices in ascending order, or all of them.

@@ -67,7 +67,7 @@ mod traits;
 pub mod usage;
 
 pub use any::{AnyQuantizer, QuantizerConfig};
-pub use error::{Error, Result};
+pub use error::{QuantizeError, Result};
 pub use kmeans::KMeansInit;
 pub use residual::{ResidualKMeans, ResidualKMeansConfig};
 pub use rows::{ArrayRows, FileRows, RowSource};

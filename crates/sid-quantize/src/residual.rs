@@ -13,7 +13,7 @@ use crate::kmeans::{KMeansInit, Lloyd};
 use crate::saved::{check_sizes, expect_shapes, matrix};
 use crate::standardize::{self, Standardizer};
 use crate::usage::scan;
-use crate::{EpochReport, Error, Fit, FitControl, Quantizer, Reconstruct, Result, RowSource};
+use crate::{EpochReport, Fit, FitControl, QuantizeError, Quantizer, Reconstruct, Result, RowSource};
 
 /// How [`ResidualKMeans`] is fitted.
 ///
@@ -26,7 +26,7 @@ use crate::{EpochReport, Error, Fit, FitControl, Quantizer, Reconstruct, Result,
 /// let quantizer = config.fit(&mut ArrayRows::from(embeddings.view()))?;
 /// let codes = quantizer.encode_array(embeddings.view(), 32)?;
 /// assert_eq!(codes.dim(), (64, 2));
-/// # Ok::<(), sid_quantize::Error>(())
+/// # Ok::<(), sid_quantize::QuantizeError>(())
 /// ```
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -117,14 +117,14 @@ impl ResidualKMeansConfig {
     /// Checks every field.
     ///
     /// # Errors
-    /// [`Error::InvalidConfig`] names the first field out of its bounds.
+    /// [`QuantizeError::InvalidConfig`] names the first field out of its bounds.
     pub fn validate(&self) -> Result<()> {
         check_sizes(&self.codebook_sizes)?;
         if self.iterations == 0 {
-            return Err(Error::config("iterations", 0, "at least 1 is needed"));
+            return Err(QuantizeError::config("iterations", 0, "at least 1 is needed"));
         }
         if !(self.tolerance >= 0.0 && self.tolerance < 1.0) {
-            return Err(Error::config("tolerance", self.tolerance, "it must lie in 0..1"));
+            return Err(QuantizeError::config("tolerance", self.tolerance, "it must lie in 0..1"));
         }
         Ok(())
     }
@@ -246,10 +246,10 @@ impl Fit for ResidualKMeansConfig {
         let (rows, dim) = (xs.len(), xs.dim());
         let largest = self.codebook_sizes.iter().copied().max().unwrap_or(0) as usize;
         if rows < largest {
-            return Err(Error::TooFewRows { rows, codes: largest });
+            return Err(QuantizeError::TooFewRows { rows, codes: largest });
         }
         if dim == 0 {
-            return Err(Error::DimMismatch { expected: 1, got: 0 });
+            return Err(QuantizeError::DimMismatch { expected: 1, got: 0 });
         }
         // Rows are checked here once; the passes below would only repeat it on residuals.
         let standardizer = if self.standardize {

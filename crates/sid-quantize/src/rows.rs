@@ -6,7 +6,7 @@ pub use file::FileRows;
 
 use ndarray::{ArrayView2, ArrayViewMut2, CowArray, Ix2, s};
 
-use crate::{Error, Result};
+use crate::{QuantizeError, Result};
 
 /// Rows read in one call while a source is scanned from start to end.
 pub(crate) const SCAN_ROWS: usize = 8192;
@@ -105,11 +105,11 @@ impl RowSource for ArrayRows<'_> {
 /// Checks a read against the source's shape and returns its end.
 pub(crate) fn check_read(len: usize, dim: usize, start: usize, out: &ArrayViewMut2<'_, f32>) -> Result<usize> {
     if out.ncols() != dim {
-        return Err(Error::DimMismatch { expected: dim, got: out.ncols() });
+        return Err(QuantizeError::DimMismatch { expected: dim, got: out.ncols() });
     }
     let end = start.saturating_add(out.nrows());
     if end > len {
-        return Err(Error::RowsOutOfRange { start, end, len });
+        return Err(QuantizeError::RowsOutOfRange { start, end, len });
     }
     Ok(end)
 }
@@ -118,7 +118,7 @@ pub(crate) fn check_read(len: usize, dim: usize, start: usize, out: &ArrayViewMu
 pub(crate) fn check_finite(block: ArrayView2<'_, f32>, first: usize) -> Result<()> {
     for (row, values) in block.outer_iter().enumerate() {
         if let Some(column) = values.iter().position(|value| !value.is_finite()) {
-            return Err(Error::RowNotFinite { row: first + row, column });
+            return Err(QuantizeError::RowNotFinite { row: first + row, column });
         }
     }
     Ok(())

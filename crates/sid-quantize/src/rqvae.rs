@@ -1,6 +1,7 @@
 //! RQ-VAE: an autoencoder whose latent vector is quantised residually, level by level.
 
 mod config;
+mod dense;
 mod estimator;
 mod fit;
 mod loss;

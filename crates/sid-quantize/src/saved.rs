@@ -10,7 +10,7 @@ use genrec_kernels::ParamError;
 use safetensors::{Dtype, SafeTensors};
 use serde::{Deserialize, Serialize};
 
-use crate::{Error, QuantizerConfig, Result};
+use crate::{QuantizeError, QuantizerConfig, Result};
 
 /// Version of the format this crate writes and the only one it reads.
 pub const FORMAT_VERSION: u32 = 1;
@@ -40,14 +40,14 @@ struct Manifest {
 
 /// Writes both files, each to a temporary name, synced and renamed; the weights first.
 pub(crate) fn save(dir: &Path, config: &QuantizerConfig, dim: usize, tensors: &BTreeMap<String, Tensor>) -> Result<()> {
-    fs::create_dir_all(dir).map_err(Error::io(dir))?;
+    fs::create_dir_all(dir).map_err(QuantizeError::io(dir))?;
     let path = dir.join(WEIGHTS);
     let host: BTreeMap<&String, Tensor> = tensors
         .iter()
         .map(|(name, tensor)| Ok((name, tensor.to_device(&Device::Cpu)?.contiguous()?)))
         .collect::<Result<_>>()?;
-    let weights =
-        safetensors::serialize(host, None).map_err(|source| Error::Safetensors { path: path.clone(), source })?;
+    let weights = safetensors::serialize(host, None)
+        .map_err(|source| QuantizeError::Safetensors { path: path.clone(), source })?;
     let manifest = Manifest {
         format_version: FORMAT_VERSION,
         dim,
@@ -55,8 +55,8 @@ pub(crate) fn save(dir: &Path, config: &QuantizerConfig, dim: usize, tensors: &B
         quantizer: config.clone(),
     };
     let config_path = dir.join(CONFIG);
-    let mut json =
-        serde_json::to_vec_pretty(&manifest).map_err(|source| Error::Json { path: config_path.clone(), source })?;
+    let mut json = serde_json::to_vec_pretty(&manifest)
+        .map_err(|source| QuantizeError::Json { path: config_path.clone(), source })?;
     json.push(b'\n');
     write_whole(dir, WEIGHTS, &weights)?;
     write_whole(dir, CONFIG, &json)
@@ -70,7 +70,7 @@ fn write_whole(dir: &Path, name: &str, bytes: &[u8]) -> Result<()> {
     if let Err(source) = written {
         // The first failure is the one to report; a left-over file only wastes space.
         let _ = fs::remove_file(&temporary);
-        return Err(Error::Io { path: dir.join(name), source });
+        return Err(QuantizeError::Io { path: dir.join(name), source });
     }
     // Not every system can open a directory; the rename itself has succeeded.
     if let Ok(dir) = File::open(dir) {
@@ -91,15 +91,15 @@ pub(crate) fn load(
 ) -> Result<Loaded> {
     let path = dir.join(CONFIG);
     let json = read_bounded(&path, MAX_CONFIG_BYTES)?;
-    let fault = |source| Error::Json { path: path.clone(), source };
+    let fault = |source| QuantizeError::Json { path: path.clone(), source };
     // The version is read first: a later format may have fields this one does not know.
     let Versioned { format_version } = serde_json::from_slice(&json).map_err(fault)?;
     if format_version != u64::from(FORMAT_VERSION) {
-        return Err(Error::FormatVersion { path, found: format_version, supported: FORMAT_VERSION });
+        return Err(QuantizeError::FormatVersion { path, found: format_version, supported: FORMAT_VERSION });
     }
     let manifest: Manifest = serde_json::from_slice(&json).map_err(fault)?;
     if manifest.dim == 0 {
-        return Err(Error::config("dim", 0, "at least 1 is needed"));
+        return Err(QuantizeError::config("dim", 0, "at least 1 is needed"));
     }
     let shapes = shapes(&manifest.quantizer, manifest.dim)?;
     let elements = shapes
@@ -108,20 +108,20 @@ pub(crate) fn load(
             shape.iter().try_fold(1_usize, |product, &axis| product.checked_mul(axis))?.checked_add(sum)
         })
         .filter(|&elements| elements <= MAX_ELEMENTS)
-        .ok_or_else(|| Error::config("dim", manifest.dim, "the weights may have 2^32 values at most"))?;
+        .ok_or_else(|| QuantizeError::config("dim", manifest.dim, "the weights may have 2^32 values at most"))?;
 
     let path = dir.join(WEIGHTS);
     let bytes = read_bounded(&path, 4 * elements as u64 + MAX_HEADER_BYTES)?;
     let found = crc32fast::hash(&bytes);
     if found != manifest.weights_crc32 {
-        return Err(Error::Checksum { path, expected: manifest.weights_crc32, found });
+        return Err(QuantizeError::Checksum { path, expected: manifest.weights_crc32, found });
     }
-    let fault = |source| Error::Safetensors { path: path.clone(), source };
+    let fault = |source| QuantizeError::Safetensors { path: path.clone(), source };
     let file = SafeTensors::deserialize(&bytes).map_err(fault)?;
     let mut tensors = BTreeMap::new();
     for (name, view) in file.tensors() {
         if view.dtype() != Dtype::F32 {
-            return Err(Error::TensorType { name, got: format!("{:?}", view.dtype()) });
+            return Err(QuantizeError::TensorType { name, got: format!("{:?}", view.dtype()) });
         }
         let values: Vec<f32> = view.data().as_chunks::<4>().0.iter().map(|bytes| f32::from_le_bytes(*bytes)).collect();
         if values.iter().any(|value| !value.is_finite()) {
@@ -134,14 +134,14 @@ pub(crate) fn load(
 }
 
 fn read_bounded(path: &Path, limit: u64) -> Result<Vec<u8>> {
-    let file = File::open(path).map_err(Error::io(path))?;
-    let size = file.metadata().map_err(Error::io(path))?.len();
+    let file = File::open(path).map_err(QuantizeError::io(path))?;
+    let size = file.metadata().map_err(QuantizeError::io(path))?.len();
     if size > limit {
-        return Err(Error::FileSize { path: path.to_owned(), size, limit });
+        return Err(QuantizeError::FileSize { path: path.to_owned(), size, limit });
     }
     let mut bytes = Vec::new();
     // A file that grows while it is read does not take more memory than it may.
-    file.take(limit).read_to_end(&mut bytes).map_err(Error::io(path))?;
+    file.take(limit).read_to_end(&mut bytes).map_err(QuantizeError::io(path))?;
     Ok(bytes)
 }
 
@@ -175,14 +175,14 @@ pub(crate) fn matrix(tensors: &BTreeMap<String, Tensor>, name: &str, device: &De
 /// Bounds of the codebooks: 1 to 64 levels of 1 to 2^20 codes.
 pub(crate) fn check_sizes(sizes: &[u32]) -> Result<()> {
     if sizes.is_empty() || sizes.len() > 64 {
-        return Err(Error::config(
+        return Err(QuantizeError::config(
             "codebook_sizes",
             format!("a list of {}", sizes.len()),
             "1 to 64 levels are allowed",
         ));
     }
     match sizes.iter().find(|&&size| size == 0 || size > 1 << 20) {
-        Some(&size) => Err(Error::config("codebook_sizes", size, "each level may have 1 to 1048576 codes")),
+        Some(&size) => Err(QuantizeError::config("codebook_sizes", size, "each level may have 1 to 1048576 codes")),
         None => Ok(()),
     }
 }

@@ -7,7 +7,7 @@ use ndarray::ArrayViewMut2;
 
 use crate::saved::matrix;
 use crate::usage::scan;
-use crate::{Error, Result, RowSource};
+use crate::{QuantizeError, Result, RowSource};
 
 pub(crate) const MEAN: &str = "input.mean";
 pub(crate) const DEVIATION: &str = "input.deviation";
@@ -71,7 +71,7 @@ impl Standardizer {
             |name: &str| -> Result<Vec<f32>> { Ok(matrix(tensors, name, &Device::Cpu)?.flatten_all()?.to_vec1()?) };
         let deviation = values(DEVIATION)?;
         if let Some(&value) = deviation.iter().find(|&&value| value <= 0.0) {
-            return Err(Error::config(DEVIATION, value, "every deviation must be above 0"));
+            return Err(QuantizeError::config(DEVIATION, value, "every deviation must be above 0"));
         }
         Ok(Self::new(values(MEAN)?, deviation, device)?)
     }

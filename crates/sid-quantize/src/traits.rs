@@ -110,7 +110,8 @@ pub trait Fit {
 ///
 /// ```
 /// use std::ops::ControlFlow;
-/// use sid_quantize::{EpochReport, FitControl};
+/// use ndarray::Array2;
+/// use sid_quantize::{ArrayRows, EpochReport, Fit, FitControl, ResidualKMeansConfig};
 ///
 /// /// Keeps the loss of every epoch and stops after the hundredth.
 /// struct Losses(Vec<f64>);
@@ -121,6 +122,13 @@ pub trait Fit {
 ///         if self.0.len() < 100 { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
 ///     }
 /// }
+///
+/// let rows = Array2::from_shape_fn((64, 4), |(i, j)| ((i * 7 + j * 3) % 11) as f32);
+/// let mut losses = Losses(Vec::new());
+/// let config = ResidualKMeansConfig::default().with_codebook_sizes([8, 8]);
+/// config.fit_with(&mut ArrayRows::from(rows), &mut losses)?;
+/// assert!(losses.0.iter().all(|loss| loss.is_finite()));
+/// # Ok::<(), sid_quantize::QuantizeError>(())
 /// ```
 pub trait FitControl {
     /// Called after each epoch (RQ-VAE) or Lloyd iteration (k-means). `Break` ends the fit with what it has.
@@ -146,7 +154,8 @@ pub struct EpochReport {
     pub loss: f64,
     /// Mean squared reconstruction error a row, in the units the model is fitted in (standardised or not).
     pub reconstruction: f64,
-    /// Codes that at least one row used in this pass, by level; the fitted level's alone for k-means.
+    /// Codes that at least one row used in this pass, by level; the fitted level's alone for k-means, and 0 while an
+    /// RQ-VAE trains its autoencoder alone.
     pub used: Vec<u32>,
     /// Codes that were re-seeded after this pass because rows stopped using them.
     pub restarted: u32,

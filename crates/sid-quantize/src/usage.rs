@@ -8,7 +8,7 @@ use ndarray::{Array2, ArrayView1, ArrayView2, Axis, s};
 use serde::{Deserialize, Serialize};
 
 use crate::rows::{SCAN_ROWS, check_finite};
-use crate::{Error, Quantizer, Reconstruct, Result, RowSource};
+use crate::{QuantizeError, Quantizer, Reconstruct, Result, RowSource};
 
 /// Use of one level's codebook.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
@@ -42,7 +42,7 @@ impl LevelUsage {
 /// assert_eq!(report.distinct_sids, 3);
 /// assert_eq!(report.collision_rate, 0.25);
 /// assert_eq!(report.levels[0].perplexity, 2.0);
-/// # Ok::<(), sid_quantize::Error>(())
+/// # Ok::<(), sid_quantize::QuantizeError>(())
 /// ```
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[non_exhaustive]
@@ -71,16 +71,16 @@ impl CodeReport {
     /// - `sizes`: `(levels,)`, codes in each codebook
     ///
     /// # Errors
-    /// [`Error::LevelMismatch`] and [`Error::CodeOutOfRange`].
+    /// [`QuantizeError::LevelMismatch`] and [`QuantizeError::CodeOutOfRange`].
     pub fn of(codes: ArrayView2<'_, u32>, sizes: &[u32]) -> Result<Self> {
         let (items, depth) = codes.dim();
         if depth != sizes.len() {
-            return Err(Error::LevelMismatch { expected: sizes.len(), got: depth });
+            return Err(QuantizeError::LevelMismatch { expected: sizes.len(), got: depth });
         }
         let mut levels = Vec::with_capacity(depth);
         for (level, (&size, column)) in sizes.iter().zip(codes.columns()).enumerate() {
             if let Some(item) = column.iter().position(|&code| code >= size) {
-                return Err(Error::CodeOutOfRange { item, level, code: column[item], size });
+                return Err(QuantizeError::CodeOutOfRange { item, level, code: column[item], size });
             }
             levels.push(level_usage(column, size));
         }
@@ -209,7 +209,7 @@ pub(crate) fn scan(
     mut visit: impl FnMut(usize, ArrayView2<'_, f32>) -> Result<()>,
 ) -> Result<()> {
     if xs.dim() != dim {
-        return Err(Error::DimMismatch { expected: dim, got: xs.dim() });
+        return Err(QuantizeError::DimMismatch { expected: dim, got: xs.dim() });
     }
     let rows = xs.len();
     let mut buffer = Array2::<f32>::zeros((rows.min(SCAN_ROWS), dim));

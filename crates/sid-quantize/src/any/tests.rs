@@ -10,7 +10,7 @@ use safetensors::tensor::{Dtype, TensorView};
 use serde_json::{Value, json};
 
 use super::*;
-use crate::{ArrayRows, Error};
+use crate::{ArrayRows, QuantizeError};
 
 fn rows() -> Array2<f32> {
     let rng = CounterRng::new(1);
@@ -55,7 +55,7 @@ fn reweigh(dir: &Path, change: impl Fn(&mut BTreeMap<String, (Dtype, Vec<usize>,
     fs::write(path, bytes).unwrap();
 }
 
-fn fails(dir: &Path) -> Error {
+fn fails(dir: &Path) -> QuantizeError {
     AnyQuantizer::load(dir, &Device::Cpu).map(|_| ()).unwrap_err()
 }
 
@@ -83,24 +83,27 @@ fn models_round_trip() {
 #[test]
 fn a_lying_configuration_is_found_out() {
     type Change = fn(&mut Value);
-    type Check = fn(&Error) -> bool;
+    type Check = fn(&QuantizeError) -> bool;
     let cases: [(Change, Check); 10] = [
-        (|j| j["format_version"] = json!(2), |e| matches!(e, Error::FormatVersion { found: 2, supported: 1, .. })),
-        (|j| j["format_version"] = json!(-1), |e| matches!(e, Error::Json { .. })),
-        (|j| j["surplus"] = json!(0), |e| matches!(e, Error::Json { .. })),
-        (|j| j["quantizer"]["type"] = json!("vq"), |e| matches!(e, Error::Json { .. })),
-        (|j| j["dim"] = json!(0), |e| matches!(e, Error::InvalidConfig { field: "dim", .. })),
-        (|j| j["dim"] = json!(u64::MAX), |e| matches!(e, Error::InvalidConfig { field: "dim", .. })),
-        (|j| j["dim"] = json!(6), |e| matches!(e, Error::Parameters(ParamError::Shape { .. }))),
+        (
+            |j| j["format_version"] = json!(2),
+            |e| matches!(e, QuantizeError::FormatVersion { found: 2, supported: 1, .. }),
+        ),
+        (|j| j["format_version"] = json!(-1), |e| matches!(e, QuantizeError::Json { .. })),
+        (|j| j["surplus"] = json!(0), |e| matches!(e, QuantizeError::Json { .. })),
+        (|j| j["quantizer"]["type"] = json!("vq"), |e| matches!(e, QuantizeError::Json { .. })),
+        (|j| j["dim"] = json!(0), |e| matches!(e, QuantizeError::InvalidConfig { field: "dim", .. })),
+        (|j| j["dim"] = json!(u64::MAX), |e| matches!(e, QuantizeError::InvalidConfig { field: "dim", .. })),
+        (|j| j["dim"] = json!(6), |e| matches!(e, QuantizeError::Parameters(ParamError::Shape { .. }))),
         (
             |j| j["quantizer"]["codebook_sizes"] = json!([6, 4, 4]),
-            |e| matches!(e, Error::Parameters(ParamError::Missing { name }) if name == "codebooks.2"),
+            |e| matches!(e, QuantizeError::Parameters(ParamError::Missing { name }) if name == "codebooks.2"),
         ),
         (
             |j| j["quantizer"]["codebook_sizes"] = json!([6]),
-            |e| matches!(e, Error::Parameters(ParamError::Unexpected { name }) if name == "codebooks.1"),
+            |e| matches!(e, QuantizeError::Parameters(ParamError::Unexpected { name }) if name == "codebooks.1"),
         ),
-        (|j| j["weights_crc32"] = json!(1), |e| matches!(e, Error::Checksum { expected: 1, .. })),
+        (|j| j["weights_crc32"] = json!(1), |e| matches!(e, QuantizeError::Checksum { expected: 1, .. })),
     ];
     for config in configs() {
         let (dir, model) = saved(&config);
@@ -122,26 +125,26 @@ fn lying_weights_are_found_out() {
         reweigh(&path, |tensors| {
             tensors.remove("codebooks.1");
         });
-        assert!(matches!(fails(&path), Error::Parameters(ParamError::Missing { .. })));
+        assert!(matches!(fails(&path), QuantizeError::Parameters(ParamError::Missing { .. })));
         model.save(&path).unwrap();
         reweigh(&path, |tensors| {
             tensors.insert("extra".into(), (Dtype::F32, vec![1], vec![0; 4]));
         });
-        assert!(matches!(fails(&path), Error::Parameters(ParamError::Unexpected { .. })));
+        assert!(matches!(fails(&path), QuantizeError::Parameters(ParamError::Unexpected { .. })));
         model.save(&path).unwrap();
         reweigh(&path, |tensors| tensors.get_mut("codebooks.0").unwrap().1.reverse());
-        assert!(matches!(fails(&path), Error::Parameters(ParamError::Shape { .. })));
+        assert!(matches!(fails(&path), QuantizeError::Parameters(ParamError::Shape { .. })));
         model.save(&path).unwrap();
         reweigh(&path, |tensors| {
             tensors.get_mut("codebooks.0").unwrap().2[..4].copy_from_slice(&f32::NAN.to_le_bytes());
         });
-        assert!(matches!(fails(&path), Error::Parameters(ParamError::NotFinite { .. })));
+        assert!(matches!(fails(&path), QuantizeError::Parameters(ParamError::NotFinite { .. })));
         model.save(&path).unwrap();
         reweigh(&path, |tensors| tensors.get_mut("codebooks.0").unwrap().0 = Dtype::I32);
-        assert!(matches!(fails(&path), Error::TensorType { .. }));
+        assert!(matches!(fails(&path), QuantizeError::TensorType { .. }));
         model.save(&path).unwrap();
         reweigh(&path, |tensors| tensors.get_mut("input.deviation").unwrap().2[..4].fill(0));
-        assert!(matches!(fails(&path), Error::InvalidConfig { field: "input.deviation", .. }));
+        assert!(matches!(fails(&path), QuantizeError::InvalidConfig { field: "input.deviation", .. }));
     }
 }
 
@@ -150,13 +153,13 @@ fn missing_and_oversized_files_are_refused() {
     let (dir, model) = saved(&configs()[0]);
     let path = dir.path().join("quantizer");
     fs::write(path.join("model.safetensors"), vec![0; 2 << 20]).unwrap();
-    assert!(matches!(fails(&path), Error::FileSize { .. }));
+    assert!(matches!(fails(&path), QuantizeError::FileSize { .. }));
     fs::remove_file(path.join("model.safetensors")).unwrap();
-    assert!(matches!(fails(&path), Error::Io { .. }));
-    assert!(matches!(fails(dir.path()), Error::Io { .. }));
+    assert!(matches!(fails(&path), QuantizeError::Io { .. }));
+    assert!(matches!(fails(dir.path()), QuantizeError::Io { .. }));
     let in_the_way = dir.path().join("file");
     fs::write(&in_the_way, "").unwrap();
-    assert!(matches!(model.save(&in_the_way), Err(Error::Io { .. })));
+    assert!(matches!(model.save(&in_the_way), Err(QuantizeError::Io { .. })));
 }
 
 #[test]

@@ -109,13 +109,13 @@ fn a_fit_that_is_ended_is_still_a_model() {
 #[test]
 fn bad_rows_and_fields_have_their_errors() {
     let fit = |config: ResidualKMeansConfig, rows: Array2<f32>| config.fit(&mut ArrayRows::from(rows)).map(|_| ());
-    assert!(matches!(fit(small(), noise(11, 4, 0)), Err(Error::TooFewRows { rows: 11, codes: 12 })));
-    assert!(matches!(fit(small(), Array2::zeros((20, 0))), Err(Error::DimMismatch { .. })));
+    assert!(matches!(fit(small(), noise(11, 4, 0)), Err(QuantizeError::TooFewRows { rows: 11, codes: 12 })));
+    assert!(matches!(fit(small(), Array2::zeros((20, 0))), Err(QuantizeError::DimMismatch { .. })));
     let mut rows = noise(30, 4, 0);
     rows[[29, 0]] = f32::NEG_INFINITY;
     for standardize in [false, true] {
         let result = fit(small().with_standardize(standardize), rows.clone());
-        assert!(matches!(result, Err(Error::RowNotFinite { row: 29, column: 0 })));
+        assert!(matches!(result, Err(QuantizeError::RowNotFinite { row: 29, column: 0 })));
     }
     for (config, name) in [
         (small().with_iterations(0), "iterations"),
@@ -123,7 +123,9 @@ fn bad_rows_and_fields_have_their_errors() {
         (small().with_codebook_sizes(vec![2; 65]), "codebook_sizes"),
         (small().with_codebook_sizes([1 << 21]), "codebook_sizes"),
     ] {
-        assert!(matches!(fit(config, noise(30, 4, 0)), Err(Error::InvalidConfig { field, .. }) if field == name));
+        assert!(
+            matches!(fit(config, noise(30, 4, 0)), Err(QuantizeError::InvalidConfig { field, .. }) if field == name)
+        );
     }
 }
 

@@ -10,7 +10,7 @@ use safetensors::tensor::Metadata;
 
 use super::{RowSource, check_read};
 use crate::error::RowFileFault;
-use crate::{Error, Result};
+use crate::{QuantizeError, Result};
 
 /// Headers longer than this are refused before they are read.
 const MAX_HEADER: u64 = 16 << 20;
@@ -50,37 +50,37 @@ impl FileRows {
     /// Opens a two-dimensional `.npy` array in C order (format versions 1 to 3).
     ///
     /// # Errors
-    /// [`Error::Io`], or [`Error::RowFile`] with what is wrong with the header.
+    /// [`QuantizeError::Io`], or [`QuantizeError::RowFile`] with what is wrong with the header.
     pub fn open_npy(path: impl AsRef<Path>) -> Result<Self> {
         let path = path.as_ref();
-        let fault = |fact| Error::RowFile { path: path.to_owned(), fact };
-        let mut file = File::open(path).map_err(Error::io(path))?;
-        let size = file.metadata().map_err(Error::io(path))?.len();
+        let fault = |fact| QuantizeError::RowFile { path: path.to_owned(), fact };
+        let mut file = File::open(path).map_err(QuantizeError::io(path))?;
+        let size = file.metadata().map_err(QuantizeError::io(path))?.len();
         let mut start = [0_u8; 8];
         if size < 10 {
             return Err(fault(RowFileFault::Magic));
         }
-        file.read_exact(&mut start).map_err(Error::io(path))?;
+        file.read_exact(&mut start).map_err(QuantizeError::io(path))?;
         if &start[..6] != b"\x93NUMPY" {
             return Err(fault(RowFileFault::Magic));
         }
         let (length, before) = if start[6] == 1 {
             let mut length = [0_u8; 2];
-            file.read_exact(&mut length).map_err(Error::io(path))?;
+            file.read_exact(&mut length).map_err(QuantizeError::io(path))?;
             (u64::from(u16::from_le_bytes(length)), 10)
         } else {
             if size < 12 {
                 return Err(fault(RowFileFault::Header));
             }
             let mut length = [0_u8; 4];
-            file.read_exact(&mut length).map_err(Error::io(path))?;
+            file.read_exact(&mut length).map_err(QuantizeError::io(path))?;
             (u64::from(u32::from_le_bytes(length)), 12)
         };
         if length > MAX_HEADER || before + length > size {
             return Err(fault(RowFileFault::HeaderLength(length)));
         }
         let mut header = Vec::new();
-        (&mut file).take(length).read_to_end(&mut header).map_err(Error::io(path))?;
+        (&mut file).take(length).read_to_end(&mut header).map_err(QuantizeError::io(path))?;
         let header = String::from_utf8(header).map_err(|_| fault(RowFileFault::Header))?;
         let (element, shape) = parse_npy_header(&header).map_err(fault)?;
         Self::new(path, file, size, before + length, &shape, element)
@@ -89,23 +89,23 @@ impl FileRows {
     /// Opens one two-dimensional tensor of a safetensors file; `None` takes the only tensor there is.
     ///
     /// # Errors
-    /// [`Error::Io`], or [`Error::RowFile`] with what is wrong with the header.
+    /// [`QuantizeError::Io`], or [`QuantizeError::RowFile`] with what is wrong with the header.
     pub fn open_safetensors(path: impl AsRef<Path>, name: Option<&str>) -> Result<Self> {
         let path = path.as_ref();
-        let fault = |fact| Error::RowFile { path: path.to_owned(), fact };
-        let mut file = File::open(path).map_err(Error::io(path))?;
-        let size = file.metadata().map_err(Error::io(path))?.len();
+        let fault = |fact| QuantizeError::RowFile { path: path.to_owned(), fact };
+        let mut file = File::open(path).map_err(QuantizeError::io(path))?;
+        let size = file.metadata().map_err(QuantizeError::io(path))?.len();
         let mut length = [0_u8; 8];
         if size < 8 {
             return Err(fault(RowFileFault::Header));
         }
-        file.read_exact(&mut length).map_err(Error::io(path))?;
+        file.read_exact(&mut length).map_err(QuantizeError::io(path))?;
         let length = u64::from_le_bytes(length);
         if length > MAX_HEADER || length + 8 > size {
             return Err(fault(RowFileFault::HeaderLength(length)));
         }
         let mut header = Vec::new();
-        (&mut file).take(length).read_to_end(&mut header).map_err(Error::io(path))?;
+        (&mut file).take(length).read_to_end(&mut header).map_err(QuantizeError::io(path))?;
         let metadata: Metadata = serde_json::from_slice(&header).map_err(|_| fault(RowFileFault::Header))?;
         let tensors = metadata.tensors();
         let info = match name {
@@ -135,7 +135,7 @@ impl FileRows {
     }
 
     fn new(path: &Path, file: File, end: u64, data: u64, shape: &[usize], element: Element) -> Result<Self> {
-        let fault = |fact| Error::RowFile { path: path.to_owned(), fact };
+        let fault = |fact| QuantizeError::RowFile { path: path.to_owned(), fact };
         let &[rows, dim] = shape else {
             return Err(fault(RowFileFault::Rank(shape.len())));
         };
@@ -167,7 +167,7 @@ impl RowSource for FileRows {
         self.file
             .seek(SeekFrom::Start(self.data + (start * row) as u64))
             .and_then(|_| self.file.read_exact(&mut self.buffer))
-            .map_err(Error::io(&self.path))?;
+            .map_err(QuantizeError::io(&self.path))?;
         match self.element {
             Element::F32 => {
                 for (slot, bytes) in out.iter_mut().zip(self.buffer.as_chunks::<4>().0) {

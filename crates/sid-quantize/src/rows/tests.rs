@@ -47,10 +47,10 @@ fn arrays_read_any_range_and_gather_any_order() {
 fn reads_outside_the_matrix_are_errors() {
     let mut source = ArrayRows::from(Array2::<f32>::zeros((3, 2)));
     let mut out = Array2::zeros((2, 2));
-    assert!(matches!(source.read(2, out.view_mut()), Err(Error::RowsOutOfRange { start: 2, end: 4, len: 3 })));
-    assert!(matches!(source.read(usize::MAX, out.view_mut()), Err(Error::RowsOutOfRange { .. })));
+    assert!(matches!(source.read(2, out.view_mut()), Err(QuantizeError::RowsOutOfRange { start: 2, end: 4, len: 3 })));
+    assert!(matches!(source.read(usize::MAX, out.view_mut()), Err(QuantizeError::RowsOutOfRange { .. })));
     let mut wide = Array2::zeros((1, 3));
-    assert!(matches!(source.read(0, wide.view_mut()), Err(Error::DimMismatch { expected: 2, got: 3 })));
+    assert!(matches!(source.read(0, wide.view_mut()), Err(QuantizeError::DimMismatch { expected: 2, got: 3 })));
 }
 
 #[test]
@@ -62,7 +62,7 @@ fn npy_files_of_both_float_types_are_read() {
     let mut last = Array2::zeros((1, 1));
     source.read(2, last.view_mut()).unwrap();
     assert_eq!(last[[0, 0]], 7.0);
-    assert!(matches!(source.read(3, last.view_mut()), Err(Error::RowsOutOfRange { .. })));
+    assert!(matches!(source.read(3, last.view_mut()), Err(QuantizeError::RowsOutOfRange { .. })));
 }
 
 #[test]
@@ -84,11 +84,11 @@ fn every_npy_fault_has_its_name() {
     ];
     for (bytes, expected) in cases {
         match open(&bytes) {
-            Err(Error::RowFile { fact, .. }) => assert_eq!(fact, expected),
+            Err(QuantizeError::RowFile { fact, .. }) => assert_eq!(fact, expected),
             other => panic!("{expected:?}: {other:?}"),
         }
     }
-    assert!(matches!(FileRows::open_npy("no/such/file.npy"), Err(Error::Io { .. })));
+    assert!(matches!(FileRows::open_npy("no/such/file.npy"), Err(QuantizeError::Io { .. })));
 }
 
 #[test]
@@ -102,7 +102,7 @@ fn safetensors_rows_are_read_by_name_or_alone() {
     std::fs::write(&path, safetensors::serialize([("rows", rows.clone()), ("other", other)], None).unwrap()).unwrap();
     assert_eq!(read_all(&mut FileRows::open_safetensors(&path, Some("rows")).unwrap()), array![[1.0, 2.0], [3.0, 4.0]]);
     let fact = |result: Result<FileRows>| match result {
-        Err(Error::RowFile { fact, .. }) => fact,
+        Err(QuantizeError::RowFile { fact, .. }) => fact,
         other => panic!("{other:?}"),
     };
     assert_eq!(fact(FileRows::open_safetensors(&path, Some("other"))), RowFileFault::Rank(1));
@@ -122,7 +122,7 @@ fn safetensors_rows_are_read_by_name_or_alone() {
 fn the_row_that_is_not_finite_is_named() {
     let mut rows = Array2::<f32>::zeros((4, 3));
     rows[[2, 1]] = f32::NAN;
-    assert!(matches!(check_finite(rows.view(), 10), Err(Error::RowNotFinite { row: 12, column: 1 })));
+    assert!(matches!(check_finite(rows.view(), 10), Err(QuantizeError::RowNotFinite { row: 12, column: 1 })));
 }
 
 proptest! {

@@ -5,13 +5,34 @@ use serde::{Deserialize, Serialize};
 
 use super::Estimator;
 use crate::saved::check_sizes;
-use crate::{Error, Result};
+use crate::{QuantizeError, Result};
+
+/// Passes over the rows, and steps they should make at least, where the configuration names none.
+const EPOCHS: usize = 40;
+const MIN_STEPS: usize = 480;
 
 /// How an [`RqVae`](super::RqVae) is built and trained.
 ///
-/// Sizes default to those of TIGER (Rajput et al. 2023, section 4). Training does not: Adagrad at 0.4 on
-/// sentence embeddings of unit length tends to collapse onto few codes, so the defaults standardise the inputs, use
-/// AdamW and restart codes that no row uses. [`paper`](Self::paper) is the published recipe.
+/// # What is the paper's and what is not
+/// Sizes, objective, straight-through estimator and batch are those of TIGER (Rajput et al. 2023, section 4), and
+/// [`paper`](Self::paper) is its whole recipe: Adagrad at 0.4 for 20,000 epochs. On sentence embeddings of unit length
+/// that recipe tends to collapse onto few codes, so the training of the default differs in five ways:
+///
+/// - inputs are [standardised](Self::standardize), and AdamW at 0.001 takes Adagrad's place;
+/// - encoder and decoder are [trained alone](Self::autoencoder_share) for the first fifth of the epochs, then the
+///   codebooks are initialised by k-means on all latent vectors rather than on one batch of an untrained encoder's;
+/// - the learning rate [falls to 0](Self::schedule), so that the codes settle;
+/// - codes that no row uses are [restarted](Self::restart_after);
+/// - it ends after [40 epochs](Self::epochs).
+///
+/// On the 12,101 items of Amazon Beauty, embedded by all-MiniLM-L6-v2, every level then uses all of its 256 codes at a
+/// perplexity of 228 or more, and 3.6 to 3.8 % of the items share all three codes with an earlier one
+/// (seeds 0, 1 and 42). Without the epochs of the autoencoder alone it is 9.1 %, at perplexities of 165 to 174; with a
+/// constant learning rate 4.8 %. More epochs lower the reconstruction error at the price of a few more collisions.
+///
+/// # Small sets
+/// A codebook should not have more codes than the rows can tell apart. For a thousand items three levels of 64 codes,
+/// hidden layers of 256 and 128, a batch of 256 and a rate of 0.003 do well, in seconds.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 #[non_exhaustive]
@@ -31,14 +52,22 @@ pub struct RqVaeConfig {
     pub standardize: bool,
     /// Rows of one training step; 1,024 by default (paper).
     pub batch_size: usize,
-    /// Passes over the rows; 150 by default.
-    pub epochs: usize,
-    /// Base learning rate; 0.003 by default: at 0.001 the codewords follow the growing latent vectors too slowly.
+    /// Passes over the rows. `None`, the default, makes 40, or as many as it takes for 480 steps where 40 passes are
+    /// fewer: a small set needs the steps of a large one, not its epochs.
+    pub epochs: Option<usize>,
+    /// Base learning rate; 0.001 by default.
     pub learning_rate: f64,
     /// The optimiser; AdamW by default.
     pub optimizer: OptimizerConfig,
-    /// Factor on the learning rate by step; constant by default.
-    pub schedule: Schedule,
+    /// Factor on the learning rate by step; `None`, the default, is half a cosine from the base rate down to 0 over all
+    /// epochs, so that the codes settle.
+    pub schedule: Option<Schedule>,
+    /// Share of the epochs, at the start, in which encoder and decoder are trained alone, without a quantiser between
+    /// them; 0.2 by default, 0 in the paper.
+    ///
+    /// The codebooks are initialised after these epochs. The latent vectors of an untrained encoder say little about
+    /// those of a trained one: codebooks initialised on them spend the fit in pursuit.
+    pub autoencoder_share: f64,
     /// Rows whose latent vectors the codebooks are initialised on by k-means, and never fewer than the codes of a
     /// codebook; 16,384 by default, one batch of 1,024 in the paper.
     pub init_rows: usize,
@@ -66,10 +95,11 @@ impl Default for RqVaeConfig {
             estimator: Estimator::StraightThrough,
             standardize: true,
             batch_size: 1024,
-            epochs: 150,
-            learning_rate: 3e-3,
+            epochs: None,
+            learning_rate: 1e-3,
             optimizer: OptimizerConfig::AdamW(AdamWConfig::default()),
-            schedule: Schedule::Constant,
+            schedule: None,
+            autoencoder_share: 0.2,
             init_rows: 16_384,
             init_iterations: 10,
             restart_after: Some(24),
@@ -86,10 +116,12 @@ impl RqVaeConfig {
     pub fn paper() -> Self {
         Self {
             standardize: false,
-            epochs: 20_000,
+            epochs: Some(20_000),
             init_rows: 1024,
             learning_rate: 0.4,
             optimizer: OptimizerConfig::Adagrad(AdagradConfig::default()),
+            schedule: Some(Schedule::Constant),
+            autoencoder_share: 0.0,
             restart_after: None,
             ..Self::default()
         }
@@ -144,10 +176,10 @@ impl RqVaeConfig {
         self
     }
 
-    /// Sets the passes over the rows.
+    /// Sets the passes over the rows; `None` derives them from the number of rows.
     #[must_use]
-    pub fn with_epochs(mut self, epochs: usize) -> Self {
-        self.epochs = epochs;
+    pub fn with_epochs(mut self, epochs: impl Into<Option<usize>>) -> Self {
+        self.epochs = epochs.into();
         self
     }
 
@@ -159,10 +191,17 @@ impl RqVaeConfig {
         self
     }
 
-    /// Sets the factor on the learning rate by step.
+    /// Sets the factor on the learning rate by step; `None` is a cosine over all epochs.
     #[must_use]
-    pub fn with_schedule(mut self, schedule: Schedule) -> Self {
-        self.schedule = schedule;
+    pub fn with_schedule(mut self, schedule: impl Into<Option<Schedule>>) -> Self {
+        self.schedule = schedule.into();
+        self
+    }
+
+    /// Sets the share of the epochs in which encoder and decoder are trained alone.
+    #[must_use]
+    pub fn with_autoencoder_share(mut self, share: f64) -> Self {
+        self.autoencoder_share = share;
         self
     }
 
@@ -199,37 +238,56 @@ impl RqVaeConfig {
     /// Checks every field.
     ///
     /// # Errors
-    /// [`Error::InvalidConfig`] names the first field out of its bounds; [`Error::Optimizer`] one of the optimiser's.
+    /// [`QuantizeError::InvalidConfig`] names the first field out of its bounds; [`QuantizeError::Optimizer`] one of the optimiser's.
     pub fn validate(&self) -> Result<()> {
         const WIDEST: usize = 1 << 16;
         check_sizes(&self.codebook_sizes)?;
         if self.hidden.len() > 64 {
-            return Err(Error::config("hidden", self.hidden.len(), "at most 64 layers are allowed"));
+            return Err(QuantizeError::config("hidden", self.hidden.len(), "at most 64 layers are allowed"));
         }
         for (field, widths) in [("hidden", &self.hidden[..]), ("latent_dim", &[self.latent_dim])] {
             if let Some(width) = widths.iter().find(|&&width| width == 0 || width > WIDEST) {
-                return Err(Error::config(field, width, "a layer may be 1 to 65536 wide"));
+                return Err(QuantizeError::config(field, width, "a layer may be 1 to 65536 wide"));
             }
         }
         let counts = [
             ("batch_size", self.batch_size),
-            ("epochs", self.epochs),
+            ("epochs", self.epochs.unwrap_or(1)),
             ("restart_after", self.restart_after.unwrap_or(1)),
             ("patience", self.patience.unwrap_or(1)),
         ];
         if let Some((field, _)) = counts.into_iter().find(|&(_, count)| count == 0) {
-            return Err(Error::config(field, 0, "at least 1 is needed"));
+            return Err(QuantizeError::config(field, 0, "at least 1 is needed"));
         }
         let finite = |value: f64| value >= 0.0 && value.is_finite();
         if !finite(self.commitment) {
-            return Err(Error::config("commitment", self.commitment, "it must be finite and not below 0"));
+            return Err(QuantizeError::config("commitment", self.commitment, "it must be finite and not below 0"));
         }
         if !finite(self.learning_rate) || self.learning_rate == 0.0 {
-            return Err(Error::config("learning_rate", self.learning_rate, "it must be finite and above 0"));
+            return Err(QuantizeError::config("learning_rate", self.learning_rate, "it must be finite and above 0"));
         }
         if !(0.0..1.0).contains(&self.min_improvement) {
-            return Err(Error::config("min_improvement", self.min_improvement, "it must lie in 0..1"));
+            return Err(QuantizeError::config("min_improvement", self.min_improvement, "it must lie in 0..1"));
+        }
+        if !(0.0..1.0).contains(&self.autoencoder_share) {
+            return Err(QuantizeError::config("autoencoder_share", self.autoencoder_share, "it must lie in 0..1"));
         }
         Ok(self.optimizer.validate()?)
+    }
+
+    /// Steps of one epoch over that many rows.
+    pub(crate) fn epoch_steps(&self, rows: usize) -> usize {
+        rows.div_ceil(self.batch_size).max(1)
+    }
+
+    /// Passes over that many rows.
+    pub(crate) fn epochs_for(&self, rows: usize) -> usize {
+        self.epochs.unwrap_or_else(|| EPOCHS.max(MIN_STEPS.div_ceil(self.epoch_steps(rows))))
+    }
+
+    /// Of so many epochs, those in which encoder and decoder are trained alone: always fewer than all.
+    pub(crate) fn autoencoder_epochs(&self, epochs: usize) -> usize {
+        let alone = (epochs as f64 * self.autoencoder_share).round() as usize;
+        alone.min(epochs.saturating_sub(1))
     }
 }

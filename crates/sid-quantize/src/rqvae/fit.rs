@@ -2,18 +2,21 @@
 
 use candle_core::{Device, Result as TensorResult, Tensor};
 use genrec_kernels::CounterRng;
-use genrec_kernels::optim::Optimizer;
-use ndarray::Array2;
+use genrec_kernels::optim::{AnyOptimizer, Optimizer, Schedule};
+use ndarray::{Array2, Axis};
 
 use super::estimator::Quantized;
-use super::loss::evaluate;
+use super::loss::{evaluate, evaluate_autoencoder};
 use super::model::Network;
 use super::{RqVae, RqVaeConfig};
 use crate::codebook::to_tensor;
 use crate::kmeans::{KMeansInit, Lloyd, gather, sample_rows};
 use crate::standardize::Standardizer;
 use crate::usage::scan;
-use crate::{ArrayRows, EpochReport, Error, Fit, FitControl, Result, RowSource};
+use crate::{ArrayRows, EpochReport, Fit, FitControl, QuantizeError, Result, RowSource};
+
+/// Rows encoded together for the initialisation of the codebooks.
+const INIT_BATCH: usize = 1024;
 
 impl Fit for RqVaeConfig {
     type Model = RqVae;
@@ -23,12 +26,12 @@ impl Fit for RqVaeConfig {
         let (rows, dim) = (xs.len(), xs.dim());
         let largest = self.codebook_sizes.iter().copied().max().unwrap_or(0) as usize;
         if rows < largest {
-            return Err(Error::TooFewRows { rows, codes: largest });
+            return Err(QuantizeError::TooFewRows { rows, codes: largest });
         }
         if dim == 0 {
-            return Err(Error::DimMismatch { expected: 1, got: 0 });
+            return Err(QuantizeError::DimMismatch { expected: 1, got: 0 });
         }
-        let count = u32::try_from(rows).map_err(|_| Error::TooManyRows { rows })?;
+        let count = u32::try_from(rows).map_err(|_| QuantizeError::TooManyRows { rows })?;
         let standardizer = if self.standardize {
             Some(Standardizer::fit(xs, device)?)
         } else {
@@ -37,41 +40,109 @@ impl Fit for RqVaeConfig {
         };
         let rng = CounterRng::new(self.seed).named("rq-vae");
         let network = Network::random(self, dim, rng.named("weights"), device)?;
-        let mut data = Data { rows: xs, standardizer: standardizer.as_ref(), device };
+        let data = Data { rows: xs, standardizer: standardizer.as_ref(), device };
+        let mut training = Training::new(self, data, network, count, rng)?;
+        training.run(ctl)?;
+        Ok(RqVae { config: self.clone(), dim, network: training.network, standardizer })
+    }
+}
 
-        let picked = sample_rows(rng.named("init"), rows, self.init_rows.max(largest))?;
-        init_codebooks(self, &network, &data.batch(&picked)?, rng.named("k-means"))?;
-        let mut optimizer = self.optimizer.build(&network.params)?;
-        let mut idle = IdleCodes::new(self, rng.named("restart"));
-        let (mut step, mut lowest, mut waited) = (0_u64, f64::INFINITY, 0);
+/// A fit under way: first the autoencoder alone, then all of it.
+struct Training<'a> {
+    config: &'a RqVaeConfig,
+    data: Data<'a>,
+    network: Network,
+    /// Rows there are.
+    count: u32,
+    epochs: usize,
+    rng: CounterRng,
+    /// Codebooks have an optimiser of their own: its steps count from when there are codes.
+    optimizers: [AnyOptimizer; 2],
+    schedule: Schedule,
+    idle: IdleCodes,
+    /// Steps taken.
+    step: u64,
+    quantizing: bool,
+}
+
+impl<'a> Training<'a> {
+    fn new(config: &'a RqVaeConfig, data: Data<'a>, network: Network, count: u32, rng: CounterRng) -> Result<Self> {
+        let optimizers = [config.optimizer.build(&network.autoencoder)?, config.optimizer.build(&network.codes)?];
+        let idle = IdleCodes::new(config, rng.named("restart"));
+        let epochs = config.epochs_for(count as usize);
+        let total_steps = (epochs as u64).saturating_mul(config.epoch_steps(count as usize) as u64);
+        let whole_fit = Schedule::Cosine { warmup_steps: 0, total_steps, final_factor: 0.0 };
+        let schedule = config.schedule.clone().unwrap_or(whole_fit);
+        Ok(Self { config, data, network, count, epochs, rng, optimizers, schedule, idle, step: 0, quantizing: false })
+    }
+
+    fn run(&mut self, ctl: &mut dyn FitControl) -> Result<()> {
+        let config = self.config;
+        let alone = config.autoencoder_epochs(self.epochs);
+        let (mut lowest, mut waited) = (f64::INFINITY, 0);
         for epoch in 1..=self.epochs {
-            let order = rng.named("order").stream(epoch as u64).permutation(count);
-            let mut totals = Totals::new(self);
-            for (at, batch) in order.chunks(self.batch_size).enumerate() {
-                // In ascending order a file is read forwards; the order inside a batch does not matter.
-                let mut batch: Vec<usize> = batch.iter().map(|&row| row as usize).collect();
-                batch.sort_unstable();
-                let evaluation = evaluate(&network, self, &data.batch(&batch)?)?;
-                if !evaluation.loss.is_finite() {
-                    return Err(Error::LossNotFinite { epoch, step: at + 1, loss: evaluation.loss });
-                }
-                step += 1;
-                let rate = self.learning_rate * self.schedule.factor(step);
-                optimizer.step(&network.params, &evaluation.gradients, rate)?;
-                totals.add(batch.len(), evaluation.loss, evaluation.reconstruction);
-                let codes = evaluation.quantized.codes.iter().map(Tensor::to_vec1).collect::<TensorResult<Vec<_>>>()?;
-                totals.mark(&codes);
-                totals.restarted += idle.restart(&network, &evaluation.quantized, &codes, step)?;
+            if epoch == alone + 1 {
+                self.start_quantizing()?;
+                (lowest, waited) = (f64::INFINITY, 0);
             }
-            let report = totals.report(epoch, self.epochs);
+            let report = self.epoch(epoch)?;
             tracing::debug!(epoch, loss = report.loss, used = ?report.used, restarted = report.restarted, "RQ-VAE epoch");
-            waited = if report.loss < lowest * (1.0 - self.min_improvement) { 0 } else { waited + 1 };
+            waited = if report.loss < lowest * (1.0 - config.min_improvement) { 0 } else { waited + 1 };
             lowest = lowest.min(report.loss);
-            if ctl.on_epoch(&report).is_break() || self.patience.is_some_and(|patience| waited >= patience) {
+            let stale = self.quantizing && config.patience.is_some_and(|patience| waited >= patience);
+            if ctl.on_epoch(&report).is_break() || stale {
                 break;
             }
         }
-        Ok(RqVae { config: self.clone(), dim, network, standardizer })
+        if !self.quantizing {
+            // Ended while the autoencoder trained alone: the codes are those of the latent vectors as they are.
+            self.start_quantizing()?;
+        }
+        Ok(())
+    }
+
+    /// Sets the codebooks by residual k-means on the latent vectors.
+    fn start_quantizing(&mut self) -> Result<()> {
+        self.quantizing = true;
+        let largest = self.config.codebook_sizes.iter().copied().max().unwrap_or(0) as usize;
+        let wanted = self.config.init_rows.max(largest);
+        let picked = sample_rows(self.rng.named("init"), self.count as usize, wanted)?;
+        let mut latent = Array2::zeros((picked.len(), self.config.latent_dim));
+        for (rows, mut out) in picked.chunks(INIT_BATCH).zip(latent.axis_chunks_iter_mut(Axis(0), INIT_BATCH)) {
+            let z = self.network.encoder.forward(&self.data.batch(rows)?)?.flatten_all()?.to_vec1::<f32>()?;
+            out.iter_mut().zip(z).for_each(|(slot, z)| *slot = z);
+        }
+        init_codebooks(self.config, &self.network, latent, self.rng.named("k-means"))
+    }
+
+    fn epoch(&mut self, epoch: usize) -> Result<EpochReport> {
+        let config = self.config;
+        let order = self.rng.named("order").stream(epoch as u64).permutation(self.count);
+        let mut totals = Totals::new(config);
+        for (at, batch) in order.chunks(config.batch_size).enumerate() {
+            // In ascending order a file is read forwards; the order inside a batch does not matter.
+            let mut batch: Vec<usize> = batch.iter().map(|&row| row as usize).collect();
+            batch.sort_unstable();
+            let xs = self.data.batch(&batch)?;
+            let evaluation = match self.quantizing {
+                true => evaluate(&self.network, config, &xs)?,
+                false => evaluate_autoencoder(&self.network, &xs)?,
+            };
+            if !evaluation.loss.is_finite() {
+                return Err(QuantizeError::LossNotFinite { epoch, step: at + 1, loss: evaluation.loss });
+            }
+            self.step += 1;
+            let rate = config.learning_rate * self.schedule.factor(self.step);
+            self.optimizers[0].step(&self.network.autoencoder, &evaluation.gradients, rate)?;
+            totals.add(batch.len(), evaluation.loss, evaluation.reconstruction);
+            if let Some(found) = &evaluation.quantized {
+                self.optimizers[1].step(&self.network.codes, &evaluation.gradients, rate)?;
+                let codes = found.codes.iter().map(Tensor::to_vec1).collect::<TensorResult<Vec<_>>>()?;
+                totals.mark(&codes);
+                totals.restarted += self.idle.restart(&self.network, found, &codes, self.step)?;
+            }
+        }
+        Ok(totals.report(epoch, self.epochs))
     }
 }
 
@@ -84,19 +155,18 @@ struct Data<'a> {
 
 impl Data<'_> {
     fn batch(&mut self, which: &[usize]) -> Result<Tensor> {
-        let xs = to_tensor(gather(self.rows, which)?.view(), self.device)?;
-        Ok(match self.standardizer {
-            Some(standardizer) => standardizer.apply(&xs)?,
-            None => xs,
-        })
+        let mut xs = gather(self.rows, which)?;
+        if let Some(standardizer) = self.standardizer {
+            standardizer.apply_host(xs.view_mut());
+        }
+        let shape = xs.dim();
+        Ok(Tensor::from_vec(xs.into_raw_vec_and_offset().0, shape, self.device)?)
     }
 }
 
-/// Sets each codebook to the centroids of its level's residuals over `xs`.
-fn init_codebooks(config: &RqVaeConfig, network: &Network, xs: &Tensor, rng: CounterRng) -> Result<()> {
-    let z = network.encoder.forward(xs)?.to_vec2::<f32>()?;
-    let (rows, dim) = (z.len(), config.latent_dim);
-    let mut residual = Array2::from_shape_fn((rows, dim), |(row, column)| z[row][column]);
+/// Sets each codebook to the centroids of its level's residuals over the latent vectors.
+fn init_codebooks(config: &RqVaeConfig, network: &Network, mut residual: Array2<f32>, rng: CounterRng) -> Result<()> {
+    let rows = residual.nrows();
     for (level, codebook) in network.codebook_vars().iter().enumerate() {
         let lloyd = Lloyd {
             codes: config.codebook_sizes[level] as usize,

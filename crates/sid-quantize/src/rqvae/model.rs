@@ -1,11 +1,11 @@
 //! The fitted RQ-VAE and its network: two multilayer perceptrons and a codebook a level.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use candle_core::{DType, Device, Result as TensorResult, Tensor, Var};
 use genrec_kernels::{CounterRng, Gradients, ParamError, Parameters, init};
 
-use super::RqVaeConfig;
+use super::{RqVaeConfig, dense};
 use crate::codebook::{check_input, decode_residual, encode_residual};
 use crate::residual::codebook_name;
 use crate::saved::{expect_shapes, matrix};
@@ -53,7 +53,8 @@ impl RqVae {
     }
 
     pub(crate) fn tensors(&self) -> Result<BTreeMap<String, Tensor>> {
-        let mut tensors = self.network.params.snapshot()?;
+        let mut tensors = self.network.autoencoder.snapshot()?;
+        tensors.extend(self.network.codes.snapshot()?);
         if let Some(standardizer) = &self.standardizer {
             standardizer.tensors(&mut tensors);
         }
@@ -78,11 +79,11 @@ impl RqVae {
         config.validate()?;
         expect_shapes(tensors, &Self::shapes(&config, dim))?;
         let standardizer = if config.standardize { Some(Standardizer::load(tensors, device)?) } else { None };
-        let mut params = Parameters::new(device);
-        for name in Network::shapes(&config, dim).keys() {
-            params.insert(name.clone(), &matrix(tensors, name, device)?)?;
-        }
-        let network = Network::new(params, &config)?;
+        let values = Network::shapes(&config, dim)
+            .into_keys()
+            .map(|name| matrix(tensors, &name, device).map(|value| (name, value)))
+            .collect::<Result<_>>()?;
+        let network = Network::new(&values, &config, device)?;
         Ok(Self { config, dim, network, standardizer })
     }
 }
@@ -97,7 +98,7 @@ impl Quantizer for RqVae {
     }
 
     fn device(&self) -> &Device {
-        self.network.params.device()
+        self.network.autoencoder.device()
     }
 
     fn encode(&self, xs: &Tensor) -> TensorResult<Tensor> {
@@ -119,7 +120,10 @@ impl Reconstruct for RqVae {
 /// The trainable part.
 #[derive(Clone, Debug)]
 pub(crate) struct Network {
-    pub(crate) params: Parameters,
+    /// Parameters of encoder and decoder.
+    pub(crate) autoencoder: Parameters,
+    /// The codebooks, apart from the rest: they are trained only once there are codes.
+    pub(crate) codes: Parameters,
     pub(crate) encoder: Mlp,
     pub(crate) decoder: Mlp,
     codebooks: Vec<Var>,
@@ -149,7 +153,7 @@ impl Network {
 
     /// Xavier-normal weights, zero biases; codebooks are zero until they are initialised on data.
     pub(crate) fn random(config: &RqVaeConfig, dim: usize, rng: CounterRng, device: &Device) -> Result<Self> {
-        let mut params = Parameters::new(device);
+        let mut values = BTreeMap::new();
         for (name, shape) in Self::shapes(config, dim) {
             let value = match shape[..] {
                 [fan_out, fan_in] if name.ends_with(".weight") => {
@@ -157,18 +161,25 @@ impl Network {
                 }
                 _ => Tensor::zeros(shape, DType::F32, device)?,
             };
-            params.insert(name, &value)?;
+            values.insert(name, value);
         }
-        Self::new(params, config)
+        Self::new(&values, config, device)
     }
 
-    pub(crate) fn new(params: Parameters, config: &RqVaeConfig) -> Result<Self> {
+    /// A network of these named values, all of [`shapes`](Self::shapes).
+    pub(crate) fn new(values: &BTreeMap<String, Tensor>, config: &RqVaeConfig, device: &Device) -> Result<Self> {
+        let (mut autoencoder, mut codes) = (Parameters::new(device), Parameters::new(device));
+        let levels = 0..config.codebook_sizes.len();
+        let codebook_names: BTreeSet<String> = levels.clone().map(codebook_name).collect();
+        for (name, value) in values {
+            let part = if codebook_names.contains(name) { &mut codes } else { &mut autoencoder };
+            part.insert(name.clone(), value)?;
+        }
         let layers = config.hidden.len() + 1;
-        let encoder = Mlp::new(&params, "encoder", layers)?;
-        let decoder = Mlp::new(&params, "decoder", layers)?;
-        let codebooks =
-            (0..config.codebook_sizes.len()).map(|level| var(&params, &codebook_name(level))).collect::<Result<_>>()?;
-        Ok(Self { params, encoder, decoder, codebooks })
+        let encoder = Mlp::new(&autoencoder, "encoder", layers)?;
+        let decoder = Mlp::new(&autoencoder, "decoder", layers)?;
+        let codebooks = levels.map(|level| var(&codes, &codebook_name(level))).collect::<Result<_>>()?;
+        Ok(Self { autoencoder, codes, encoder, decoder, codebooks })
     }
 
     pub(crate) fn codebooks(&self) -> Vec<&Tensor> {
@@ -225,11 +236,8 @@ impl Mlp {
         // Detached: the gradient is taken by hand, and candle would keep its graph alive for nothing.
         let mut output = xs.detach();
         for (layer, (weight, bias)) in self.layers.iter().enumerate() {
-            let weight = weight.as_detached_tensor();
-            let mut next = output.matmul(&weight.t()?)?.broadcast_add(&bias.as_detached_tensor())?;
-            if layer + 1 < self.layers.len() {
-                next = next.relu()?;
-            }
+            let hidden = layer + 1 < self.layers.len();
+            let next = dense::forward(&output, &weight.as_detached_tensor(), &bias.as_detached_tensor(), hidden)?;
             inputs.push(std::mem::replace(&mut output, next));
         }
         Ok(Trace { inputs, output })
@@ -245,15 +253,15 @@ impl Mlp {
         gradients: &mut Gradients,
     ) -> TensorResult<Option<Tensor>> {
         let mut grad = grad.clone();
-        let ones = Tensor::ones((1, grad.dim(0)?), grad.dtype(), grad.device())?;
         for (layer, ((weight, _), input)) in self.layers.iter().zip(&trace.inputs).enumerate().rev() {
-            gradients.insert(format!("{}.{layer}.weight", self.name), grad.t()?.matmul(input)?);
-            gradients.insert(format!("{}.{layer}.bias", self.name), ones.matmul(&grad)?.flatten_all()?);
+            let (dw, db) = dense::backward_parameters(input, &grad)?;
+            gradients.insert(format!("{}.{layer}.weight", self.name), dw);
+            gradients.insert(format!("{}.{layer}.bias", self.name), db);
+            let weight = weight.as_detached_tensor();
             if layer > 0 {
-                // A hidden input is the output of a ReLU: positive where the gradient passes, else 0.
-                grad = (grad.matmul(&weight.as_detached_tensor())? * input.sign()?)?;
+                grad = dense::backward_input(&grad, &weight, Some(input))?;
             } else if wanted {
-                return Ok(Some(grad.matmul(&weight.as_detached_tensor())?));
+                return Ok(Some(dense::backward_input(&grad, &weight, None)?));
             }
         }
         Ok(None)

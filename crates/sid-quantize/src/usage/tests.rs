@@ -36,9 +36,9 @@ fn wrong_codes_are_named() {
     let codes = array![[0_u32, 1], [0, 2]];
     assert!(matches!(
         CodeReport::of(codes.view(), &[2, 2]),
-        Err(Error::CodeOutOfRange { item: 1, level: 1, code: 2, size: 2 })
+        Err(QuantizeError::CodeOutOfRange { item: 1, level: 1, code: 2, size: 2 })
     ));
-    assert!(matches!(CodeReport::of(codes.view(), &[2]), Err(Error::LevelMismatch { expected: 1, got: 2 })));
+    assert!(matches!(CodeReport::of(codes.view(), &[2]), Err(QuantizeError::LevelMismatch { expected: 1, got: 2 })));
 }
 
 #[test]
@@ -74,9 +74,12 @@ fn reconstruction_error_is_the_mean_squared_distance() {
 #[test]
 fn scans_refuse_wrong_rows() {
     let mut narrow = ArrayRows::from(Array2::<f32>::zeros((2, 1)));
-    assert!(matches!(encode_rows(&Rounding, &mut narrow, 8), Err(Error::DimMismatch { expected: 2, got: 1 })));
+    assert!(matches!(encode_rows(&Rounding, &mut narrow, 8), Err(QuantizeError::DimMismatch { expected: 2, got: 1 })));
     let mut bad = ArrayRows::from(array![[0.0_f32, 0.0], [0.0, f32::INFINITY]]);
-    assert!(matches!(reconstruction_error(&Rounding, &mut bad), Err(Error::RowNotFinite { row: 1, column: 1 })));
+    assert!(matches!(
+        reconstruction_error(&Rounding, &mut bad),
+        Err(QuantizeError::RowNotFinite { row: 1, column: 1 })
+    ));
     assert!(Rounding.encode_array(Array2::zeros((2, 3)).view(), 4).is_err());
 }
 
