@@ -186,13 +186,16 @@ fn a_feature_out_of_reach_is_found() {
     bad.member_mut("genrec").features.remove("hub");
     assert_one(&facade(&bad), "genrec has no feature that turns on genrec-embed/hub");
 
+    let mut bad = good.clone();
+    bad.member_mut("genrec").features.remove("parquet");
+    assert_one(&facade(&bad), "genrec has no feature that turns on genrec-data/parquet");
+
     let mut bad = good;
     for dependency in &mut bad.member_mut("genrec").dependencies {
         dependency.features.clear();
         dependency.default_features = false;
     }
     assert_one(&facade(&bad), "genrec has no feature that turns on genrec-eval/serde");
-    assert_one(&facade(&bad), "genrec has no feature that turns on genrec-data/parquet");
 }
 
 #[test]
