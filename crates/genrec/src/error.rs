@@ -117,7 +117,7 @@ pub enum Error {
     Data(#[from] genrec_data::DataError),
     /// Embedding texts failed.
     #[error(transparent)]
-    Embed(#[from] genrec_embed::EmbedError),
+    Embed(Box<genrec_embed::EmbedError>),
     /// Fitting or using a quantiser failed.
     #[error(transparent)]
     Quantize(#[from] sid_quantize::QuantizeError),
@@ -126,7 +126,7 @@ pub enum Error {
     Index(#[from] sid_index::IndexError),
     /// Building or opening a model failed.
     #[error(transparent)]
-    Model(#[from] genrec_model::ModelError),
+    Model(Box<genrec_model::ModelError>),
     /// A batch of tokens is malformed.
     #[error(transparent)]
     Batch(#[from] genrec_model::BatchError),
@@ -144,9 +144,22 @@ pub enum Error {
     Tensor(#[from] candle_core::Error),
 }
 
+// The largest errors are boxed, so that every result of this crate stays small.
+
+impl From<genrec_embed::EmbedError> for Error {
+    fn from(error: genrec_embed::EmbedError) -> Self {
+        Self::Embed(Box::new(error))
+    }
+}
+
+impl From<genrec_model::ModelError> for Error {
+    fn from(error: genrec_model::ModelError) -> Self {
+        Self::Model(Box::new(error))
+    }
+}
+
 impl From<genrec_train::TrainError> for Error {
     fn from(error: genrec_train::TrainError) -> Self {
-        // The largest error of all crates; boxed, so that every result here stays small.
         Self::Train(Box::new(error))
     }
 }
