@@ -41,7 +41,7 @@ impl QuantizerConfig {
     /// Checks every field.
     ///
     /// # Errors
-    /// [`QuantizeError::InvalidConfig`](crate::Error::InvalidConfig) names the first field out of its bounds.
+    /// [`QuantizeError::InvalidConfig`](crate::QuantizeError::InvalidConfig) names the first field out of its bounds.
     pub fn validate(&self) -> Result<()> {
         match self {
             Self::RqVae(config) => config.validate(),
@@ -134,7 +134,7 @@ impl AnyQuantizer {
     /// written under a temporary name, synced and renamed.
     ///
     /// # Errors
-    /// [`QuantizeError::Io`](crate::Error::Io) when the directory cannot be written.
+    /// [`QuantizeError::Io`](crate::QuantizeError::Io) when the directory cannot be written.
     pub fn save(&self, dir: impl AsRef<Path>) -> Result<()> {
         let tensors = match self {
             Self::RqVae(model) => model.tensors()?,

@@ -126,7 +126,7 @@ impl TigerConfig {
         Self { model: T5Config::cpu(0), train, validation_users: Some(2_000), ..Self::paper() }
     }
 
-    /// For the synthetic shop of [`genrec_data::synthetic`]: a thousand items need three levels of 32 codes and a tiny
+    /// For the synthetic shop of [`genrec_data::SyntheticConfig`]: a thousand items need three levels of 32 codes and a tiny
     /// model, which takes about two minutes on two cores.
     pub fn quickstart() -> Self {
         let mut config = Self::cpu();
