@@ -36,6 +36,9 @@ struct Args {
     /// Passes over the training windows; the preset's own number otherwise.
     #[arg(long)]
     epochs: Option<u32>,
+    /// Settings as JSON, as in a run's `run.json`; the quick start's own otherwise.
+    #[arg(long)]
+    config: Option<PathBuf>,
     /// Goes on with the run in `--out`.
     #[arg(long)]
     resume: bool,
@@ -60,7 +63,7 @@ fn oracle(shop: &Synthetic, questions: &[Question<'_>]) -> Suite<ItemId> {
 fn run(args: &Args) -> Result<(), BoxError> {
     let device = args.device.open()?;
     let shop = SyntheticConfig::default().with_seed(args.seed).generate()?;
-    let mut config = TigerConfig::quickstart().with_seed(args.seed);
+    let mut config = support::config_or(args.config.as_deref(), TigerConfig::quickstart)?.with_seed(args.seed);
     if let Some(epochs) = args.epochs {
         config.train.epochs = Some(epochs);
     }

@@ -2,12 +2,12 @@
 
 #![allow(clippy::print_stdout, reason = "example programs talk to a person")]
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{collections::BTreeMap, path::Path, time::Duration};
 
 use candle_core::Device;
 use clap::ValueEnum;
 use comfy_table::{CellAlignment, Table, presets::UTF8_FULL_CONDENSED};
-use genrec::pipeline::{Event, Metrics, Observer, Report, Stage};
+use genrec::pipeline::{Event, Metrics, Observer, Report, Stage, TigerConfig};
 use indicatif::{ProgressBar, ProgressStyle};
 
 /// Any error, for programs that only print it.
@@ -35,6 +35,17 @@ impl DeviceArg {
             Self::Cuda => Device::new_cuda(0),
             Self::Metal => Device::new_metal(0),
         }
+    }
+}
+
+/// The settings in a JSON file, or the preset when there is no file.
+///
+/// # Errors
+/// When the file cannot be read or is not a configuration.
+pub fn config_or(file: Option<&Path>, preset: fn() -> TigerConfig) -> Result<TigerConfig, BoxError> {
+    match file {
+        Some(path) => Ok(serde_json::from_str(&std::fs::read_to_string(path)?)?),
+        None => Ok(preset()),
     }
 }
 

@@ -59,6 +59,9 @@ struct Args {
     /// Model, batch size, optimiser, schedule.
     #[arg(long, value_enum, default_value_t = Preset::Cpu)]
     preset: Preset,
+    /// Settings as JSON, as in a run's `run.json`, instead of a preset.
+    #[arg(long)]
+    config: Option<PathBuf>,
     /// Passes over the training windows; the preset's own number otherwise.
     #[arg(long)]
     epochs: Option<u32>,
@@ -96,11 +99,12 @@ fn parse_embedder(text: &str) -> Result<EmbeddingSource, String> {
     Ok(EmbeddingSource::Text { embedder: spec })
 }
 
-fn config(args: &Args) -> TigerConfig {
-    let mut config = match args.preset {
-        Preset::Paper => TigerConfig::paper(),
-        Preset::Cpu => TigerConfig::cpu(),
+fn config(args: &Args) -> Result<TigerConfig, BoxError> {
+    let preset = match args.preset {
+        Preset::Paper => TigerConfig::paper,
+        Preset::Cpu => TigerConfig::cpu,
     };
+    let mut config = support::config_or(args.config.as_deref(), preset)?;
     config.quantizer = match args.quantizer {
         Quantizer::RqVae => QuantizerConfig::RqVae(RqVaeConfig::default()),
         Quantizer::ResidualKMeans => QuantizerConfig::ResidualKMeans(ResidualKMeansConfig::default()),
@@ -113,7 +117,7 @@ fn config(args: &Args) -> TigerConfig {
         // The clock decides, not the preset's length.
         config.train.epochs = None;
     }
-    config.with_seed(args.seed).with_embedder(args.embedder.clone())
+    Ok(config.with_seed(args.seed).with_embedder(args.embedder.clone()))
 }
 
 fn read(dir: &Path, limit_users: Option<usize>) -> Result<Dataset, BoxError> {
@@ -127,7 +131,7 @@ fn read(dir: &Path, limit_users: Option<usize>) -> Result<Dataset, BoxError> {
 fn run(args: &Args) -> Result<(), BoxError> {
     let device = args.device.open()?;
     let dataset = read(&args.data, args.limit_users)?;
-    let config = config(args);
+    let config = config(args)?;
     let budget =
         args.max_minutes.map(|minutes| Duration::try_from_secs_f64(60.0 * minutes).map(Budget::new)).transpose()?;
     let mut view = ProgressView::new(config.train.epochs);

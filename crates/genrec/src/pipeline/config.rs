@@ -126,22 +126,28 @@ impl TigerConfig {
         Self { model: T5Config::cpu(0), train, validation_users: Some(2_000), ..Self::paper() }
     }
 
-    /// For the synthetic shop of [`genrec_data::SyntheticConfig`]: a thousand items need three levels of 32 codes and a tiny
-    /// model, which takes about two minutes on two cores.
+    /// For the synthetic shop of [`genrec_data::SyntheticConfig`]: a thousand items in a hundred leaves need two levels of codes
+    /// and a tiny model, trained in about a minute on two cores.
     pub fn quickstart() -> Self {
         let mut config = Self::cpu();
         let embedder = EmbedderSpec::Tfidf(TfidfConfig::default().with_dim(64));
         config.embedder = EmbeddingSource::Text { embedder };
-        let rq_vae = RqVaeConfig::default().with_hidden([64, 32]).with_latent_dim(16).with_codebook_sizes([32, 32, 32]);
-        config.quantizer = QuantizerConfig::RqVae(rq_vae.with_batch_size(256).with_epochs(60));
+        let rq_vae = RqVaeConfig::default()
+            .with_hidden([256, 128])
+            .with_codebook_sizes([128, 16])
+            .with_batch_size(256)
+            .with_optimizer(OptimizerConfig::AdamW(AdamWConfig::default()), 3e-3);
+        config.quantizer = QuantizerConfig::RqVae(rq_vae);
         config.suffix_size = 64;
         config.model = config.model.with_layers(1, 1).with_d_model(64).with_heads(4, 16).with_d_ff(128);
+        config.model = config.model.with_dropout_rate(0.0);
         config.batch_size = 64;
         config.train = config
             .train
-            .with_learning_rate(3e-3)
+            .with_optimizer(OptimizerConfig::Adafactor(AdafactorConfig::default()))
+            .with_learning_rate(0.01)
             .with_schedule(Schedule::InverseSqrt { warmup_steps: 500 })
-            .with_epochs(Some(10))
+            .with_epochs(Some(14))
             .with_patience(None);
         config.validation_users = Some(500);
         config.decode = config.decode.with_user_tokens(0);
