@@ -62,7 +62,7 @@ fn oracle(shop: &Synthetic, questions: &[Question<'_>]) -> Suite<ItemId> {
 
 fn run(args: &Args) -> Result<(), BoxError> {
     let device = args.device.open()?;
-    let shop = SyntheticConfig::default().with_seed(args.seed).generate()?;
+    let shop = SyntheticConfig::default().with_users(5_000).with_seed(args.seed).generate()?;
     let mut config = support::config_or(args.config.as_deref(), TigerConfig::quickstart)?.with_seed(args.seed);
     if let Some(epochs) = args.epochs {
         config.train.epochs = Some(epochs);

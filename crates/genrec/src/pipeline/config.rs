@@ -130,8 +130,9 @@ impl TigerConfig {
     /// and a tiny model, trained in about a minute on two cores.
     pub fn quickstart() -> Self {
         let mut config = Self::cpu();
-        let embedder = EmbedderSpec::Tfidf(TfidfConfig::default().with_dim(64));
+        let embedder = EmbedderSpec::Tfidf(TfidfConfig::default().with_dim(256));
         config.embedder = EmbeddingSource::Text { embedder };
+        config.text = TextTemplate::default().with_line("Description", "description");
         let rq_vae = RqVaeConfig::default()
             .with_hidden([256, 128])
             .with_codebook_sizes([128, 16])
@@ -141,13 +142,13 @@ impl TigerConfig {
         config.suffix_size = 64;
         config.model = config.model.with_layers(1, 1).with_d_model(64).with_heads(4, 16).with_d_ff(128);
         config.model = config.model.with_dropout_rate(0.0);
-        config.batch_size = 64;
+        config.batch_size = 128;
         config.train = config
             .train
             .with_optimizer(OptimizerConfig::Adafactor(AdafactorConfig::default()))
-            .with_learning_rate(0.01)
-            .with_schedule(Schedule::InverseSqrt { warmup_steps: 500 })
-            .with_epochs(Some(14))
+            .with_learning_rate(0.02)
+            .with_schedule(Schedule::Cosine { warmup_steps: 100, total_steps: 1_900, final_factor: 0.05 })
+            .with_epochs(Some(7))
             .with_patience(None);
         config.validation_users = Some(500);
         config.decode = config.decode.with_user_tokens(0);
