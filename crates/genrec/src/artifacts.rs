@@ -45,6 +45,23 @@ impl RunDir {
         &self.root
     }
 
+    /// Removes the temporary files that a killed process left. A run directory has one owner, so none is in use.
+    ///
+    /// # Errors
+    /// [`Error::Io`] names the file that could not be removed.
+    pub(crate) fn sweep(&self) -> Result<()> {
+        let catalogue = self.root.join("catalogue");
+        for dir in [&self.root, &catalogue, &self.embedder(), &self.quantizer(), &self.index(), &self.model()] {
+            let Ok(entries) = fs::read_dir(dir) else { continue };
+            for path in entries.flatten().map(|entry| entry.path()) {
+                if path.is_file() && path.extension().is_some_and(|extension| extension == "tmp") {
+                    fs::remove_file(&path).map_err(|source| Error::Io { action: "remove", path, source })?;
+                }
+            }
+        }
+        Ok(())
+    }
+
     /// Settings and data fingerprint.
     pub fn manifest(&self) -> PathBuf {
         self.root.join("run.json")
@@ -153,6 +170,20 @@ mod tests {
         write_json(&path, &vec![1.5, -2.0])?;
         assert_eq!(read_json::<Vec<f64>>(&path)?, [1.5, -2.0]);
         assert_eq!(fs::read_dir(path.parent().unwrap()).unwrap().count(), 1);
+        Ok(())
+    }
+
+    #[test]
+    fn what_a_killed_process_left_is_removed_and_nothing_else() -> Result<()> {
+        let dir = tempfile::tempdir().unwrap();
+        let run = RunDir::new(dir.path());
+        fs::create_dir_all(run.embedder()).unwrap();
+        for name in [".vocabulary.json.1.0.tmp", "vocabulary.json"] {
+            fs::write(run.embedder().join(name), "x").unwrap();
+        }
+        run.sweep()?;
+        let left: Vec<_> = fs::read_dir(run.embedder()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+        assert_eq!(left, ["vocabulary.json"]);
         Ok(())
     }
 

@@ -157,7 +157,7 @@ fn claim(ctx: &Context<'_>) -> Result<()> {
     };
     match first_difference("", &json(&artifacts::read_json(&path)?)?, &json(&manifest)?) {
         Some((field, was, now)) => Err(Error::ConfigChanged { field, was, now }),
-        None => Ok(()),
+        None => ctx.run.sweep(),
     }
 }
 

@@ -65,6 +65,14 @@ pub(super) fn train(
     let model = T5::new(config.model.clone().with_vocab_size(vocab.size()), config.seed, ctx.device)?;
     let searcher = Searcher::new(index, &vocab, &config.decode);
     let users_per_second = Cell::new(None);
+    if ctx.budget.is_some() {
+        // Before the first validation a few users foretell how long the test will take.
+        const PROBE: usize = 64;
+        let start = Instant::now();
+        let probe = &validation[..validation.len().min(PROBE)];
+        evaluate::evaluate(&searcher, &model, probe, &mut |_, _| {})?;
+        users_per_second.set(Some(probe.len() as f64 / start.elapsed().as_secs_f64()));
+    }
     let mut validate = |model: &T5| -> Result<f64, BoxError> {
         let start = Instant::now();
         let suite = evaluate::evaluate(&searcher, model, validation, &mut |_, _| {})?;
