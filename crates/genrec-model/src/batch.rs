@@ -30,11 +30,17 @@ pub enum BatchError {
 ///
 /// Sequence `i` is `tokens[offsets[i]..offsets[i + 1]]`. Models decide themselves how to lay it out on their device;
 /// nothing here is padded.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RaggedBatch {
     tokens: Vec<u32>,
     offsets: Vec<u32>,
     labels: Vec<u32>,
+}
+
+impl Default for RaggedBatch {
+    fn default() -> Self {
+        Self::new()
+    }
 }
 
 impl RaggedBatch {
@@ -127,5 +133,18 @@ impl RaggedBatch {
     /// Length of the longest sequence.
     pub fn max_len(&self) -> usize {
         self.sequences().map(<[u32]>::len).max().unwrap_or(0)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_default_is_an_empty_batch() {
+        let mut batch = RaggedBatch::default();
+        assert_eq!(batch, RaggedBatch::new());
+        batch.push(&[3, 4], &[5]).unwrap();
+        assert_eq!((batch.len(), batch.sequence(0)), (1, Some(&[3, 4][..])));
     }
 }

@@ -7,6 +7,9 @@ use crate::error::ModelError;
 /// The highest number of weights that a configuration may ask for: 16 GiB in `f32`.
 const MAX_PARAMETERS: usize = 1 << 32;
 
+/// The most blocks of the encoder, and of the decoder, that a configuration may ask for.
+const MAX_LAYERS: usize = 1024;
+
 /// The version of the model directory's format.
 pub(crate) const FORMAT_VERSION: u64 = 1;
 
@@ -48,9 +51,9 @@ pub struct T5Config {
     pub d_kv: usize,
     /// Inner width of the feed-forward network.
     pub d_ff: usize,
-    /// Blocks of the encoder.
+    /// Blocks of the encoder; at most 1,024.
     pub num_layers: usize,
-    /// Blocks of the decoder.
+    /// Blocks of the decoder; at most 1,024.
     pub num_decoder_layers: usize,
     /// Attention heads of every block.
     pub num_heads: usize,
@@ -202,6 +205,11 @@ impl T5Config {
         ] {
             if value == 0 {
                 return bad(field, &value, "at least 1");
+            }
+        }
+        for (field, value) in [("num_layers", self.num_layers), ("num_decoder_layers", self.num_decoder_layers)] {
+            if value > MAX_LAYERS {
+                return bad(field, &value, &format!("at most {MAX_LAYERS}"));
             }
         }
         let buckets = self.relative_attention_num_buckets;

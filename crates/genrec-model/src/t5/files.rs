@@ -14,6 +14,10 @@ use crate::{error::ModelError, io};
 
 const CONFIG: &str = "config.json";
 const WEIGHTS: &str = "model.safetensors";
+/// The embedding table.
+const TABLE: &str = "shared.weight";
+/// The output layer where it is not the table.
+const HEAD: &str = "lm_head.weight";
 /// Names under which Hugging Face's files may repeat the embedding table.
 const ALIASES: [&str; 2] = ["encoder.embed_tokens.weight", "decoder.embed_tokens.weight"];
 
@@ -91,20 +95,17 @@ fn read_weights(path: &Path, config: &mut T5Config) -> Result<BTreeMap<String, T
     let file = SafeTensors::deserialize(&bytes).map_err(damaged)?;
     let misfit = |source| ModelError::Weights { path: path.to_owned(), source };
 
-    if let (Ok(shared), Ok(head)) = (file.tensor("shared.weight"), file.tensor("lm_head.weight"))
-        && shared != head
+    // Files that drop shared tensors keep the first name in alphabetical order.
+    let table = [TABLE].iter().chain(&ALIASES).find_map(|name| file.tensor(name).ok());
+    if let (Some(table), Ok(head)) = (&table, file.tensor(HEAD))
+        && *table != head
     {
         config.tie_word_embeddings = false;
     }
     let mut values = BTreeMap::new();
     for weight in weights::layout(config) {
-        let name = if weight.name == "shared.weight" && file.tensor(&weight.name).is_err() {
-            // Files that drop shared tensors keep the first name in alphabetical order.
-            ALIASES.iter().find(|alias| file.tensor(alias).is_ok()).copied().unwrap_or(&weight.name)
-        } else {
-            &weight.name
-        };
-        let Ok(view) = file.tensor(name) else {
+        let view = if weight.name == TABLE { table.clone() } else { file.tensor(&weight.name).ok() };
+        let Some(view) = view else {
             return Err(misfit(ParamError::Missing { name: weight.name }));
         };
         if view.shape() != weight.shape {
@@ -114,8 +115,8 @@ fn read_weights(path: &Path, config: &mut T5Config) -> Result<BTreeMap<String, T
         values.insert(weight.name, view.load(&Device::Cpu)?);
     }
     for name in file.names() {
-        let repeated = ALIASES.contains(&name) || (config.tie_word_embeddings && name == "lm_head.weight");
-        if !repeated && !values.contains_key(name) {
+        let repeats = ALIASES.contains(&name) || name == HEAD;
+        if !values.contains_key(name) && !(repeats && file.tensor(name).ok() == table) {
             return Err(misfit(ParamError::Unexpected { name: name.to_owned() }));
         }
     }

@@ -115,6 +115,32 @@ fn a_head_of_its_own_unties_whatever_the_config_says() {
 }
 
 #[test]
+fn a_table_under_another_name_is_compared_too() {
+    let (model, dir) = saved(tiny(19).with_tied_embeddings(false));
+    let dir = dir.path().join("deep/model");
+    edit_config(&dir, |json| {
+        json.insert("tie_word_embeddings".to_owned(), true.into());
+    });
+    let mut tensors = weights(&dir);
+    let table = tensors.remove("shared.weight").unwrap();
+    tensors.insert("decoder.embed_tokens.weight".to_owned(), table.clone());
+    replace(&dir, &tensors);
+    let loaded = load(&dir).unwrap();
+    assert!(!loaded.config().tie_word_embeddings);
+    let examples = batch(&[(vec![2, 3], vec![4])]);
+    assert_eq!(model.loss(&examples).unwrap(), loaded.loss(&examples).unwrap());
+
+    let name = "encoder.embed_tokens.weight";
+    tensors.insert(name.to_owned(), (&table + 1.0).unwrap());
+    tensors.insert("shared.weight".to_owned(), table);
+    replace(&dir, &tensors);
+    match load(&dir) {
+        Err(ModelError::Weights { source: ParamError::Unexpected { name: found }, .. }) => assert_eq!(found, name),
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
 fn damaged_weights_are_refused() {
     let (_, temp) = saved(tiny(19));
     let dir = temp.path().join("deep/model");
@@ -197,6 +223,8 @@ fn every_field_has_its_bounds() {
     assert_eq!(named(&|c| c.d_ff = 0), "d_ff");
     assert_eq!(named(&|c| c.num_layers = 0), "num_layers");
     assert_eq!(named(&|c| c.num_decoder_layers = 0), "num_decoder_layers");
+    assert_eq!(named(&|c| c.num_layers = 1025), "num_layers");
+    assert_eq!(named(&|c| c.num_decoder_layers = 1025), "num_decoder_layers");
     assert_eq!(named(&|c| c.num_heads = 0), "num_heads");
     assert_eq!(named(&|c| c.relative_attention_num_buckets = 7), "relative_attention_num_buckets");
     assert_eq!(named(&|c| c.relative_attention_num_buckets = 2), "relative_attention_num_buckets");
