@@ -67,3 +67,8 @@ pub use metric::{ListMetric, Metric};
 pub use rank::{HitRate, Mrr, Ndcg, Recall};
 pub use suite::Suite;
 pub use validity::InvalidRate;
+
+/// The examples of the README, run with the documentation tests.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;
