@@ -1,5 +1,6 @@
 //! Bounded, streamed lines of plain or gzipped files, with every fault placed.
 
+use std::borrow::Cow;
 use std::fs::File;
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
@@ -232,54 +233,86 @@ impl LineReader {
         Ok(if too_long { NextLine::TooLong } else { NextLine::Line })
     }
 
+    /// The next line that is not blank, or what is wrong with it; `None` at the end of the file.
+    pub(crate) fn next_line(&mut self) -> Result<Option<LineResult<Cow<'_, str>>>> {
+        loop {
+            match self.fill()? {
+                NextLine::End => return Ok(None),
+                NextLine::TooLong => {
+                    let limit = self.options.max_line_bytes;
+                    let expected = format!("the end of a line of at most {limit} bytes");
+                    return Ok(Some(Err(Fault::at(limit.saturating_add(1), expected))));
+                }
+                NextLine::Line => {}
+            }
+            if self.report.lines == 1 && self.buffer.starts_with(b"\xef\xbb\xbf") {
+                self.buffer.drain(..3);
+            }
+            if !self.buffer.iter().all(u8::is_ascii_whitespace) {
+                break;
+            }
+        }
+        Ok(Some(match (std::str::from_utf8(&self.buffer), self.latin1) {
+            (Ok(line), _) => Ok(Cow::Borrowed(line)),
+            (Err(_), true) => Ok(Cow::Owned(self.buffer.iter().map(|&b| char::from(b)).collect())),
+            (Err(e), false) => Err(Fault::at(e.valid_up_to() + 1, "UTF-8")),
+        }))
+    }
+
+    /// The number of the line last read, counted from one.
+    pub(crate) fn number(&self) -> u64 {
+        self.report.lines
+    }
+
+    /// A fault of the line last read, with its place.
+    pub(crate) fn placed(&self, fault: Fault) -> Result<BadLine> {
+        self.placed_in(fault, self.report.lines, &self.buffer)
+    }
+
+    /// A fault of another line, with its place.
+    pub(crate) fn placed_in(&self, fault: Fault, line: u64, text: &[u8]) -> Result<BadLine> {
+        match fault {
+            Fault::Fatal(error) => Err(error),
+            Fault::Line { column, expected } => Ok(BadLine {
+                file: self.path.clone(),
+                line,
+                column: column as u64,
+                expected,
+                found: excerpt(text, column),
+            }),
+        }
+    }
+
+    /// Counts a record, or a line left out, or fails, as the options say.
+    pub(crate) fn settle(&mut self, outcome: std::result::Result<(), BadLine>) -> Result<()> {
+        let first_of_header = std::mem::take(&mut self.header);
+        match (outcome, self.options.on_bad_line) {
+            (Ok(()), _) => self.report.records += u64::from(!first_of_header),
+            (Err(bad), OnBadLine::Skip) if !first_of_header => self.report.skip(bad),
+            (Err(bad), _) => return Err(bad.into()),
+        }
+        Ok(())
+    }
+
+    /// What was read, at the end of the file.
+    pub(crate) fn finish(self) -> ReadReport {
+        if self.report.skipped > 0 {
+            tracing::warn!(file = %self.path.display(), skipped = self.report.skipped, "malformed lines skipped");
+        }
+        self.report
+    }
+
     /// Calls `each` with every line that is not blank. What it finds wrong with a line becomes an error or is counted,
     /// as the options say.
     pub(crate) fn for_each(mut self, mut each: impl FnMut(&str) -> LineResult<()>) -> Result<ReadReport> {
-        loop {
-            let outcome = match self.fill()? {
-                NextLine::End => {
-                    if self.report.skipped > 0 {
-                        tracing::warn!(file = %self.path.display(), skipped = self.report.skipped, "malformed lines skipped");
-                    }
-                    return Ok(self.report);
-                }
-                NextLine::TooLong => {
-                    let limit = self.options.max_line_bytes;
-                    Err(Fault::at(limit.saturating_add(1), format!("the end of a line of at most {limit} bytes")))
-                }
-                NextLine::Line => {
-                    if self.report.lines == 1 && self.buffer.starts_with(b"\xef\xbb\xbf") {
-                        self.buffer.drain(..3);
-                    }
-                    if self.buffer.iter().all(u8::is_ascii_whitespace) {
-                        continue;
-                    }
-                    match (std::str::from_utf8(&self.buffer), self.latin1) {
-                        (Ok(line), _) => each(line),
-                        (Err(_), true) => each(&self.buffer.iter().map(|&b| char::from(b)).collect::<String>()),
-                        (Err(e), false) => Err(Fault::at(e.valid_up_to() + 1, "UTF-8")),
-                    }
-                }
+        while let Some(line) = self.next_line()? {
+            let outcome = match line.and_then(|line| each(&line)) {
+                Ok(()) => Ok(()),
+                Err(fault) => Err(self.placed(fault)?),
             };
-            let first_of_header = std::mem::take(&mut self.header);
-            match outcome {
-                Ok(()) => self.report.records += u64::from(!first_of_header),
-                Err(Fault::Fatal(error)) => return Err(error),
-                Err(Fault::Line { column, expected }) => {
-                    let bad = BadLine {
-                        file: self.path.clone(),
-                        line: self.report.lines,
-                        column: column as u64,
-                        expected,
-                        found: excerpt(&self.buffer, column),
-                    };
-                    match self.options.on_bad_line {
-                        OnBadLine::Skip if !first_of_header => self.report.skip(bad),
-                        _ => return Err(bad.into()),
-                    }
-                }
-            }
+            self.settle(outcome)?;
         }
+        Ok(self.finish())
     }
 }
 

@@ -9,6 +9,7 @@ mod delimited;
 pub mod movielens;
 pub mod neutral;
 pub mod recbole;
+mod records;
 pub mod tabular;
 mod text;
 

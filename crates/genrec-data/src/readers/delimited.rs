@@ -14,41 +14,142 @@ pub(crate) fn split<'a>(line: &'a str, delimiter: &'a str) -> impl Iterator<Item
     line.split(delimiter).map(move |field| (field.as_ptr() as usize - line.as_ptr() as usize + 1, field))
 }
 
-/// The fields of a CSV record (RFC 4180): a field may stand in double quotes, doubled inside.
-/// `None` when the record ends within quotes: it goes on on the next line.
-pub(crate) fn quoted(record: &str, delimiter: char) -> LineResult<Option<Vec<Field>>> {
-    let mut fields = Vec::new();
-    let mut at = 0;
-    loop {
-        let column = at + 1;
-        let rest = &record[at..];
-        let mut text = String::new();
-        if rest.starts_with('"') {
-            at += 1;
-            loop {
-                let Some(length) = record[at..].find('"') else { return Ok(None) };
-                text.push_str(&record[at..at + length]);
-                at += length + 1;
-                if !record[at..].starts_with('"') {
-                    break;
-                }
-                text.push('"');
-                at += 1;
-            }
-            if !(record[at..].is_empty() || record[at..].starts_with(delimiter)) {
-                return Err(Fault::at(at + 1, format!("{delimiter:?} or the end of the line after a closing quote")));
-            }
-        } else {
-            let length = rest.find(delimiter).unwrap_or(rest.len());
-            text.push_str(&rest[..length]);
-            at += length;
-        }
-        fields.push(Field { text, column });
-        if at == record.len() {
-            return Ok(Some(fields));
-        }
-        at += delimiter.len_utf8();
+/// What quotes mean that are not those of RFC 4180.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Quotes {
+    /// They are a fault.
+    Strict,
+    /// They are text: the field is taken as it stands, up to the next delimiter.
+    Loose,
+}
+
+/// The scan of a record (RFC 4180: a field may stand in double quotes, doubled inside). It stops at the end of a line
+/// within quotes, and goes on from there when the next line is there.
+#[derive(Debug)]
+pub(crate) struct Scan {
+    delimiter: char,
+    quotes: Quotes,
+    fields: Vec<Field>,
+    at: usize,
+    /// The field whose closing quote is awaited; its column is that of the opening quote.
+    open: Option<Field>,
+    /// Whether the next field is taken as it stands.
+    plain: bool,
+}
+
+impl Scan {
+    pub(crate) fn new(delimiter: char, quotes: Quotes) -> Self {
+        Self { delimiter, quotes, fields: Vec::new(), at: 0, open: None, plain: false }
     }
+
+    /// Scans what was added to the record; whether it is complete, rather than within quotes.
+    pub(crate) fn resume(&mut self, record: &str) -> LineResult<bool> {
+        loop {
+            let field = match self.open.take() {
+                Some(mut field) => {
+                    if !self.close(&mut field, record) {
+                        self.open = Some(field);
+                        return Ok(false);
+                    }
+                    if !(record[self.at..].is_empty() || record[self.at..].starts_with(self.delimiter)) {
+                        self.stray(&field, record)?
+                    } else {
+                        field
+                    }
+                }
+                None if !self.plain && record[self.at..].starts_with('"') => {
+                    self.at += 1;
+                    self.open = Some(Field { text: String::new(), column: self.at });
+                    continue;
+                }
+                None => self.plain(record),
+            };
+            self.fields.push(field);
+            if self.at == record.len() {
+                return Ok(true);
+            }
+            self.at += self.delimiter.len_utf8();
+        }
+    }
+
+    /// Reads up to behind the closing quote; `false` when the text ends first.
+    fn close(&mut self, field: &mut Field, record: &str) -> bool {
+        loop {
+            let rest = &record[self.at..];
+            let Some(length) = rest.find('"') else {
+                field.text.push_str(rest);
+                self.at = record.len();
+                return false;
+            };
+            field.text.push_str(&rest[..length]);
+            self.at += length + 1;
+            if !record[self.at..].starts_with('"') {
+                return true;
+            }
+            field.text.push('"');
+            self.at += 1;
+        }
+    }
+
+    /// A field with something behind its closing quote.
+    fn stray(&mut self, field: &Field, record: &str) -> LineResult<Field> {
+        let delimiter = self.delimiter;
+        // Of a field over several lines, it is the opening quote that will not belong there.
+        if record[field.column - 1..self.at].contains('\n') {
+            return Err(Fault::at(
+                field.column,
+                format!("a quote that is closed before {delimiter:?} or the end of a line"),
+            ));
+        }
+        match self.quotes {
+            Quotes::Strict => {
+                Err(Fault::at(self.at + 1, format!("{delimiter:?} or the end of the line after a closing quote")))
+            }
+            Quotes::Loose => {
+                self.at = field.column - 1;
+                Ok(self.plain(record))
+            }
+        }
+    }
+
+    /// The field from here to the next delimiter.
+    fn plain(&mut self, record: &str) -> Field {
+        let (rest, column) = (&record[self.at..], self.at + 1);
+        let length = rest.find(self.delimiter).unwrap_or(rest.len());
+        self.at += length;
+        self.plain = false;
+        Field { text: rest[..length].to_owned(), column }
+    }
+
+    /// Takes the open quote of a one-line record as text, where quotes may be text and the line then has `fields`
+    /// fields. Whether that was so; the scan is then to be resumed.
+    pub(crate) fn give_up_quote(&mut self, record: &str, fields: usize) -> bool {
+        let fits = |field: &mut Field| {
+            let rest = &record[field.column - 1..];
+            self.quotes == Quotes::Loose
+                && !record.contains('\n')
+                && self.fields.len() + rest.split(self.delimiter).count() == fields
+        };
+        let Some(field) = self.open.take_if(fits) else { return false };
+        self.at = field.column - 1;
+        self.plain = true;
+        true
+    }
+
+    /// The column of the quote that is open, counted from one.
+    pub(crate) fn open_quote(&self) -> Option<usize> {
+        self.open.as_ref().map(|field| field.column)
+    }
+
+    pub(crate) fn into_fields(self) -> Vec<Field> {
+        self.fields
+    }
+}
+
+/// The fields of a CSV record of one line; `None` when it ends within quotes.
+pub(crate) fn quoted(record: &str, delimiter: char) -> LineResult<Option<Vec<Field>>> {
+    let mut scan = Scan::new(delimiter, Quotes::Strict);
+    Ok(scan.resume(record)?.then(|| scan.into_fields()))
 }
 
 /// A whole number, or one with a fraction that is cut off: exports write times as floats.
@@ -88,8 +189,43 @@ mod tests {
         assert!(matches!(quoted("\"a\"b,c", ','), Err(Fault::Line { column: 4, .. })));
     }
 
+    #[test]
+    fn quotes_that_are_text() {
+        let texts = |record: &str, columns: usize| {
+            let mut scan = Scan::new('\t', Quotes::Loose);
+            while !scan.resume(record).unwrap() {
+                assert!(scan.give_up_quote(record, columns), "{record:?}");
+            }
+            scan.into_fields().into_iter().map(|f| f.text).collect::<Vec<_>>()
+        };
+        assert_eq!(texts("\"a\"\t\"b\" c\td", 3), ["a", "\"b\" c", "d"]);
+        assert_eq!(texts("\"a\tb\t\"c", 3), ["\"a", "b", "\"c"]);
+        assert_eq!(texts("a\t\"b\tc\" d\t\"", 4), ["a", "\"b", "c\" d", "\""]);
+        let mut open = Scan::new('\t', Quotes::Loose);
+        assert!(!open.resume("a\t\"b").unwrap() && !open.give_up_quote("a\t\"b", 3));
+        assert_eq!(open.open_quote(), Some(3));
+    }
+
     proptest! {
         #![proptest_config(ProptestConfig::with_cases(64))]
+
+        #[test]
+        fn scanning_line_by_line_is_scanning_at_once(record in "[a,\"\n]{0,24}") {
+            let mut scan = Scan::new(',', Quotes::Strict);
+            let mut stepwise = Ok(false);
+            for (at, _) in record.match_indices('\n').chain([(record.len(), "")]) {
+                stepwise = scan.resume(&record[..at]);
+                if !matches!(stepwise, Ok(false)) {
+                    let whole = quoted(&record[..at], ',');
+                    match stepwise {
+                        Ok(_) => prop_assert_eq!(whole.unwrap().unwrap(), scan.into_fields()),
+                        Err(_) => prop_assert!(whole.is_err()),
+                    }
+                    return Ok(());
+                }
+            }
+            prop_assert!(!stepwise.unwrap() && quoted(&record, ',').unwrap().is_none());
+        }
 
         #[test]
         fn what_is_quoted_comes_back(fields in proptest::collection::vec("[a,\"é\n]{0,6}", 1..5)) {

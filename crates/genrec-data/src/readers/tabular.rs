@@ -11,7 +11,8 @@ use std::path::Path;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-use super::delimited::{Field, number, quoted, time};
+use super::delimited::{Field, Quotes, number, time};
+use super::records::Records;
 use super::text::clean;
 use crate::lines::{Fault, LineReader, LineResult};
 use crate::{DataError, Interaction, InteractionLog, Item, ReadOptions, ReadReport, Result};
@@ -279,60 +280,23 @@ fn delimited_rows(
     options: &ReadOptions,
     mut each: impl FnMut(&Cells) -> LineResult<()>,
 ) -> Result<ReadReport> {
-    let mut header: Option<(usize, Vec<Option<usize>>)> = None;
-    let mut pending = String::new();
-    let mut continued = 0u64;
-    let mut report = LineReader::open(path, options)?.with_header().for_each(|line| {
-        let joined = !pending.is_empty();
-        if joined {
-            pending.push('\n');
-            pending.push_str(line);
-            if pending.len() > options.max_line_bytes {
-                pending.clear();
-                let limit = options.max_line_bytes;
-                return Err(Fault::at(1, format!("the closing quote of a record of at most {limit} bytes")));
-            }
-        }
-        let record = if joined { std::mem::take(&mut pending) } else { line.to_owned() };
-        let Some(mut fields) = quoted(&record, delimiter)? else {
-            pending = record;
-            continued += 1;
-            return Ok(());
-        };
-        let Some((count, places)) = &header else {
-            let columns: Vec<String> = fields.into_iter().map(|field| field.text.trim().to_owned()).collect();
-            header = Some((columns.len(), locate(path, names, &columns)?));
-            return Ok(());
-        };
-        if fields.len() != *count {
-            let column = fields.get(*count).map_or(record.len() + 1, |extra| extra.column);
-            return Err(Fault::at(column, format!("{count} fields, as in the header (there are {})", fields.len())));
-        }
-        // A column may be wanted twice, so that cells are copied, not taken.
+    let mut header: Option<Vec<Option<usize>>> = None;
+    Records::open(path, delimiter, Quotes::Strict, options)?.for_each(|mut fields| {
         for field in &mut fields {
             field.text = field.text.trim().to_owned();
         }
+        let Some(places) = &header else {
+            let columns: Vec<String> = fields.into_iter().map(|field| field.text).collect();
+            header = Some(locate(path, names, &columns)?);
+            return Ok(());
+        };
+        // A column may be wanted twice, so that cells are copied, not taken.
         let cells: Vec<Option<Field>> = places
             .iter()
             .map(|place| place.map(|at| fields[at].clone()).filter(|cell| !cell.text.is_empty()))
             .collect();
         each(&cells)
-    })?;
-    report.records = report.records.saturating_sub(continued);
-    if !pending.is_empty() {
-        let bad = crate::BadLine {
-            file: path.to_path_buf(),
-            line: report.lines,
-            column: 1,
-            expected: "the closing quote of the last record".to_owned(),
-            found: "the end of the file".to_owned(),
-        };
-        match options.on_bad_line {
-            crate::OnBadLine::Skip => report.skip(bad),
-            crate::OnBadLine::Fail => return Err(bad.into()),
-        }
-    }
-    Ok(report)
+    })
 }
 
 fn json_rows(

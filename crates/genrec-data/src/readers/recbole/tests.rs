@@ -43,6 +43,53 @@ fn items() {
 }
 
 #[test]
+fn items_as_pandas_writes_them() {
+    let (_dir, path) = file(concat!(
+        "item_id:token\ttitle:token_seq\tcategories:token_seq\n",
+        "a\t\"12\"\" Brush\"\t'Clothing, Shoes & Jewelry', 'Baby'\n",
+        "b\t\t'Cell Phones & Accessories'\n",
+        "c\t\"two\nlines\"\t\"\"\"Men's\"\", 'Caf\\xe9, \"\"x\"\"'\"\n",
+        "d\tSoap\t\"'Only, \n\n",
+    ));
+    let skipping = ReadOptions::default().with_on_bad_line(OnBadLine::Skip);
+    let (items, report) = read_items(&path, &skipping).unwrap();
+    assert_eq!(
+        items,
+        [
+            Item::new("a").with_title("12\" Brush").with_categories([["Clothing, Shoes & Jewelry"], ["Baby"]]),
+            Item::new("b").with_categories([["Cell Phones & Accessories"]]),
+            Item::new("c").with_title("two lines").with_categories([["Men's"], ["Caf\u{e9}, \"x\""]]),
+            // A quote that is never closed, and the fields are as many as they should be: text.
+            Item::new("d").with_title("Soap").with_categories([["Only"]]),
+        ]
+    );
+    assert_eq!((report.records, report.skipped), (4, 0));
+}
+
+#[test]
+fn items_of_movielens() {
+    let (_dir, path) = file(concat!(
+        "item_id:token\tmovie_name:token_seq\trelease_year:token\ttype:token_seq\n",
+        "1\tToy Story\t1995\tAdventure Children's\n",
+        "2\t\"Great Performances\" Cats\t1998\tMusical\n",
+        "3\t\"Open\t1999\tDrama\n",
+    ));
+    let (items, _) = read_items(&path, &ReadOptions::default()).unwrap();
+    let film = |id: &str, title: &str, year: &str| Item::new(id).with_title(title).with_attribute("release_year", year);
+    assert_eq!(
+        items,
+        [
+            film("1", "Toy Story", "1995").with_categories([["Adventure"], ["Children's"]]),
+            film("2", "\"Great Performances\" Cats", "1998").with_categories([["Musical"]]),
+            film("3", "\"Open", "1999").with_categories([["Drama"]]),
+        ]
+    );
+    let (_dir, path) = file("item_id:token\tgenre:token_seq\ttype:token\n1\tDrama Comedy\tTV\n");
+    let (items, _) = read_items(&path, &ReadOptions::default()).unwrap();
+    assert_eq!(items, [Item::new("1").with_categories([["Drama"], ["Comedy"]]).with_attribute("type", "TV")]);
+}
+
+#[test]
 fn malformed() {
     let head = "user_id:token\titem_id:token\ttimestamp:float\trating:float\n";
     for (content, line, column) in [

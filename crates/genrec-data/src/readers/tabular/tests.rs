@@ -95,7 +95,7 @@ fn malformed() {
         ("x.csv", "who,what,when,stars\nada,b,x,2\n", 2, 7),
         ("x.csv", "who,what,when,stars\nada,b,1,x\n", 2, 9),
         ("x.csv", "who,what,when,stars\n\"ada\"x,b,1,2\n", 2, 6),
-        ("x.csv", "who,what,when,stars\nada,\"b,1,2\n", 2, 1),
+        ("x.csv", "who,what,when,stars\nada,\"b,1,2\n", 2, 5),
         ("x.jsonl", "{\"who\":\"ada\",\"what\":", 1, 20),
         ("x.jsonl", "[]", 1, 1),
         ("x.jsonl", "{\"who\":\"ada\",\"what\":{}}", 1, 14),
@@ -123,6 +123,51 @@ fn malformed() {
     let short = ReadOptions::default().with_max_line_bytes(20);
     let error = read_interactions(&path, Format::Csv, &columns(), &short).unwrap_err();
     assert!(error.to_string().contains("the closing quote of a record of at most 20 bytes"), "{error}");
+}
+
+#[test]
+fn faults_of_records_over_several_lines() {
+    let head = "who,what,when,stars\n";
+    let good = "bob,c,1,2\ncyd,d,1,2\n";
+    for (content, place, records, skipped) in [
+        // Never closed: the rows behind are read, not swallowed.
+        (format!("{head}ada,\"b,1,2\n{good}"), (2, 5), 2, 1),
+        // Closed by the next row's opening quote.
+        (format!("{head}ada,\"b,1,2\nbob,\"c\",1,2\ncyd,d,1,2\n"), (2, 5), 2, 1),
+        // Closed well, but with too few fields.
+        (format!("{head}ada,\"b,1,2\nbob,\"\n{good}"), (3, 6), 2, 2),
+        // A cell that is wrong, after a break inside another: the record is left out as a whole.
+        (format!("{head}ada,\"b\nb\",1,x\n{good}"), (3, 6), 2, 1),
+        (format!("{head}\"ada\n\nada\",\"b\nb\"x,1,x\n{good}"), (4, 6), 2, 3),
+    ] {
+        let (_dir, path) = file("x.csv", &content);
+        match read_interactions(&path, Format::Csv, &columns(), &ReadOptions::default()) {
+            Err(DataError::BadLine(bad)) => assert_eq!((bad.line, bad.column), place, "{content:?}: {bad}"),
+            other => panic!("{content:?}: {other:?}"),
+        }
+        let skipping = ReadOptions::default().with_on_bad_line(OnBadLine::Skip);
+        let (log, report) = read_interactions(&path, Format::Csv, &columns(), &skipping).unwrap();
+        assert_eq!((log.len(), report.records, report.skipped), (records, records as u64, skipped), "{content:?}");
+        assert_eq!(report.lines, content.lines().count() as u64, "{content:?}");
+    }
+    // Ends with a line that is malformed by itself.
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("x.csv");
+    std::fs::write(&path, [head.as_bytes(), b"ada,\"b,1,2\n\xff\n", good.as_bytes()].concat()).unwrap();
+    let skipping = ReadOptions::default().with_on_bad_line(OnBadLine::Skip);
+    let (log, report) = read_interactions(&path, Format::Csv, &columns(), &skipping).unwrap();
+    assert_eq!((log.len(), report.skipped), (2, 2));
+    assert_eq!(report.examples.iter().map(|bad| (bad.line, bad.column)).collect::<Vec<_>>(), [(2, 5), (3, 1)]);
+}
+
+#[test]
+fn a_long_record_is_scanned_once() {
+    // Scanned anew at every line, this takes minutes.
+    let lines = 1_000_000;
+    let content = format!("who,what,when,stars\nada,\"{}\",1,2\n", "b\n".repeat(lines));
+    let (_dir, path) = file("x.csv", &content);
+    let (log, report) = read_interactions(&path, Format::Csv, &columns(), &ReadOptions::default()).unwrap();
+    assert_eq!((log.len(), report.lines), (1, lines as u64 + 2));
 }
 
 #[cfg(feature = "parquet")]
