@@ -50,3 +50,8 @@ pub mod rng;
 
 pub use params::{Gradients, ParamError, Parameters};
 pub use rng::CounterRng;
+
+/// The examples of the README, run with the documentation tests.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;
