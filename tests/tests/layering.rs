@@ -131,7 +131,8 @@ fn forbidden(workspace: &Workspace) -> Vec<String> {
     breaches
 }
 
-/// The workspace's `rust-version` is one number, not below any that a dependency declares.
+/// The workspace's `rust-version` is one number, not below any that a dependency needs. It is the compiler that the gates
+/// run on, and so may be above them all.
 fn rust_version(workspace: &Workspace) -> Vec<String> {
     let mut breaches = Vec::new();
     let ours: BTreeSet<_> = workspace.members.values().map(|p| p.rust_version.clone()).collect();
@@ -141,9 +142,9 @@ fn rust_version(workspace: &Workspace) -> Vec<String> {
     // `gemm/x86-v4` turns on bytemuck's AVX-512 types, which no manifest dates but its changelog does: Rust 1.89.
     let floor = cargo_metadata::semver::Version::new(1, 89, 0);
     let highest = workspace.outside_rust_versions.values().max().map_or(&floor, |v| v.max(&floor));
-    if ours != highest {
+    if ours < highest {
         let who: Vec<_> = workspace.outside_rust_versions.iter().filter(|(_, v)| *v == highest).collect();
-        breaches.push(format!("rust-version is {ours}, dependencies need {highest} ({who:?}): set it to that"));
+        breaches.push(format!("rust-version is {ours}, dependencies need {highest} ({who:?}): raise it"));
     }
     breaches
 }
@@ -183,7 +184,7 @@ fn libraries_hold_nothing_forbidden() {
 }
 
 #[test]
-fn rust_version_is_the_highest_that_dependencies_need() {
+fn rust_version_is_not_below_what_dependencies_need() {
     assert_none(&rust_version(&workspace()));
 }
 
@@ -286,11 +287,7 @@ const BANS: &[Ban] = &[
         pattern: "feature = \"accelerate\"",
         allowed_under: &["genrec-kernels/"],
     },
-    Ban {
-        what: "holds unsafe code",
-        pattern: "unsafe ",
-        allowed_under: &["genrec-kernels/", "sid-index/src/io/mapped.rs"],
-    },
+    Ban { what: "holds unsafe code", pattern: "unsafe ", allowed_under: &["genrec-kernels/"] },
 ];
 
 /// The breaches of `text`, the source of `path` (relative to `crates/`).
