@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 
 use genrec_tests::manifest::root;
 
-/// The modules under `dir`, as one line: `error index io/{mapped,owned}`.
+/// The modules under `dir`, as one line: `error index trainer/{run}`.
 fn modules(dir: &Path) -> BTreeMap<String, String> {
     let mut found = BTreeMap::new();
     for entry in fs::read_dir(dir).expect("a readable folder") {
@@ -99,6 +99,11 @@ fn every_crate_is_on_the_map() {
         assert!(readme.contains(&format!("(crates/{name})")), "README.md's map of crates lacks {name}");
         assert!(architecture.contains(&format!("| `{name}` |")), "docs/architecture.md's table lacks {name}");
         assert!(path.join("README.md").exists(), "{name} has no README.md");
+        let library = fs::read_to_string(path.join("src/lib.rs")).expect("each crate is a library");
+        assert!(
+            library.contains("#[doc = include_str!(\"../README.md\")]"),
+            "the README of {name} is compiled nowhere"
+        );
         for licence in ["LICENSE-MIT", "LICENSE-APACHE"] {
             let published = fs::read(path.join(licence)).expect("each crate carries its licences");
             assert_eq!(published, fs::read(root().join(licence)).expect(licence), "{name}/{licence}");

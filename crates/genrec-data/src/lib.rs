@@ -68,3 +68,8 @@ pub use sid_index::ItemId;
 pub use split::{LeaveOneOut, Target};
 pub use synthetic::{Synthetic, SyntheticConfig};
 pub use windows::{BatchConfig, Window, WindowConfig, Windows};
+
+/// The examples of the README, run with the documentation tests.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

@@ -70,7 +70,8 @@
 //! beam and step; NVIDIA's recsys-examples and STATIC keep the trie on the accelerator.
 //!
 //! # Features
-//! `cuda`, `cudnn`, `nccl`, `metal`, `accelerate` and `mkl` turn on the same features of candle. None changes a result.
+//! `cuda`, `cudnn`, `nccl`, `metal`, `accelerate` and `mkl` turn on the same features of candle, in which the model computes;
+//! the search itself is on the host.
 //!
 //! # References
 //! Rajput et al., *Recommender Systems with Generative Retrieval* (TIGER), NeurIPS 2023, arXiv 2305.05065.

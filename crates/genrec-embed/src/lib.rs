@@ -94,7 +94,7 @@ pub use sentence_t5::SentenceT5;
 pub use text::{TextLine, TextTemplate};
 pub use tfidf::{Tfidf, TfidfConfig};
 
-/// The first page's example compiles.
+/// The examples of the README, compiled with the documentation tests.
 #[cfg(doctest)]
 #[doc = include_str!("../README.md")]
 struct Readme;

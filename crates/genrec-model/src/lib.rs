@@ -66,3 +66,8 @@ pub use batch::{BatchError, RaggedBatch};
 pub use error::{InputError, ModelError};
 pub use genrec_kernels::{Gradients, Parameters};
 pub use seq2seq::{DecodeState, ItemScorer, Seq2Seq, Trainable};
+
+/// The examples of the README, run with the documentation tests.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

@@ -105,3 +105,8 @@ pub use progress::{Best, Progress};
 pub use report::{Callback, CheckpointReport, EpochReport, StepReport, StopReason, TrainReport, ValidationReport};
 pub use source::BatchSource;
 pub use trainer::Trainer;
+
+/// The examples of the README, run with the documentation tests.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

@@ -74,3 +74,8 @@ pub use rows::{ArrayRows, FileRows, RowSource};
 pub use rqvae::{Estimator, RqVae, RqVaeConfig};
 pub use saved::FORMAT_VERSION;
 pub use traits::{EpochReport, Fit, FitControl, Quantizer, Reconstruct};
+
+/// The examples of the README, run with the documentation tests.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;
