@@ -49,8 +49,9 @@
 //!
 //! # Features
 //!
-//! `hub` downloads embedders; `cuda`, `cudnn`, `nccl`, `metal`, `accelerate` and `mkl` are passed on to candle. None is on
-//! by default and none changes a result.
+//! `hub` downloads embedders; `parquet` lets [`data::readers::tabular`] read Parquet; `cuda`, `cudnn`, `nccl`, `metal`,
+//! `accelerate` and `mkl` are passed on to candle. None is on by default and none changes what is computed; another device
+//! or BLAS rounds differently.
 //!
 //! # References
 //!
@@ -79,3 +80,8 @@ pub use genrec_model as model;
 pub use genrec_train as train;
 pub use sid_index as index;
 pub use sid_quantize as quantize;
+
+/// The examples of the README, run with the documentation tests.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;
