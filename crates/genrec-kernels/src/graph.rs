@@ -90,17 +90,17 @@ pub fn relu_dropout(x: &Tensor, p: f64, rng: &CounterRng) -> Result<Tensor> {
         return compose::relu_dropout(x, p, rng);
     }
     match dropout::DropoutMask::new(p, rng)? {
-        None => x.relu(),
+        None => relu(x),
         Some(mask) => x.contiguous()?.apply_op1(elementwise::Dropout { mask, relu: true }),
     }
 }
 
-/// The positive part of each element.
+/// The positive part of each element. On the CPU and in `f32` NaN stays NaN; candle's own gives 0 for it.
 ///
 /// # Errors
 /// When a tensor operation fails.
 pub fn relu(x: &Tensor) -> Result<Tensor> {
-    x.relu()
+    if fused(&[x]) { x.contiguous()?.apply_op1(elementwise::Relu) } else { x.relu() }
 }
 
 /// The Gaussian error linear unit in its tanh form,

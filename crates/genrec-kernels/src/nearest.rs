@@ -3,6 +3,9 @@
 //! $\lVert x - c \rVert^2 = \lVert x \rVert^2 - 2 x \cdot c + \lVert c \rVert^2$, where the products are one GEMM for a
 //! block of rows and the first term does not change which codeword is nearest. Each block of rows is one task: product
 //! and minimum stay in the cache, and the blocks do not depend on the number of threads.
+//!
+//! Where the codewords lie far from the origin for their spread, the two terms left are large and nearly equal; a
+//! codeword amid the others is then taken off both sides first, which changes no distance.
 
 use candle_core::{D, DType, Result as TensorResult, Tensor, bail};
 use rayon::prelude::*;
@@ -11,6 +14,10 @@ use crate::gemm::{GemmError, Operand, Parallelism, gemm};
 
 /// Elements of the block of products that one task holds.
 const PRODUCTS: usize = 1 << 16;
+
+/// Squared length of the codewords' mean, in units of their mean squared distance to it, above which they are far from
+/// the origin: six of the 24 bits of an `f32` are then lost.
+const FAR: f64 = 64.0;
 
 /// What is wrong with the vectors or the codebook.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -51,7 +58,8 @@ pub enum NearestError {
 ///
 /// Ties go to the lowest index. The result is the same at any number of threads. A row that holds NaN gets code 0.
 /// Distances are computed from the difference of the two vectors, so that they do not suffer the cancellation of the
-/// expanded form; the choice itself is made in the expanded form in `f32`.
+/// expanded form; the choice itself is made in the expanded form in `f32`, about a codeword amid the others where they
+/// are far from the origin.
 ///
 /// # Shapes
 /// `x`: `(n, d)` row-major; `codebook`: `(K, d)` row-major; outputs: `(n,)`.
@@ -91,15 +99,21 @@ pub fn nearest(
     {
         return Err(NearestError::Output { what: "out_sq_dist", len: out.len(), rows });
     }
-    let half_norms: Vec<f32> = codebook.chunks_exact(d).map(|c| 0.5 * dot(c, c)).collect();
+    let half_norms = |codebook: &[f32]| codebook.chunks_exact(d).map(|c| 0.5 * dot(c, c)).collect::<Vec<f32>>();
+    let norms = half_norms(codebook);
+    let centre = far_centre(codebook, d, &norms);
+    let centred = centre.map(|centre| minus(codebook, centre));
+    let (words, norms) = centred.as_deref().map_or((codebook, norms), |centred| (centred, half_norms(centred)));
     let block = (PRODUCTS / codewords).clamp(16, 1024);
     let assign = |x: &[f32], codes: &mut [u32]| -> Result<(), NearestError> {
         let n = codes.len();
         let mut products = vec![0f32; n * codewords];
         let shape = (n, codewords, d);
-        gemm(shape, 1.0, Operand::new(x), Operand::transposed(codebook), 0.0, &mut products, Parallelism::Single)?;
+        let moved = centre.map(|centre| minus(x, centre));
+        let x = Operand::new(moved.as_deref().unwrap_or(x));
+        gemm(shape, 1.0, x, Operand::transposed(words), 0.0, &mut products, Parallelism::Single)?;
         for (products, code) in products.chunks_exact(codewords).zip(codes) {
-            *code = lowest(products, &half_norms);
+            *code = lowest(products, &norms);
         }
         Ok(())
     };
@@ -111,6 +125,31 @@ pub fn nearest(
         });
     }
     Ok(())
+}
+
+/// The codeword nearest to the codewords' mean where that is [`FAR`] from the origin for their spread. Taking off a
+/// codeword rather than the mean keeps exact differences exact, and so ties ties.
+fn far_centre<'a>(codebook: &'a [f32], d: usize, half_norms: &[f32]) -> Option<&'a [f32]> {
+    let count = half_norms.len() as f64;
+    let mut mean = vec![0f64; d];
+    for word in codebook.chunks_exact(d) {
+        mean.iter_mut().zip(word).for_each(|(m, &v)| *m += f64::from(v));
+    }
+    mean.iter_mut().for_each(|m| *m /= count);
+    let length: f64 = mean.iter().map(|m| m * m).sum();
+    let spread = half_norms.iter().map(|&h| 2.0 * f64::from(h)).sum::<f64>() / count - length;
+    let distance = |word: &[f32]| word.iter().zip(&mean).map(|(&v, m)| (f64::from(v) - m).powi(2)).sum::<f64>();
+    let closest = || codebook.chunks_exact(d).min_by(|a, b| distance(a).total_cmp(&distance(b)));
+    (length > FAR * spread).then(closest).flatten()
+}
+
+/// Each row less the centre.
+fn minus(rows: &[f32], centre: &[f32]) -> Vec<f32> {
+    let mut moved = rows.to_vec();
+    for row in moved.chunks_exact_mut(centre.len()) {
+        row.iter_mut().zip(centre).for_each(|(v, c)| *v -= c);
+    }
+    moved
 }
 
 /// Index of the least `half_norm - product`, the first of equals.
@@ -168,7 +207,9 @@ pub fn nearest_codes(x: &Tensor, codebook: &Tensor) -> TensorResult<Tensor> {
         nearest(&x, d, &codebook, &mut codes, None).map_err(candle_core::Error::wrap)?;
         return Tensor::from_vec(codes, rows, &candle_core::Device::Cpu);
     }
-    let (x, codebook) = (x.detach(), codebook.detach());
+    // Always about the first codeword: whether they are far would have to be read back from the device.
+    let centre = codebook.detach().narrow(0, 0, 1)?;
+    let (x, codebook) = (x.detach().broadcast_sub(&centre)?, codebook.detach().broadcast_sub(&centre)?);
     let half_norms = (codebook.sqr()?.sum(D::Minus1)? * 0.5)?;
     half_norms.unsqueeze(0)?.broadcast_sub(&x.matmul(&codebook.t()?)?)?.argmin(D::Minus1)
 }
@@ -234,6 +275,23 @@ mod tests {
         let double = |t: &Tensor| t.to_dtype(DType::F64).unwrap();
         let composed = nearest_codes(&double(&xt), &double(&ct)).unwrap().to_vec1::<u32>().unwrap();
         assert_eq!(fused, composed);
+    }
+
+    #[test]
+    fn a_common_offset_does_not_blur_the_choice() {
+        let (n, d, k) = (200, 768, 64);
+        for offset in [0.0, 100.0, 1e4, -1e6] {
+            let shifted = |seed| values(seed, d * k.max(n)).into_iter().map(|v| v + offset).collect::<Vec<f32>>();
+            let (x, codebook) = (&shifted(1)[..n * d], &shifted(2)[..k * d]);
+            let mut codes = vec![0u32; n];
+            nearest(x, d, codebook, &mut codes, None).unwrap();
+            for (row, &code) in x.chunks(d).zip(&codes) {
+                let distance = |c: &[f32]| row.iter().zip(c).map(|(a, b)| f64::from(a - b).powi(2)).sum::<f64>();
+                let least = codebook.chunks(d).map(distance).fold(f64::INFINITY, f64::min);
+                let got = distance(&codebook[code as usize * d..][..d]);
+                assert!(got - least < 1e-3 * least, "offset {offset}: {got} is not {least}");
+            }
+        }
     }
 
     #[test]

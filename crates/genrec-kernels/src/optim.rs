@@ -32,8 +32,8 @@ pub trait Optimizer {
     /// Moves every parameter once. `lr` is the learning rate of this step, schedule included.
     ///
     /// # Errors
-    /// When a parameter has no gradient or one of another shape, dtype or device (nothing is changed then), or a
-    /// tensor operation fails.
+    /// When a parameter has no gradient or one of another shape, dtype or device, or is not as it was when the optimiser
+    /// was built (nothing is changed then), or a tensor operation fails.
     fn step(&mut self, params: &Parameters, grads: &Gradients, lr: f64) -> candle_core::Result<()>;
 
     /// What the optimiser remembers: `step`, an `i64` scalar counting the steps taken, and each moment under
@@ -47,7 +47,8 @@ pub trait Optimizer {
     /// before anything is changed.
     ///
     /// # Errors
-    /// [`ParamError`] names the first tensor that is missing, superfluous, of another shape or not finite.
+    /// [`ParamError`] names the first tensor that is missing, superfluous, of another shape or not finite, or a
+    /// `step` that is no count.
     fn load_state(&mut self, state: &BTreeMap<String, Tensor>) -> Result<(), ParamError>;
 }
 

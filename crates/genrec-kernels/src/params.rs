@@ -38,6 +38,14 @@ pub enum ParamError {
         /// Name of the tensor.
         name: String,
     },
+    /// A tensor that counts holds something else.
+    #[error("the tensor `{name}` holds {found}, but must hold one i64 of at least 0; restore an earlier checkpoint")]
+    Count {
+        /// Name of the tensor.
+        name: String,
+        /// What it holds.
+        found: String,
+    },
     /// A tensor operation failed.
     #[error(transparent)]
     Tensor(#[from] candle_core::Error),
@@ -69,7 +77,8 @@ impl Parameters {
     /// # Errors
     /// When the tensor cannot be copied to the device.
     pub fn insert(&mut self, name: impl Into<String>, value: &Tensor) -> Result<Var> {
-        let var = Var::from_tensor(&value.to_device(&self.device)?.contiguous()?)?;
+        // Detached: of a tensor that is a variable already, `Var` would share the values.
+        let var = Var::from_tensor(&value.detach().to_device(&self.device)?.contiguous()?)?;
         self.vars.insert(name.into(), var.clone());
         Ok(var)
     }
@@ -205,5 +214,22 @@ impl Gradients {
             total += f64::from(grad.sqr()?.sum_all()?.to_dtype(candle_core::DType::F32)?.to_scalar::<f32>()?);
         }
         Ok(total.sqrt())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use candle_core::DType;
+
+    use super::*;
+
+    #[test]
+    fn a_variable_inserted_again_is_a_copy() {
+        let mut params = Parameters::new(&Device::Cpu);
+        let first = params.insert("first", &Tensor::zeros(2, DType::F32, &Device::Cpu).unwrap()).unwrap();
+        let second = params.insert("second", first.as_tensor()).unwrap();
+        second.set(&Tensor::ones(2, DType::F32, &Device::Cpu).unwrap()).unwrap();
+        assert_eq!(first.to_vec1::<f32>().unwrap(), [0.0, 0.0]);
+        assert_eq!(params.get("second").unwrap().to_vec1::<f32>().unwrap(), [1.0, 1.0]);
     }
 }

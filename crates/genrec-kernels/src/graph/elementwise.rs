@@ -1,9 +1,47 @@
-//! Element-wise operations in one pass each way: dropout, ReLU with dropout, GELU.
+//! Element-wise operations in one pass each way: dropout, ReLU, both together, GELU.
 
 use candle_core::{CpuStorage, CustomOp1, Layout, Result, Shape, Tensor};
 
 use super::dropout::DropoutMask;
 use super::host::{blocks, read, tanh, tensor, values};
+
+/// The positive part; NaN stays NaN, which `f32::max` would turn into 0.
+#[inline(always)]
+fn positive(x: f32) -> f32 {
+    if x < 0.0 { 0.0 } else { x }
+}
+
+/// ReLU, with slope 1 at 0 as in candle's.
+pub(super) struct Relu;
+
+impl CustomOp1 for Relu {
+    fn name(&self) -> &'static str {
+        "relu"
+    }
+
+    fn cpu_fwd(&self, storage: &CpuStorage, layout: &Layout) -> Result<(CpuStorage, Shape)> {
+        let x = values(storage, layout)?;
+        let out = blocks(x.len(), |start, out| {
+            for (o, &x) in out.iter_mut().zip(&x[start..]) {
+                *o = positive(x);
+            }
+        });
+        Ok((CpuStorage::F32(out), layout.shape().clone()))
+    }
+
+    fn bwd(&self, arg: &Tensor, _: &Tensor, grad: &Tensor) -> Result<Option<Tensor>> {
+        let out = read(arg, |x| {
+            read(grad, |g| {
+                Ok(blocks(x.len(), |start, out| {
+                    for ((o, &x), &g) in out.iter_mut().zip(&x[start..]).zip(&g[start..]) {
+                        *o = if x < 0.0 { 0.0 } else { g };
+                    }
+                }))
+            })
+        })?;
+        Ok(Some(tensor(out, arg)?))
+    }
+}
 
 /// Dropout, of the positive part if `relu`.
 pub(super) struct Dropout {
@@ -21,7 +59,7 @@ impl CustomOp1 for Dropout {
         let out = blocks(x.len(), |start, out| {
             let x = &x[start..start + out.len()];
             if self.relu {
-                self.mask.for_each(start, out.len(), |i, factor| out[i] = x[i].max(0.0) * factor);
+                self.mask.for_each(start, out.len(), |i, factor| out[i] = positive(x[i]) * factor);
             } else {
                 self.mask.for_each(start, out.len(), |i, factor| out[i] = x[i] * factor);
             }

@@ -91,7 +91,8 @@ proptest! {
         let rng = CounterRng::new(seed);
         check("dropout", &|a| dropout(&a[0], 0.3, &rng), &|a| compose::dropout(&a[0], 0.3, &rng), std::slice::from_ref(&x));
         let (f, c) = (&|a: &[Tensor]| relu_dropout(&a[0], 0.3, &rng), &|a: &[Tensor]| compose::relu_dropout(&a[0], 0.3, &rng));
-        check("relu-dropout", f, c, &[x]);
+        check("relu-dropout", f, c, std::slice::from_ref(&x));
+        check("relu", &|a| relu(&a[0]), &|a| a[0].relu(), &[x]);
     }
 
     #[test]
@@ -165,6 +166,19 @@ fn dropout_keeps_the_mean_and_the_share() {
     for p in [1.0, -0.1, f64::NAN] {
         assert!(dropout(&x, p, &CounterRng::new(5)).is_err());
     }
+}
+
+#[test]
+fn the_positive_part_of_nan_is_nan() {
+    let x = Tensor::new(&[f32::NAN, -1.0, 0.0, 2.0], &Device::Cpu).unwrap();
+    let rng = CounterRng::new(1);
+    for y in [relu(&x).unwrap(), relu_dropout(&x, 0.0, &rng).unwrap()] {
+        let y = flat(&y);
+        assert!(y[0].is_nan());
+        assert_eq!(y[1..], [0.0, 0.0, 2.0]);
+    }
+    let y = flat(&relu_dropout(&x, 0.5, &rng).unwrap());
+    assert!(y[0].is_nan() && y[1..3] == [0.0, 0.0], "{y:?}");
 }
 
 #[test]

@@ -2,6 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::config::{OptimError, check};
+
 /// How the learning rate changes over training: a factor on the base rate for each step.
 ///
 /// TIGER's sequence model trains at 0.01 for its first 10,000 steps and by the inverse square root of the step after
@@ -43,9 +45,9 @@ pub enum Schedule {
         /// Steps until the base rate is reached.
         #[serde(default)]
         warmup_steps: u64,
-        /// Step at which the lowest rate is reached.
+        /// Step at which the lowest rate is reached, above `warmup_steps`.
         total_steps: u64,
-        /// Share of the base rate left at the end.
+        /// Share of the base rate left at the end, in `[0, 1]`.
         #[serde(default)]
         final_factor: f64,
     },
@@ -55,9 +57,9 @@ pub enum Schedule {
         /// Steps until the base rate is reached.
         #[serde(default)]
         warmup_steps: u64,
-        /// Step at which the lowest rate is reached.
+        /// Step at which the lowest rate is reached, above `warmup_steps`.
         total_steps: u64,
-        /// Share of the base rate left at the end.
+        /// Share of the base rate left at the end, in `[0, 1]`.
         #[serde(default)]
         final_factor: f64,
     },
@@ -68,6 +70,21 @@ impl Schedule {
     #[must_use]
     pub const fn tiger() -> Self {
         Self::InverseSqrt { warmup_steps: 10_000 }
+    }
+
+    /// Checks every field.
+    ///
+    /// # Errors
+    /// [`OptimError::OutOfRange`] names the first field outside its range.
+    pub fn validate(&self) -> Result<(), OptimError> {
+        match *self {
+            Self::Constant | Self::Warmup { .. } | Self::InverseSqrt { .. } | Self::WarmupInverseSqrt { .. } => Ok(()),
+            Self::Cosine { warmup_steps, total_steps, final_factor }
+            | Self::Linear { warmup_steps, total_steps, final_factor } => {
+                check("total_steps", total_steps as f64, total_steps > warmup_steps, "above warmup_steps")?;
+                check("final_factor", final_factor, (0.0..=1.0).contains(&final_factor), "in [0, 1]")
+            }
+        }
     }
 
     /// The factor on the base rate at a step, counted from 1; step 0 counts as step 1, so that no step of a linear
@@ -147,6 +164,34 @@ mod tests {
         }
         // A total below the warm-up ends at the lowest rate and divides by nothing.
         assert!(Schedule::Cosine { warmup_steps: 10, total_steps: 5, final_factor: 0.0 }.factor(20).is_finite());
+    }
+
+    #[test]
+    fn every_field_is_checked() {
+        let both = |warmup_steps, total_steps, final_factor| {
+            let cosine = Schedule::Cosine { warmup_steps, total_steps, final_factor }.validate();
+            let linear = Schedule::Linear { warmup_steps, total_steps, final_factor }.validate();
+            match (cosine, linear) {
+                (Ok(()), Ok(())) => None,
+                (Err(OptimError::OutOfRange { name, .. }), Err(OptimError::OutOfRange { name: same, .. })) => {
+                    assert_eq!(name, same);
+                    Some(name)
+                }
+                other => panic!("{other:?}"),
+            }
+        };
+        for good in [(0, 1, 0.0), (10, 11, 1.0), (100, 1_900, 0.05)] {
+            assert_eq!(both(good.0, good.1, good.2), None);
+        }
+        for bad in [-5.0, -f64::MIN_POSITIVE, 1.5, f64::NAN, f64::INFINITY] {
+            assert_eq!(both(0, 10, bad), Some("final_factor"));
+        }
+        for (warmup, total) in [(0, 0), (10, 10), (10, 5)] {
+            assert_eq!(both(warmup, total, 0.0), Some("total_steps"));
+        }
+        for good in [Schedule::Constant, Schedule::Warmup { warmup_steps: 0 }, Schedule::tiger()] {
+            good.validate().unwrap();
+        }
     }
 
     #[test]

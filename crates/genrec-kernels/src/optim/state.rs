@@ -51,6 +51,17 @@ pub(super) struct State {
     moments: BTreeMap<String, Vec<Moment>>,
 }
 
+/// Whether these are the moments that the rule asks of this parameter.
+fn fit(moments: &[Moment], specs: &[MomentSpec], var: &Var) -> bool {
+    let placed = |values: &Values| match values {
+        Values::Host(_) => fused(var),
+        Values::Device(tensor) => {
+            !fused(var) && tensor.dtype() == var.dtype() && tensor.device().same_device(var.device())
+        }
+    };
+    moments.len() == specs.len() && moments.iter().zip(specs).all(|(m, spec)| m.dims == spec.dims && placed(&m.values))
+}
+
 fn fused(var: &Var) -> bool {
     var.device().is_cpu() && var.dtype() == DType::F32
 }
@@ -78,17 +89,28 @@ impl State {
             let Some(grad) = grads.get(name) else {
                 bail!("the parameter `{name}` has no gradient; compute one for every parameter before the step")
             };
-            if grad.dims() != var.dims() || grad.dtype() != var.dtype() {
+            let same_device = grad.device().same_device(var.device());
+            if grad.dims() != var.dims() || grad.dtype() != var.dtype() || !same_device {
                 bail!(
-                    "the gradient of `{name}` is {:?} {:?}, the parameter {:?} {:?}; they must agree",
+                    "the gradient of `{name}` is {:?} {:?} on {:?}, the parameter {:?} {:?} on {:?}; they must agree",
                     grad.dtype(),
                     grad.dims(),
+                    grad.device().location(),
                     var.dtype(),
-                    var.dims()
+                    var.dims(),
+                    var.device().location()
                 )
             }
-            if !self.moments.contains_key(name) {
+            let Some(moments) = self.moments.get(name) else {
                 bail!("the optimiser was not built for the parameter `{name}`; build it from the same parameters")
+            };
+            if !fit(moments, &rule.moments(var.dims()), var) {
+                bail!(
+                    "the optimiser was built for a parameter `{name}` of another shape, type or device than {:?} {:?} on {:?}; build it from the same parameters",
+                    var.dtype(),
+                    var.dims(),
+                    var.device().location()
+                )
             }
         }
         self.step += 1;
@@ -120,11 +142,7 @@ impl State {
         let mut loaded = self.clone();
         let mut known = vec![STEP.to_owned()];
         let step = tensors.get(STEP).ok_or_else(|| ParamError::Missing { name: STEP.to_owned() })?;
-        if step.elem_count() != 1 {
-            return Err(ParamError::Shape { name: STEP.to_owned(), expected: vec![], got: step.dims().to_vec() });
-        }
-        let count = step.flatten_all()?.to_dtype(DType::I64)?.to_vec1::<i64>()?;
-        loaded.step = count.first().copied().and_then(|n| u64::try_from(n).ok()).unwrap_or(0);
+        loaded.step = step_count(step)?;
         for (param, moments) in &mut loaded.moments {
             for moment in moments {
                 let name = format!("{}.{param}", moment.name);
@@ -150,6 +168,19 @@ impl State {
         *self = loaded;
         Ok(())
     }
+}
+
+/// The number of steps that a state says were taken.
+fn step_count(step: &Tensor) -> std::result::Result<u64, ParamError> {
+    let name = || STEP.to_owned();
+    if step.elem_count() != 1 {
+        return Err(ParamError::Shape { name: name(), expected: vec![], got: step.dims().to_vec() });
+    }
+    if step.dtype() != DType::I64 {
+        return Err(ParamError::Count { name: name(), found: format!("a value of type {}", step.dtype().as_str()) });
+    }
+    let count = step.reshape(())?.to_scalar::<i64>()?;
+    u64::try_from(count).map_err(|_| ParamError::Count { name: name(), found: count.to_string() })
 }
 
 fn host_values(tensor: &Tensor) -> Result<Vec<f32>> {

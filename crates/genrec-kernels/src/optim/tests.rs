@@ -189,6 +189,44 @@ fn a_step_that_cannot_be_taken_changes_nothing() {
 }
 
 #[test]
+fn parameters_of_other_shapes_are_refused() {
+    let set = |elements: usize, dtype: DType| {
+        let mut params = Parameters::new(&Device::Cpu);
+        let mut grads = Gradients::default();
+        params.insert("w", &Tensor::ones(elements, dtype, &Device::Cpu).unwrap()).unwrap();
+        grads.insert("w", Tensor::ones(elements, dtype, &Device::Cpu).unwrap());
+        (params, grads)
+    };
+    for config in configs() {
+        let (own, _) = set(10, DType::F32);
+        let mut optimizer = config.build(&own).unwrap();
+        for (params, grads) in [set(20, DType::F32), set(10, DType::F64)] {
+            let before = bits(&params.snapshot().unwrap());
+            assert!(optimizer.step(&params, &grads, 0.01).is_err(), "{config:?}");
+            assert_eq!(bits(&params.snapshot().unwrap()), before, "{config:?}");
+            assert_eq!(optimizer.state().unwrap()["step"].to_scalar::<i64>().unwrap(), 0, "{config:?}");
+        }
+    }
+}
+
+#[test]
+fn a_step_that_is_no_count_is_refused() {
+    let params = model();
+    let mut optimizer = configs()[0].build(&params).unwrap();
+    optimizer.step(&params, &grads(0), 0.01).unwrap();
+    let good = optimizer.state().unwrap();
+    let steps =
+        [Tensor::new(-1i64, &Device::Cpu), Tensor::new(2.5f32, &Device::Cpu), Tensor::new(f32::NAN, &Device::Cpu)];
+    for step in steps {
+        let mut state = good.clone();
+        state.insert("step".to_owned(), step.unwrap());
+        let error = optimizer.load_state(&state).unwrap_err();
+        assert!(error.to_string().contains("step"), "{error}");
+        assert_eq!(bits(&optimizer.state().unwrap()), bits(&good));
+    }
+}
+
+#[test]
 fn clipping_scales_all_gradients_alike() {
     let mut grads = Gradients::default();
     grads.insert("a", Tensor::new(&[3f32, 0.0], &Device::Cpu).unwrap());
