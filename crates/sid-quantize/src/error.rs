@@ -78,6 +78,12 @@ pub enum QuantizeError {
         /// The loss.
         loss: f64,
     },
+    /// A weight is NaN or infinite at the end of a fit.
+    #[error("the weight `{name}` is not finite after the last step; lower the learning rate or standardise the inputs")]
+    WeightNotFinite {
+        /// Name of the weight.
+        name: String,
+    },
     /// A code is not in its codebook.
     #[error("item {item} has code {code} at level {level}, whose codebook has {size} codes")]
     CodeOutOfRange {
@@ -176,7 +182,7 @@ pub enum QuantizeError {
         /// Its element type.
         got: String,
     },
-    /// The optimiser cannot be built.
+    /// The optimiser cannot be built, or a field of its configuration or of the schedule is out of its bounds.
     #[error(transparent)]
     Optimizer(#[from] genrec_kernels::optim::OptimError),
     /// A tensor operation failed.
@@ -203,6 +209,9 @@ pub enum RowFileFault {
     /// The array does not have two dimensions.
     #[error("it has {0} dimensions; rows need two, (items, features)")]
     Rank(usize),
+    /// Its rows are empty.
+    #[error("its {0} rows have no columns")]
+    NoColumns(usize),
     /// The file is shorter or longer than its header says.
     #[error("its header promises {expected} bytes of data, the file holds {got}")]
     Length {

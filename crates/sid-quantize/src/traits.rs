@@ -5,6 +5,7 @@ use std::ops::ControlFlow;
 use candle_core::{DType, Device, Tensor};
 use ndarray::{Array2, ArrayView2, Axis};
 
+use crate::rows::check_finite;
 use crate::{Result, RowSource};
 
 /// Maps embeddings to Semantic-ID codes: a fitted, immutable model.
@@ -23,7 +24,7 @@ pub trait Quantizer {
 
     /// The codes of each row by plain nearest-codeword search, with no repair of collisions.
     ///
-    /// Ties go to the lowest code.
+    /// Ties go to the lowest code. The values are not checked: what is not finite gets some code.
     ///
     /// # Shapes
     /// - `xs`: `(n, dim)`, f32
@@ -40,11 +41,12 @@ pub trait Quantizer {
     /// - result: `(n, levels)`
     ///
     /// # Errors
-    /// As [`encode`](Self::encode).
+    /// As [`encode`](Self::encode), and when a row holds NaN or an infinity.
     fn encode_array(&self, xs: ArrayView2<'_, f32>, batch: usize) -> candle_core::Result<Array2<u32>> {
         if xs.ncols() != self.dim() {
             candle_core::bail!("embeddings have {} columns, the quantiser takes {}", xs.ncols(), self.dim());
         }
+        check_finite(xs, 0).map_err(candle_core::Error::wrap)?;
         let levels = self.codebook_sizes().len();
         let mut codes = Array2::zeros((xs.nrows(), levels));
         let batch = batch.max(1);

@@ -193,6 +193,7 @@ pub fn reconstruction_error(quantizer: &dyn Reconstruct, xs: &mut dyn RowSource)
 /// # Errors
 /// When the width is wrong, the rows cannot be read or hold NaN or an infinity, or a tensor operation fails.
 pub fn encode_rows(quantizer: &dyn Quantizer, xs: &mut dyn RowSource, batch: usize) -> Result<Array2<u32>> {
+    check_dim(quantizer.dim(), xs)?;
     let mut codes = Array2::zeros((xs.len(), quantizer.codebook_sizes().len()));
     scan(quantizer.dim(), xs, |first, block| {
         let part = quantizer.encode_array(block, batch)?;
@@ -202,15 +203,18 @@ pub fn encode_rows(quantizer: &dyn Quantizer, xs: &mut dyn RowSource, batch: usi
     Ok(codes)
 }
 
+fn check_dim(expected: usize, xs: &dyn RowSource) -> Result<()> {
+    let got = xs.dim();
+    if got == expected { Ok(()) } else { Err(QuantizeError::DimMismatch { expected, got }) }
+}
+
 /// Reads all rows in order, checks them, and hands them over block by block with the first row's index.
 pub(crate) fn scan(
     dim: usize,
     xs: &mut dyn RowSource,
     mut visit: impl FnMut(usize, ArrayView2<'_, f32>) -> Result<()>,
 ) -> Result<()> {
-    if xs.dim() != dim {
-        return Err(QuantizeError::DimMismatch { expected: dim, got: xs.dim() });
-    }
+    check_dim(dim, xs)?;
     let rows = xs.len();
     let mut buffer = Array2::<f32>::zeros((rows.min(SCAN_ROWS), dim));
     let mut first = 0;

@@ -139,6 +139,9 @@ impl FileRows {
         let &[rows, dim] = shape else {
             return Err(fault(RowFileFault::Rank(shape.len())));
         };
+        if dim == 0 && rows > 0 {
+            return Err(fault(RowFileFault::NoColumns(rows)));
+        }
         let expected = (rows as u64)
             .checked_mul(dim as u64)
             .and_then(|count| count.checked_mul(element.bytes() as u64))

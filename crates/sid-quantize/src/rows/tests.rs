@@ -80,6 +80,7 @@ fn every_npy_fault_has_its_name() {
             npy("<f4", "False", "(18446744073709551615, 18446744073709551615)", &data),
             RowFileFault::Length { expected: u64::MAX, got: 24 },
         ),
+        (npy("<f4", "False", "(1000000000000000, 0)", &[]), RowFileFault::NoColumns(1_000_000_000_000_000)),
         (b"\x93NUMPY\x02\x00\xff\xff\xff\xff".to_vec(), RowFileFault::HeaderLength(0xffff_ffff)),
     ];
     for (bytes, expected) in cases {

@@ -238,7 +238,8 @@ impl RqVaeConfig {
     /// Checks every field.
     ///
     /// # Errors
-    /// [`QuantizeError::InvalidConfig`] names the first field out of its bounds; [`QuantizeError::Optimizer`] one of the optimiser's.
+    /// [`QuantizeError::InvalidConfig`] names the first field out of its bounds; [`QuantizeError::Optimizer`] one of the
+    /// optimiser's or the schedule's.
     pub fn validate(&self) -> Result<()> {
         const WIDEST: usize = 1 << 16;
         check_sizes(&self.codebook_sizes)?;
@@ -272,6 +273,7 @@ impl RqVaeConfig {
         if !(0.0..1.0).contains(&self.autoencoder_share) {
             return Err(QuantizeError::config("autoencoder_share", self.autoencoder_share, "it must lie in 0..1"));
         }
+        self.schedule.as_ref().map_or(Ok(()), Schedule::validate)?;
         Ok(self.optimizer.validate()?)
     }
 

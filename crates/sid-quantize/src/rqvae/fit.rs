@@ -1,6 +1,6 @@
 //! Training of an RQ-VAE.
 
-use candle_core::{Device, Result as TensorResult, Tensor};
+use candle_core::{DType, Device, Result as TensorResult, Tensor};
 use genrec_kernels::CounterRng;
 use genrec_kernels::optim::{AnyOptimizer, Optimizer, Schedule};
 use ndarray::{Array2, Axis};
@@ -43,8 +43,20 @@ impl Fit for RqVaeConfig {
         let data = Data { rows: xs, standardizer: standardizer.as_ref(), device };
         let mut training = Training::new(self, data, network, count, rng)?;
         training.run(ctl)?;
+        check_weights(&training.network)?;
         Ok(RqVae { config: self.clone(), dim, network: training.network, standardizer })
     }
+}
+
+/// Fails on the first weight that is not finite: the loss of a step shows what the steps before it did, not the last.
+fn check_weights(network: &Network) -> Result<()> {
+    for (name, var) in network.autoencoder.iter().chain(network.codes.iter()) {
+        // A sum is not finite as soon as one term is not.
+        if !var.to_dtype(DType::F64)?.sum_all()?.to_scalar::<f64>()?.is_finite() {
+            return Err(QuantizeError::WeightNotFinite { name: name.to_owned() });
+        }
+    }
+    Ok(())
 }
 
 /// A fit under way: first the autoencoder alone, then all of it.

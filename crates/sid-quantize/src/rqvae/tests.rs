@@ -375,6 +375,17 @@ fn bad_rows_and_a_diverging_loss_have_their_errors() {
 }
 
 #[test]
+fn weights_that_end_infinite_are_refused() {
+    let xs = clustered(100, 12, 6);
+    // One step: its loss is finite, what it makes of the weights is not.
+    let config = small().with_epochs(1).with_autoencoder_share(0.0).with_schedule(Schedule::Constant);
+    match config.with_optimizer(OptimizerConfig::default(), 1e39).fit(&mut ArrayRows::from(xs.view())) {
+        Err(QuantizeError::WeightNotFinite { name }) => assert_eq!(name, "decoder.0.bias"),
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
 fn every_field_is_checked() {
     let field = |config: RqVaeConfig| match config.validate() {
         Err(QuantizeError::InvalidConfig { field, .. }) => field,
@@ -396,6 +407,8 @@ fn every_field_is_checked() {
     assert_eq!(field(ok().with_commitment(f64::NAN)), "commitment");
     assert_eq!(field(ok().with_autoencoder_share(1.0)), "autoencoder_share");
     assert_eq!(field(ok().with_optimizer(OptimizerConfig::default(), 0.0)), "learning_rate");
+    let rising = Schedule::Cosine { warmup_steps: 0, total_steps: 9, final_factor: -5.0 };
+    assert!(matches!(ok().with_schedule(rising).validate(), Err(QuantizeError::Optimizer(_))));
     let bad = OptimizerConfig::AdamW(AdamWConfig::default().with_eps(-1.0));
     assert!(matches!(ok().with_optimizer(bad, 1e-3).validate(), Err(QuantizeError::Optimizer(_))));
 }

@@ -84,6 +84,33 @@ fn scans_refuse_wrong_rows() {
 }
 
 #[test]
+fn arrays_that_are_not_finite_are_refused() {
+    let error = Rounding.encode_array(array![[0.0_f32, 1.0], [f32::NAN, 1.0]].view(), 4).unwrap_err();
+    assert!(error.to_string().contains("row 1 holds a value that is not finite in column 0"), "{error}");
+}
+
+/// Rows without columns, of which any number takes no memory.
+struct Empty(usize);
+
+impl RowSource for Empty {
+    fn dim(&self) -> usize {
+        0
+    }
+    fn len(&self) -> usize {
+        self.0
+    }
+    fn read(&mut self, _start: usize, _out: ndarray::ArrayViewMut2<'_, f32>) -> Result<()> {
+        Ok(())
+    }
+}
+
+#[test]
+fn the_width_is_checked_before_codes_are_allocated() {
+    let result = encode_rows(&Rounding, &mut Empty(1 << 50), 8);
+    assert!(matches!(result, Err(QuantizeError::DimMismatch { expected: 2, got: 0 })));
+}
+
+#[test]
 fn batches_do_not_change_codes() {
     let rows = Array2::from_shape_fn((23, 2), |(i, j)| (i % 7) as f32 + j as f32 * 0.3);
     let whole = Rounding.encode_array(rows.view(), 100).unwrap();
