@@ -174,17 +174,22 @@ impl Constraint for FixedLength {
     }
 }
 
-/// Tokens that are never generated, for [`Constraint::and`]; alone it never lists a token and is always complete.
+/// Tokens that are never generated, for [`Constraint::and`]; any other of the vocabulary may follow at any time, and
+/// every sequence is complete.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct ForbiddenTokens(Vec<u32>);
+pub struct ForbiddenTokens {
+    /// Sorted, without repetition.
+    forbidden: Vec<u32>,
+    vocabulary: Range<u32>,
+}
 
 impl ForbiddenTokens {
-    /// Forbids the given tokens.
-    pub fn new(tokens: impl IntoIterator<Item = u32>) -> Self {
-        let mut tokens: Vec<u32> = tokens.into_iter().collect();
-        tokens.sort_unstable();
-        tokens.dedup();
-        Self(tokens)
+    /// Forbids the given tokens of a vocabulary.
+    pub fn new(vocab: &SidVocab, tokens: impl IntoIterator<Item = u32>) -> Self {
+        let mut forbidden: Vec<u32> = tokens.into_iter().collect();
+        forbidden.sort_unstable();
+        forbidden.dedup();
+        Self { forbidden, vocabulary: 0..vocab.user_range().end }
     }
 }
 
@@ -194,10 +199,17 @@ impl Constraint for ForbiddenTokens {
     fn start(&self) {}
 
     fn accept(&self, (): &(), token: u32) -> Option<()> {
-        self.0.binary_search(&token).is_err().then_some(())
+        (self.vocabulary.contains(&token) && self.forbidden.binary_search(&token).is_err()).then_some(())
     }
 
-    fn for_each_allowed(&self, (): &(), _f: &mut dyn FnMut(u32)) {}
+    fn for_each_allowed(&self, (): &(), f: &mut dyn FnMut(u32)) {
+        let mut forbidden = self.forbidden.iter().peekable();
+        for token in self.vocabulary.clone() {
+            if forbidden.next_if_eq(&&token).is_none() {
+                f(token);
+            }
+        }
+    }
 
     fn is_complete(&self, (): &()) -> bool {
         true

@@ -203,11 +203,26 @@ proptest! {
         prop_assert_eq!(&search.decode(&toy, &users, &[free.clone().and(world.catalogue())]).unwrap(), &catalogue);
         prop_assert_eq!(&search.decode(&toy, &users, &[(&world.catalogue()).and(&free)]).unwrap(), &catalogue);
 
-        let rule = ForbiddenTokens::new(forbidden.iter().copied());
-        let found = search.decode(&toy, &users, &[world.catalogue().and(rule)]).unwrap();
+        let rule = ForbiddenTokens::new(&world.vocab, forbidden.iter().copied());
+        let found = search.decode(&toy, &users, &[world.catalogue().and(&rule)]).unwrap();
         let expected: Vec<Hypothesis> =
             catalogue[0].iter().filter(|h| !h.tokens.iter().any(|token| forbidden.contains(token))).cloned().collect();
         prop_assert_eq!(&found[0], &expected);
+        prop_assert_eq!(&search.decode(&toy, &users, &[rule.and(world.catalogue())]).unwrap(), &found);
+    }
+}
+
+#[test]
+fn forbidden_tokens_list_what_they_accept() {
+    let world = World::new(&[[0, 0]], false);
+    let size = world.vocab.size() as u32;
+    for forbidden in [vec![], vec![0], vec![size - 1, 3, 3, 1], vec![size, u32::MAX], (0..size).collect()] {
+        let rule = ForbiddenTokens::new(&world.vocab, forbidden.iter().copied());
+        let mut listed = Vec::new();
+        rule.for_each_allowed(&(), &mut |token| listed.push(token));
+        let accepted: Vec<u32> = (0..size + 9).filter(|&token| rule.accept(&(), token).is_some()).collect();
+        assert_eq!(listed, accepted, "{forbidden:?}");
+        assert_eq!(listed, (0..size).filter(|token| !forbidden.contains(token)).collect::<Vec<_>>());
     }
 }
 
@@ -319,7 +334,7 @@ fn users_may_end_at_different_steps() {
 #[test]
 fn dead_ends_leave_fewer_or_none() {
     let world = World::new(&[[0, 0], [1, 1]], false);
-    let all_of_last = ForbiddenTokens::new(world.vocab.position_range(LEVELS));
+    let all_of_last = ForbiddenTokens::new(&world.vocab, world.vocab.position_range(LEVELS));
     let found =
         BeamSearch::new(4).decode(&world.toy(1, 9), &batch(&[vec![1]]), &[world.catalogue().and(all_of_last)]).unwrap();
     assert_eq!(found, [vec![]]);
