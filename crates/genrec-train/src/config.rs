@@ -131,6 +131,7 @@ impl TrainConfig {
     /// [`TrainError`] names the first field that is out of range, or says that nothing ends the run.
     pub fn validate(&self) -> Result<()> {
         self.optimizer.validate().map_err(|source| TrainError::Optimizer { source })?;
+        self.schedule.validate().map_err(|source| TrainError::Optimizer { source })?;
         let check = |field, ok: bool, value: String, bound| {
             if ok { Ok(()) } else { Err(TrainError::Config { field, value, bound }) }
         };
@@ -208,6 +209,8 @@ mod tests {
         assert_eq!(field_of(&ok.clone().with_patience(Some(0))), "patience");
         assert_eq!(field_of(&ok.clone().with_min_delta(-1e-9)), "min_delta");
         assert!(matches!(ok.clone().with_max_steps(None).validate(), Err(TrainError::Unbounded)));
+        let rising = Schedule::Linear { warmup_steps: 0, total_steps: 9, final_factor: -5.0 };
+        assert!(matches!(ok.clone().with_schedule(rising).validate(), Err(TrainError::Optimizer { .. })));
         let mut adafactor = AdafactorConfig::default();
         adafactor.clip_threshold = 0.0;
         let bad = ok.with_optimizer(OptimizerConfig::Adafactor(adafactor));
