@@ -115,8 +115,8 @@ fn read_weights(path: &Path, config: &mut T5Config) -> Result<BTreeMap<String, T
         values.insert(weight.name, view.load(&Device::Cpu)?);
     }
     for name in file.names() {
-        let repeats = ALIASES.contains(&name) || name == HEAD;
-        if !values.contains_key(name) && !(repeats && file.tensor(name).ok() == table) {
+        let repeated = (ALIASES.contains(&name) || name == HEAD) && file.tensor(name).ok() == table;
+        if !repeated && !values.contains_key(name) {
             return Err(misfit(ParamError::Unexpected { name: name.to_owned() }));
         }
     }
