@@ -42,9 +42,9 @@ struct Args {
     /// Goes on with the run in `--out`.
     #[arg(long)]
     resume: bool,
-    /// Every random choice derives from it.
-    #[arg(long, default_value_t = 42)]
-    seed: u64,
+    /// Every random choice derives from it; the settings' own (42) otherwise.
+    #[arg(long)]
+    seed: Option<u64>,
     /// Where tensors live.
     #[arg(long, value_enum, default_value_t = DeviceArg::Cpu)]
     device: DeviceArg,
@@ -62,8 +62,9 @@ fn oracle(shop: &Synthetic, questions: &[Question<'_>]) -> Suite<ItemId> {
 
 fn run(args: &Args) -> Result<(), BoxError> {
     let device = args.device.open()?;
-    let shop = SyntheticConfig::default().with_users(5_000).with_seed(args.seed).generate()?;
-    let mut config = support::config_or(args.config.as_deref(), TigerConfig::quickstart)?.with_seed(args.seed);
+    let mut config = support::config_or(args.config.as_deref(), TigerConfig::quickstart)?;
+    config.seed = args.seed.unwrap_or(config.seed);
+    let shop = SyntheticConfig::default().with_users(5_000).with_seed(config.seed).generate()?;
     if let Some(epochs) = args.epochs {
         config.train.epochs = Some(epochs);
     }
@@ -87,7 +88,7 @@ fn run(args: &Args) -> Result<(), BoxError> {
     let recall = |metrics: &Metrics| metrics.get("recall@10").copied().unwrap_or(f64::NAN);
     let ours = recall(&outcome.report.test);
     println!(
-        "\nTIGER's Recall@10 is {:.0} % of the oracle's, {:.1} times popularity's and {:.2} times the transition table's.",
+        "\nTIGER's Recall@10 is {:.1} % of the oracle's, {:.1} times popularity's and {:.2} times the transition table's.",
         100.0 * ours / recall(&oracle.report()),
         ours / recall(&outcome.report.baselines["popularity"]),
         ours / recall(&transitions.report()),

@@ -7,7 +7,10 @@ use std::{collections::BTreeMap, path::Path, time::Duration};
 use candle_core::Device;
 use clap::ValueEnum;
 use comfy_table::{CellAlignment, Table, presets::UTF8_FULL_CONDENSED};
-use genrec::pipeline::{Event, Metrics, Observer, Report, Stage, TigerConfig};
+use genrec::{
+    artifacts,
+    pipeline::{Event, Metrics, Observer, Report, Stage, TigerConfig},
+};
 use indicatif::{ProgressBar, ProgressStyle};
 
 /// Any error, for programs that only print it.
@@ -38,15 +41,19 @@ impl DeviceArg {
     }
 }
 
-/// The settings in a JSON file, or the preset when there is no file.
+/// The settings in a JSON file, or the preset when there is no file. The file holds the settings themselves or is the
+/// `run.json` of a run.
 ///
 /// # Errors
-/// When the file cannot be read or is not a configuration.
+/// When the file cannot be read or is not a configuration; the file is named.
 pub fn config_or(file: Option<&Path>, preset: fn() -> TigerConfig) -> Result<TigerConfig, BoxError> {
-    match file {
-        Some(path) => Ok(serde_json::from_str(&std::fs::read_to_string(path)?)?),
-        None => Ok(preset()),
-    }
+    let Some(path) = file else { return Ok(preset()) };
+    let value: serde_json::Value = artifacts::read_json(path)?;
+    let config = match value.get("config") {
+        Some(config) => config.clone(),
+        None => value,
+    };
+    serde_json::from_value(config).map_err(|error| format!("`{}` is no configuration: {error}", path.display()).into())
 }
 
 /// Logs to standard error what `RUST_LOG` asks for; warnings by default.

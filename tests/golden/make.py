@@ -5,9 +5,11 @@
     python3 tests/golden/make.py --check         # made live in a temporary folder and compared; exit 1 on a difference
     python3 tests/golden/make.py --check t5 eval # these areas alone
 
+With --check the area t5 goes the other way too: models trained here (by `cargo test`) are loaded by `transformers`.
+
 An area is a script `scripts/AREA.py`, run as `python AREA.py OUT`, that fills the folder OUT; its recorded values are the
 folder `AREA` beside this file. Without --python the pinned packages of requirements.txt are installed in a virtual
-environment first: torch alone takes several gigabytes. This driver itself needs nothing but Python.
+environment first: torch alone takes several gigabytes. This driver itself needs nothing but Python, and cargo to check t5.
 """
 
 import argparse
@@ -137,6 +139,15 @@ def differences(old, new):
         yield from (f"{name}: {difference}" for difference in found)
 
 
+def loads_in_transformers(python, scratch):
+    """Models that this repository trains and writes, loaded by `transformers`; the number of failures."""
+    exports = scratch / "exports"
+    command = ["cargo", "test", "--quiet", "-p", "genrec-model", "--test", "t5", "golden::export"]
+    subprocess.run(command, check=True, cwd=HERE, env=dict(os.environ, GENREC_T5_EXPORT=str(exports)),
+                   stdout=subprocess.DEVNULL)
+    return subprocess.run([python, str(SCRIPTS / "_load_t5.py"), str(exports)], check=False).returncode
+
+
 def check(python, area, scratch):
     """Makes the area in the scratch folder; the number of its differences from the recorded values."""
     made = scratch / area
@@ -149,7 +160,7 @@ def check(python, area, scratch):
         print(f"{area}/{difference}")
     if len(found) > 20:
         print(f"{area}: and {len(found) - 20} more")
-    return len(found)
+    return len(found) + (loads_in_transformers(python, scratch) if area == "t5" else 0)
 
 
 def record(python, area, scratch):

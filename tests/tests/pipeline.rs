@@ -14,6 +14,7 @@ use candle_core::Device;
 use genrec::{
     Error, History, Recommender,
     data::{Item, Synthetic},
+    embed::AnyEmbedder,
     index::ItemId,
     pipeline::{self, Event, TigerConfig},
 };
@@ -125,10 +126,51 @@ fn an_unseen_item_is_added_recommended_and_kept() -> genrec::Result<()> {
 
     assert!(recommender.add_item(relative).is_err(), "an id was taken twice");
     assert_eq!(recommender.index().len(), sids.len() + 1);
+    // The catalogue is written before the index: a process that is killed in between has added nothing.
+    let index = dir.path().join("index");
+    let before = fs::read(index.join("index.json")).unwrap();
+    let payload = fs::read(index.join("index.safetensors")).unwrap();
     recommender.save_catalogue(dir.path())?;
     let again = Recommender::load(dir.path(), &Device::Cpu)?;
     assert_eq!(again.find("brand-new")?, new);
     assert_eq!(again.seen(new), Some(false));
+    let resumed = run(dir.path(), &small_config(), true);
+    assert!(matches!(resumed, Err(Error::ItemsAdded { indexed, items, .. }) if indexed == items + 1));
+    fs::write(index.join("index.json"), before).unwrap();
+    fs::write(index.join("index.safetensors"), payload).unwrap();
+    let old = Recommender::load(dir.path(), &Device::Cpu)?;
+    assert_eq!(old.catalogue().len(), sids.len());
+    assert!(matches!(old.find("brand-new"), Err(Error::UnknownItem { .. })));
+    Ok(())
+}
+
+#[test]
+fn the_embedder_is_opened_by_the_first_new_item() -> genrec::Result<()> {
+    let dir = tempfile::tempdir().unwrap();
+    run(dir.path(), &small_config(), false)?;
+    let moved = dir.path().join("elsewhere");
+    fs::rename(dir.path().join("embedder"), &moved).unwrap();
+    let mut recommender = Recommender::load(dir.path(), &Device::Cpu)?;
+    let mut item = Item::default();
+    (item.id, item.title) = ("new".into(), Some("something new".into()));
+    assert!(matches!(recommender.add_item(item.clone()), Err(Error::Embed(_))));
+    assert!(recommender.find("new").is_err(), "a failure added an item");
+    let mut recommender = recommender.with_embedder(AnyEmbedder::load(&moved, &Device::Cpu)?);
+    let new = recommender.add_item(item)?;
+    assert_eq!(recommender.find("new")?, new);
+    Ok(())
+}
+
+/// What a kill between the last two steps of saving an index leaves.
+#[test]
+fn an_index_that_was_not_moved_to_its_place_is() -> genrec::Result<()> {
+    let dir = tempfile::tempdir().unwrap();
+    run(dir.path(), &small_config(), false)?;
+    let whole = contents(dir.path());
+    let index = dir.path().join("index");
+    fs::rename(index.join("index.safetensors"), index.join("index.safetensors.next")).unwrap();
+    run(dir.path(), &small_config(), true)?;
+    assert_same(&whole, &contents(dir.path()));
     Ok(())
 }
 
@@ -158,6 +200,18 @@ fn what_does_not_fit_is_refused_by_name() -> genrec::Result<()> {
     let beyond = [ItemId(u32::MAX)];
     let asked = recommender.recommend(&[History { user: None, items: &beyond }], 3);
     assert!(matches!(asked, Err(Error::UnknownItem { .. })));
+    let empty = tempfile::tempdir().unwrap();
+    let mut spoilt = small_config();
+    spoilt.train.epochs = Some(0);
+    assert!(matches!(run(empty.path(), &spoilt, false), Err(Error::Train(_))));
+    assert_eq!(
+        fs::read_dir(empty.path()).unwrap().count(),
+        0,
+        "something was written before the settings were checked"
+    );
+    fs::rename(dir.path().join("run.json"), dir.path().join("run.bak")).unwrap();
+    assert!(matches!(run(dir.path(), &config, true), Err(Error::Unclaimed { part }) if part.ends_with("catalogue")));
+    fs::rename(dir.path().join("run.bak"), dir.path().join("run.json")).unwrap();
     fs::remove_dir_all(dir.path().join("index")).unwrap();
     assert!(Recommender::load(dir.path(), &Device::Cpu).is_err());
     fs::remove_file(dir.path().join("decode.json")).unwrap();

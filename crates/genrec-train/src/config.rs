@@ -50,8 +50,11 @@ pub struct TrainConfig {
     /// Wall-clock time after which the run ends, counted over all resumed parts and including validations; none by
     /// default. Where such a run ends depends on the machine and its load, so it cannot be reproduced.
     pub max_duration: Option<Duration>,
-    /// When to validate; after every epoch by default. The run's last step is validated besides, when `epochs` or
-    /// `max_steps` ends the run.
+    /// Share of `max_duration`, its end, over which the learning rate falls linearly towards 0, besides what the schedule
+    /// does; from 0 to 1, 0 by default. Without `max_duration` it does nothing.
+    pub cooldown: f64,
+    /// When to validate; after every epoch by default. The run's last step is validated besides, when `epochs`,
+    /// `max_steps` or `max_duration` ends the run.
     pub validate_every: Every,
     /// Validations in a row without improvement after which the run ends, at least 1; none by default.
     pub patience: Option<u32>,
@@ -75,6 +78,7 @@ impl Default for TrainConfig {
             epochs: None,
             max_steps: Some(200_000),
             max_duration: None,
+            cooldown: 0.0,
             validate_every: Every::Epochs(1),
             patience: None,
             min_delta: 0.0,
@@ -112,6 +116,8 @@ setters! {
     with_max_steps, max_steps: Option<u64>;
     /// Sets the wall-clock limit, or removes it.
     with_max_duration, max_duration: Option<Duration>;
+    /// Sets the share of the wall-clock limit over which the learning rate falls.
+    with_cooldown, cooldown: f64;
     /// Sets when to validate.
     with_validate_every, validate_every: Every;
     /// Sets the patience, or removes early stopping.
@@ -146,6 +152,8 @@ impl TrainConfig {
         let every = !matches!(self.validate_every, Every::Epochs(0) | Every::Steps(0));
         check("validate_every", every, "0".to_owned(), "at least 1 epoch or step")?;
         check("patience", self.patience != Some(0), "0".to_owned(), "at least 1 validation, or absent")?;
+        let cooldown = self.cooldown;
+        check("cooldown", (0.0..=1.0).contains(&cooldown), cooldown.to_string(), "from 0 to 1")?;
         let delta = self.min_delta;
         check("min_delta", delta >= 0.0 && delta.is_finite(), delta.to_string(), "at least 0 and finite")?;
         if self.epochs.is_none() && self.max_steps.is_none() && self.max_duration.is_none() {
@@ -154,12 +162,21 @@ impl TrainConfig {
         Ok(())
     }
 
+    /// What the learning rate is multiplied by after so many seconds of the run, besides the schedule.
+    pub(crate) fn cooldown_factor(&self, seconds: f64) -> f64 {
+        let Some(limit) = self.max_duration.map(|limit| limit.as_secs_f64()) else { return 1.0 };
+        let left = (limit - seconds).max(0.0);
+        let cooldown = self.cooldown * limit;
+        if left < cooldown { left / cooldown } else { 1.0 }
+    }
+
     /// What decides the result of a run, as JSON: every field but those that may change between a run's parts.
     pub(crate) fn fingerprint(&self) -> Result<Value> {
         let mut value = serde_json::to_value(self)
             .map_err(|error| TrainError::State { source: candle_core::Error::wrap(error) })?;
         if let Some(fields) = value.as_object_mut() {
             fields.remove("max_duration");
+            fields.remove("cooldown");
             fields.remove("checkpoint_every_steps");
         }
         Ok(value)
@@ -208,6 +225,8 @@ mod tests {
         assert_eq!(field_of(&ok.clone().with_validate_every(Every::Epochs(0))), "validate_every");
         assert_eq!(field_of(&ok.clone().with_patience(Some(0))), "patience");
         assert_eq!(field_of(&ok.clone().with_min_delta(-1e-9)), "min_delta");
+        assert_eq!(field_of(&ok.clone().with_cooldown(1.1)), "cooldown");
+        assert_eq!(field_of(&ok.clone().with_cooldown(f64::NAN)), "cooldown");
         assert!(matches!(ok.clone().with_max_steps(None).validate(), Err(TrainError::Unbounded)));
         let rising = Schedule::Linear { warmup_steps: 0, total_steps: 9, final_factor: -5.0 };
         assert!(matches!(ok.clone().with_schedule(rising).validate(), Err(TrainError::Optimizer { .. })));
@@ -215,6 +234,16 @@ mod tests {
         adafactor.clip_threshold = 0.0;
         let bad = ok.with_optimizer(OptimizerConfig::Adafactor(adafactor));
         assert!(matches!(bad.validate(), Err(TrainError::Optimizer { .. })));
+    }
+
+    #[test]
+    fn the_cooldown_is_the_end_of_the_time() {
+        let config = TrainConfig::default().with_cooldown(0.2);
+        assert_eq!(config.cooldown_factor(1e9), 1.0);
+        let timed = config.with_max_duration(Some(Duration::from_secs(100)));
+        let factors = [0.0, 80.0, 90.0, 95.0, 100.0, 200.0].map(|seconds| timed.cooldown_factor(seconds));
+        assert_eq!(factors, [1.0, 1.0, 0.5, 0.25, 0.0, 0.0]);
+        assert_eq!(timed.with_cooldown(0.0).cooldown_factor(99.0), 1.0);
     }
 
     #[test]

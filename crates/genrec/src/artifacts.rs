@@ -21,7 +21,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use serde::{Serialize, de::DeserializeOwned};
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
 use crate::{Error, Result};
 
@@ -60,6 +60,22 @@ impl RunDir {
             }
         }
         Ok(())
+    }
+
+    /// The first part of a run that is there, besides its manifest.
+    pub(crate) fn any_part(&self) -> Option<PathBuf> {
+        let parts = [
+            self.root.join("catalogue"),
+            self.embedder(),
+            self.embeddings(),
+            self.quantizer(),
+            self.index(),
+            self.train(),
+            self.model(),
+            self.decode(),
+            self.report(),
+        ];
+        parts.into_iter().find(|part| part.exists())
     }
 
     /// Settings and data fingerprint.
@@ -141,7 +157,11 @@ pub fn write_with(path: &Path, fill: impl FnOnce(&mut std::io::BufWriter<File>) 
     file.flush().map_err(io("write"))?;
     file.get_ref().sync_all().map_err(io("flush"))?;
     fs::rename(&temporary, path).map_err(io("rename"))?;
-    File::open(parent).and_then(|dir| dir.sync_all()).map_err(io("flush the directory of"))
+    // Only Unix lets a directory be opened and flushed.
+    if cfg!(unix) {
+        File::open(parent).and_then(|dir| dir.sync_all()).map_err(io("flush the directory of"))?;
+    }
+    Ok(())
 }
 
 /// Reads a JSON file.
@@ -157,6 +177,25 @@ pub fn read_json<T: DeserializeOwned>(path: &Path) -> Result<T> {
         Err(source) => return Err(Error::Io { action: "read", path: path.to_path_buf(), source }),
     };
     serde_json::from_str(&text).map_err(|source| Error::Json { path: path.to_path_buf(), source })
+}
+
+/// Reads a JSON file with a `format_version`, which is looked at first: another version's fields are no error in
+/// themselves.
+///
+/// # Errors
+/// [`Error::FormatVersion`] when the file is of another version, otherwise as [`read_json`].
+pub fn read_versioned<T: DeserializeOwned>(path: &Path) -> Result<T> {
+    #[derive(Deserialize)]
+    struct Version {
+        format_version: u32,
+    }
+    let value: serde_json::Value = read_json(path)?;
+    let malformed = |source| Error::Json { path: path.to_path_buf(), source };
+    let Version { format_version: found } = Version::deserialize(&value).map_err(malformed)?;
+    if found != FORMAT_VERSION {
+        return Err(Error::FormatVersion { path: path.to_path_buf(), found, supported: FORMAT_VERSION });
+    }
+    T::deserialize(value).map_err(malformed)
 }
 
 #[cfg(test)]
@@ -185,6 +224,17 @@ mod tests {
         let left: Vec<_> = fs::read_dir(run.embedder()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
         assert_eq!(left, ["vocabulary.json"]);
         Ok(())
+    }
+
+    #[test]
+    fn the_version_is_read_before_the_fields() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("decode.json");
+        fs::write(&path, r#"{"format_version": 2, "a_field_of_the_future": true}"#).unwrap();
+        let read = read_versioned::<crate::DecodeConfig>(&path);
+        assert!(matches!(read, Err(Error::FormatVersion { found: 2, supported: FORMAT_VERSION, .. })));
+        fs::write(&path, r#"{"format_version": 1, "a_field_of_the_future": true}"#).unwrap();
+        assert!(matches!(read_versioned::<crate::DecodeConfig>(&path), Err(Error::Json { .. })));
     }
 
     #[test]

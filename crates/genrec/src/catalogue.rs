@@ -36,8 +36,10 @@ pub(crate) fn write(path: &Path, catalogue: &Catalogue, seen: &[bool]) -> Result
     })
 }
 
-/// Reads items and their flags.
-pub(crate) fn read(path: &Path) -> Result<(Catalogue, Vec<bool>)> {
+/// Reads the first `expected` items and their flags.
+///
+/// The file may hold more: it is written before the index, whose replacement makes added items part of the run.
+pub(crate) fn read(path: &Path, expected: usize) -> Result<(Catalogue, Vec<bool>)> {
     let file = match File::open(path) {
         Ok(file) => file,
         Err(source) if source.kind() == std::io::ErrorKind::NotFound => {
@@ -46,10 +48,13 @@ pub(crate) fn read(path: &Path) -> Result<(Catalogue, Vec<bool>)> {
         Err(source) => return Err(Error::Io { action: "read", path: path.to_path_buf(), source }),
     };
     let (mut items, mut seen) = (Vec::new(), Vec::new());
-    for line in BufReader::new(file).lines() {
+    for (number, line) in (1..=expected).zip(BufReader::new(file).lines()) {
         let line = line.map_err(|source| Error::Io { action: "read", path: path.to_path_buf(), source })?;
-        let line: Line =
-            serde_json::from_str(&line).map_err(|source| Error::Json { path: path.to_path_buf(), source })?;
+        let line: Line = serde_json::from_str(&line).map_err(|source| Error::CatalogueLine {
+            path: path.to_path_buf(),
+            line: number,
+            source,
+        })?;
         items.push(line.item);
         seen.push(line.seen);
     }

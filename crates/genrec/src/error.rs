@@ -21,6 +21,25 @@ pub enum Error {
         /// The directory.
         path: PathBuf,
     },
+    /// A directory holds parts of a run but not the settings they were made with.
+    #[error("`{}` is there, but no `run.json` says what made it; choose an empty directory", part.display())]
+    Unclaimed {
+        /// The part.
+        part: PathBuf,
+    },
+    /// A run to be resumed holds items that were added after it.
+    #[error(
+        "the run in `{}` was finished and holds {indexed} items, the data set {items}: items were added to it; train anew in an empty directory",
+        path.display()
+    )]
+    ItemsAdded {
+        /// The run's directory.
+        path: PathBuf,
+        /// Items of the run.
+        indexed: usize,
+        /// Items of the data set.
+        items: usize,
+    },
     /// A run is to be resumed with other settings than it was started with.
     #[error(
         "the run was started with another `{field}` ({was}, now {now}); resume it with its own settings or start a new directory"
@@ -108,6 +127,17 @@ pub enum Error {
     Json {
         /// The file.
         path: PathBuf,
+        /// What is wrong.
+        #[source]
+        source: serde_json::Error,
+    },
+    /// A line of a run's catalogue is not an item.
+    #[error("line {line} of `{}` is not an item with its `seen` flag", path.display())]
+    CatalogueLine {
+        /// The file.
+        path: PathBuf,
+        /// The line, from 1.
+        line: usize,
         /// What is wrong.
         #[source]
         source: serde_json::Error,

@@ -67,7 +67,7 @@ mod search;
 mod tokens;
 
 pub use error::{Error, Result};
-pub use recommender::{ItemEncoder, Recommendation, Recommender};
+pub use recommender::{ItemEmbedder, ItemEncoder, Recommendation, Recommender};
 pub use search::{DecodeConfig, Ranked, Searcher};
 pub use tokens::{History, SequenceTokenizer, WindowBatches};
 

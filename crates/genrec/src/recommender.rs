@@ -1,5 +1,7 @@
 //! A trained run, ready to recommend.
 
+use std::path::PathBuf;
+
 use candle_core::Device;
 use genrec_data::{Catalogue, Item};
 use genrec_embed::{AnyEmbedder, Embedder, TextTemplate};
@@ -32,13 +34,48 @@ pub struct Recommendation {
     pub score: f32,
 }
 
+/// What embeds the text of a new item.
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum ItemEmbedder {
+    /// Nothing: the run was made from ready embeddings.
+    Absent,
+    /// An open embedder.
+    Open(Box<AnyEmbedder>),
+    /// One that a run keeps, opened when the first text asks for it: recommending needs no encoder's weights.
+    Saved {
+        /// Directory of the embedder inside the run.
+        dir: PathBuf,
+        /// Where it is to compute.
+        device: Device,
+    },
+}
+
+impl ItemEmbedder {
+    fn open(&mut self) -> Result<&AnyEmbedder> {
+        if let Self::Saved { dir, device } = self {
+            *self = Self::Open(Box::new(AnyEmbedder::load(dir, device)?));
+        }
+        match self {
+            Self::Open(embedder) => Ok(embedder),
+            Self::Absent | Self::Saved { .. } => Err(Error::NoEmbedder),
+        }
+    }
+}
+
+impl From<AnyEmbedder> for ItemEmbedder {
+    fn from(embedder: AnyEmbedder) -> Self {
+        Self::Open(Box::new(embedder))
+    }
+}
+
 /// Text to codes: what a new item passes through.
 #[derive(Debug)]
 pub struct ItemEncoder {
     /// Fields to text.
     pub text: TextTemplate,
-    /// Text to embedding; `None` when the run was made from ready embeddings.
-    pub embedder: Option<AnyEmbedder>,
+    /// Text to embedding.
+    pub embedder: ItemEmbedder,
     /// Embedding to codes.
     pub quantizer: AnyQuantizer,
 }
@@ -58,27 +95,24 @@ pub struct Recommender<M = T5> {
 }
 
 impl Recommender<T5> {
-    /// Opens a run directory.
+    /// Opens a run directory. An encoder outside of it (BERT, say) is opened by the first
+    /// [`add_item`](Self::add_item) alone; where it has moved, see [`with_embedder`](Self::with_embedder).
     ///
     /// # Errors
     /// [`Error::MissingArtifact`] when the run is not finished, [`Error::Mismatch`] when its parts do not belong together,
     /// and the errors of each part's reader.
-    pub fn load(dir: impl Into<std::path::PathBuf>, device: &Device) -> Result<Self> {
+    pub fn load(dir: impl Into<PathBuf>, device: &Device) -> Result<Self> {
         let run = RunDir::new(dir);
-        let config: DecodeConfig = artifacts::read_json(&run.decode())?;
-        if config.format_version != artifacts::FORMAT_VERSION {
-            return Err(Error::FormatVersion {
-                path: run.decode(),
-                found: config.format_version,
-                supported: artifacts::FORMAT_VERSION,
-            });
-        }
-        let (catalogue, seen) = catalogue::read(&run.catalogue())?;
-        let manifest: crate::pipeline::Manifest = artifacts::read_json(&run.manifest())?;
-        let embedder =
-            manifest.config.embedder.is_text().then(|| AnyEmbedder::load(run.embedder(), device)).transpose()?;
+        let config: DecodeConfig = artifacts::read_versioned(&run.decode())?;
+        let manifest: crate::pipeline::Manifest = artifacts::read_versioned(&run.manifest())?;
+        let embedder = if manifest.config.embedder.is_text() {
+            ItemEmbedder::Saved { dir: run.embedder(), device: device.clone() }
+        } else {
+            ItemEmbedder::Absent
+        };
         let quantizer = AnyQuantizer::load(run.quantizer(), device)?;
         let index = SidIndex::load(&run.index())?;
+        let (catalogue, seen) = catalogue::read(&run.catalogue(), index.len())?;
         let model = T5::load(run.model(), device)?;
         Self::new(
             catalogue,
@@ -166,6 +200,14 @@ impl<M: Seq2Seq> Recommender<M> {
         Self::new(self.catalogue, self.seen, self.index, self.model, self.encoder, config)
     }
 
+    /// The same run with another embedder for new items, for one whose files have moved
+    /// ([`AnyEmbedder::load_relocated`]).
+    #[must_use]
+    pub fn with_embedder(mut self, embedder: AnyEmbedder) -> Self {
+        self.encoder.embedder = embedder.into();
+        self
+    }
+
     /// The `k` best items for each history, best first, none twice. Items of the history stay eligible, as in the paper's
     /// protocol.
     ///
@@ -207,8 +249,8 @@ impl<M: Seq2Seq> Recommender<M> {
     /// [`Error::NoEmbedder`] when the run was made from ready embeddings; the errors of embedding, encoding and the index
     /// (a full suffix) otherwise. Nothing is changed then.
     pub fn add_item(&mut self, item: Item) -> Result<ItemId> {
-        let embedder = self.encoder.embedder.as_ref().ok_or(Error::NoEmbedder)?;
         let text = self.encoder.text.render(|field| item.field(field));
+        let embedder = self.encoder.embedder.open()?;
         let embedding = embedder.embed(&[text])?;
         self.add_item_with_embedding(item, embedding.index_axis(Axis(0), 0))
     }
@@ -238,13 +280,14 @@ impl<M: Seq2Seq> Recommender<M> {
     }
 
     /// Writes the catalogue and the index back to the run's directory, so that added items are there when it is opened
-    /// again.
+    /// again. A crash at any moment leaves either the old items or the new ones.
     ///
     /// # Errors
-    /// [`Error::Io`] names the file that could not be written.
-    pub fn save_catalogue(&self, dir: impl Into<std::path::PathBuf>) -> Result<()> {
+    /// [`Error::Io`] names the file that could not be written; the errors of the index otherwise.
+    pub fn save_catalogue(&self, dir: impl Into<PathBuf>) -> Result<()> {
         let run = RunDir::new(dir);
-        self.index.save(&run.index())?;
-        catalogue::write(&run.catalogue(), &self.catalogue, &self.seen)
+        // The index counts the items: lines of the catalogue beyond it are not read.
+        catalogue::write(&run.catalogue(), &self.catalogue, &self.seen)?;
+        Ok(self.index.save(&run.index())?)
     }
 }

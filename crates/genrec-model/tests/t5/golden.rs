@@ -6,6 +6,7 @@ use std::{
 };
 
 use candle_core::Device;
+use genrec_kernels::optim::{AdamWConfig, Optimizer, OptimizerConfig};
 use genrec_model::{
     RaggedBatch, Seq2Seq, Trainable,
     t5::{T5, T5Config},
@@ -78,7 +79,16 @@ struct Export {
     logits: Vec<Vec<Vec<f32>>>,
 }
 
-/// Writes models for `tests/golden/scripts/_check_t5_export.py`, into the directory `GENREC_T5_EXPORT` where it is set.
+/// A few steps of AdamW, so that no weight is where it began.
+fn train(model: &T5, batch: &RaggedBatch) {
+    let mut optimizer = OptimizerConfig::AdamW(AdamWConfig::default()).build(model.parameters()).unwrap();
+    for step in 0..3 {
+        let (_, gradients) = model.loss_and_grads(batch, step).unwrap();
+        optimizer.step(model.parameters(), &gradients, 0.01).unwrap();
+    }
+}
+
+/// Trains models and writes them for `tests/golden/scripts/_load_t5.py`, into the directory `GENREC_T5_EXPORT` where it is set.
 #[test]
 fn export() {
     let temporary = tempfile::tempdir().unwrap();
@@ -88,6 +98,7 @@ fn export() {
     configs.push(T5Config::cpu(45));
     for (i, config) in configs.into_iter().enumerate() {
         let model = T5::new(config, i as u64, &Device::Cpu).unwrap();
+        train(&model, &cases.batch());
         let dir = root.join(i.to_string());
         model.save(&dir).unwrap();
         let logits = model.logits(&cases.batch()).unwrap();

@@ -36,6 +36,8 @@ pub(super) struct Run<'a, M: Trainable> {
     /// Seconds of the run's earlier parts.
     earlier: f64,
     stop_asked: bool,
+    /// A process was killed between the best checkpoint and the last of the same step, which is owed.
+    last_owed: bool,
 }
 
 fn state(source: candle_core::Error) -> TrainError {
@@ -69,6 +71,7 @@ impl<'a, M: Trainable> Run<'a, M> {
             started,
             earlier: 0.0,
             stop_asked: false,
+            last_owed: false,
         };
         if let Some(store) = &run.store {
             if resume {
@@ -104,6 +107,7 @@ impl<'a, M: Trainable> Run<'a, M> {
         self.progress = checkpoint.progress;
         self.earlier = self.progress.seconds;
         self.best = best;
+        self.last_owed = self.store.as_ref().is_some_and(|store| store.path(true) == path);
         self.good = Some(path);
         Ok(())
     }
@@ -114,6 +118,9 @@ impl<'a, M: Trainable> Run<'a, M> {
         validate: &mut dyn FnMut(&M) -> std::result::Result<f64, BoxError>,
         callback: &mut dyn Callback,
     ) -> Result<StopReason> {
+        if std::mem::take(&mut self.last_owed) {
+            self.write(false, callback)?;
+        }
         loop {
             if let Some(reason) = self.progress.finished {
                 return Ok(reason);
@@ -132,13 +139,13 @@ impl<'a, M: Trainable> Run<'a, M> {
                 tracing::debug!(epoch, step, mean_loss, "epoch completed");
                 self.heed(callback.on_epoch(&EpochReport { epoch, step, mean_loss, seconds }));
             }
-            let validated = self.progress.validation_due(self.config);
+            let out_of_time = self.out_of_time();
+            let validated = out_of_time || self.progress.validation_due(self.config);
             let improved = validated && self.validate(validate, callback)?;
             self.progress.finished = self
                 .progress
                 .limit(self.config)
                 .or_else(|| self.progress.out_of_patience(self.config).then_some(StopReason::Patience));
-            let out_of_time = self.out_of_time();
             let interval = self.config.checkpoint_every_steps;
             let interval_ended = interval > 0 && self.progress.step.is_multiple_of(interval);
             if improved {
@@ -184,7 +191,8 @@ impl<'a, M: Trainable> Run<'a, M> {
         }
         .map_err(failed)?;
         self.check(Quantity::GradientNorm, grad_norm, step, batch)?;
-        let lr = self.config.learning_rate * self.config.schedule.factor(step);
+        let cooldown = self.config.cooldown_factor(self.progress.seconds);
+        let lr = self.config.learning_rate * self.config.schedule.factor(step) * cooldown;
         self.optimizer.step(self.model.parameters(), &gradients, lr).map_err(failed)?;
         self.progress.complete_step(loss);
         self.tick();
@@ -261,7 +269,8 @@ impl<'a, M: Trainable> Run<'a, M> {
     /// Weights that are not finite must not replace good ones.
     fn check_weights(&self) -> Result<()> {
         for (_, var) in self.model.parameters().iter() {
-            let sum = || var.as_tensor().to_dtype(DType::F64)?.sum_all()?.to_scalar::<f64>();
+            // On the host: not every device has doubles.
+            let sum = || var.as_tensor().to_device(&Device::Cpu)?.to_dtype(DType::F64)?.sum_all()?.to_scalar::<f64>();
             let sum = sum().map_err(state)?;
             self.check(Quantity::Weights, sum, self.progress.step, self.progress.batch)?;
         }

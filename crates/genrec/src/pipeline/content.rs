@@ -7,13 +7,13 @@ use ndarray::Array2;
 use sid_quantize::{AnyQuantizer, ArrayRows, EpochReport, Fit, FitControl, Quantizer, usage};
 
 use super::{EmbeddingSource, Event, Observer, SidReport, Stage, run::Context};
-use crate::{Error, Result};
+use crate::{Error, Result, recommender::ItemEmbedder};
 
 /// Rows encoded together.
 pub(super) const ENCODE_BATCH: usize = 4_096;
 
 /// The items' embeddings and, where they came from text, what embeds new items.
-pub(super) type Content = (Array2<f32>, Option<AnyEmbedder>);
+pub(super) type Content = (Array2<f32>, ItemEmbedder);
 
 /// Embeds every item, or reads what an earlier run left; says which.
 pub(super) fn embed(ctx: &Context<'_>, observer: &mut dyn Observer) -> Result<(Content, bool)> {
@@ -21,11 +21,12 @@ pub(super) fn embed(ctx: &Context<'_>, observer: &mut dyn Observer) -> Result<(C
     let source = &ctx.config.embedder;
     if path.exists() {
         let embeddings = check_rows(ctx, genrec_embed::io::read_safetensors(&path)?)?;
-        let embedder = source.is_text().then(|| AnyEmbedder::load(ctx.run.embedder(), ctx.device)).transpose()?;
+        let (dir, device) = (ctx.run.embedder(), ctx.device.clone());
+        let embedder = if source.is_text() { ItemEmbedder::Saved { dir, device } } else { ItemEmbedder::Absent };
         return Ok(((embeddings, embedder), true));
     }
     let (embeddings, embedder) = match source {
-        EmbeddingSource::Npy { path } => (genrec_embed::io::read_npy(path)?, None),
+        EmbeddingSource::Npy { path } => (genrec_embed::io::read_npy(path)?, ItemEmbedder::Absent),
         EmbeddingSource::Text { embedder: spec } => {
             let items = ctx.dataset.catalogue.items();
             let texts: Vec<String> =
@@ -34,7 +35,7 @@ pub(super) fn embed(ctx: &Context<'_>, observer: &mut dyn Observer) -> Result<(C
             let mut progress = |done, total| observer.on_event(&Event::Progress { stage: Stage::Embed, done, total });
             let embeddings = embedder.embed_with(&texts, &mut progress)?;
             embedder.save(ctx.run.embedder())?;
-            (embeddings, Some(embedder))
+            (embeddings, embedder.into())
         }
     };
     let embeddings = check_rows(ctx, embeddings)?;

@@ -81,7 +81,7 @@ pub struct TrainSummary {
     pub examples: u64,
     /// Steps taken.
     pub steps: u64,
-    /// Epochs begun.
+    /// Epochs completed.
     pub epochs: u32,
     /// The epoch of the chosen weights; none when training ended before its first validation.
     pub best_epoch: Option<u32>,
@@ -91,7 +91,8 @@ pub struct TrainSummary {
     pub stopped: StopReason,
 }
 
-/// Wall-clock times, in seconds.
+/// Wall-clock times, in seconds. Of a run that was resumed they are those of the process that finished it, but for the
+/// training's, which count every part.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 pub struct TimingReport {
     /// Item text to embeddings.

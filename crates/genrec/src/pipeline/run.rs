@@ -67,8 +67,9 @@ impl Context<'_> {
 /// there are not run again. Under a `budget` the quantiser and the training stop in time for the test.
 ///
 /// # Errors
-/// [`Error::RunExists`] when the directory holds a run and `resume` is false, [`Error::ConfigChanged`] when it was started
-/// with other settings or data, and the errors of each stage. What earlier stages wrote stays.
+/// [`Error::Config`] and [`Error::NoTargets`] before anything is written; [`Error::RunExists`] when the directory holds a run
+/// and `resume` is false, [`Error::Unclaimed`] when it holds parts of one without its settings, [`Error::ConfigChanged`]
+/// when it was started with other settings or data, and the errors of each stage. What earlier stages wrote stays.
 pub fn run(
     dataset: &Dataset,
     config: &TigerConfig,
@@ -79,7 +80,11 @@ pub fn run(
     observer: &mut dyn Observer,
 ) -> Result<Outcome> {
     config.validate()?;
+    budget.map_or(Ok(()), |budget| budget.validate())?;
     let config = &config.clone().seeded();
+    // Whatever cannot be asked is found out before anything is written.
+    let validation = evaluate::questions(&dataset.sequences, Part::Validation)?;
+    let test = evaluate::questions(&dataset.sequences, Part::Test)?;
     let split = LeaveOneOut::new(&dataset.sequences);
     let run = RunDir::new(dir);
     let ctx = Context { dataset, split, config, run, device, start: Instant::now(), budget, resume };
@@ -99,8 +104,7 @@ pub fn run(
     let index = staged(Stage::Index, &mut 0.0, observer, |_| build_index(&ctx, &quantizer, &codes))?;
     let sid = content::sid_report(&quantizer, &embeddings, &codes)?;
 
-    let validation = ctx.sample(evaluate::questions(&dataset.sequences, Part::Validation)?, config.validation_users);
-    let test = evaluate::questions(&dataset.sequences, Part::Test)?;
+    let validation = ctx.sample(validation, config.validation_users);
     let trained = staged(Stage::Train, &mut 0.0, observer, |observer| {
         Ok((training::train(&ctx, &index, &validation, test.len(), observer)?, false))
     })?;
@@ -147,7 +151,11 @@ fn claim(ctx: &Context<'_>) -> Result<()> {
         data_crc32: fingerprint(ctx.dataset)?,
     };
     if !path.exists() {
-        return artifacts::write_json(&path, &manifest);
+        // What lies there was made by other settings, for all that is known.
+        return match ctx.run.any_part() {
+            Some(part) => Err(Error::Unclaimed { part }),
+            None => artifacts::write_json(&path, &manifest),
+        };
     }
     if !ctx.resume {
         return Err(Error::RunExists { path: ctx.run.root().to_path_buf() });
@@ -155,7 +163,7 @@ fn claim(ctx: &Context<'_>) -> Result<()> {
     let json = |manifest: &Manifest| {
         serde_json::to_value(manifest).map_err(|source| Error::Json { path: path.clone(), source })
     };
-    match first_difference("", &json(&artifacts::read_json(&path)?)?, &json(&manifest)?) {
+    match first_difference("", &json(&artifacts::read_versioned(&path)?)?, &json(&manifest)?) {
         Some((field, was, now)) => Err(Error::ConfigChanged { field, was, now }),
         None => ctx.run.sweep(),
     }
@@ -206,7 +214,14 @@ fn build_index(ctx: &Context<'_>, quantizer: &AnyQuantizer, codes: &ndarray::Arr
     let dir = ctx.run.index();
     // The file whose arrival completes an index: a run may have been killed before.
     if dir.join("index.json").exists() {
-        return Ok((SidIndex::load(&dir)?, true));
+        let index = SidIndex::load(&dir)?;
+        if index.len() > codes.nrows() {
+            let (path, indexed, items) = (ctx.run.root().to_path_buf(), index.len(), codes.nrows());
+            return Err(Error::ItemsAdded { path, indexed, items });
+        }
+        // Finishes a save that was cut short after its commit.
+        index.save(&dir)?;
+        return Ok((index, true));
     }
     let layout = SidLayout::new(quantizer.codebook_sizes().to_vec())?.with_suffix(ctx.config.suffix_size);
     let index = SidIndex::from_codes(layout, codes.view(), CollisionPolicy::Suffix)?;

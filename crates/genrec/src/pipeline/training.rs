@@ -8,7 +8,7 @@ use std::{
 
 use genrec_data::{BatchConfig, Windows};
 use genrec_model::t5::T5;
-use genrec_train::{BoxError, Callback, StepReport, TrainReport, Trainer, ValidationReport};
+use genrec_train::{BoxError, Callback, Checkpoint, StepReport, TrainReport, Trainer, ValidationReport};
 use sid_index::{SidIndex, SidVocab};
 
 use super::{Event, Observer, TrainSummary, run::Context};
@@ -67,7 +67,7 @@ pub(super) fn train(
     let users_per_second = Cell::new(None);
     if ctx.budget.is_some() {
         // Before the first validation a few users foretell how long the test will take.
-        const PROBE: usize = 64;
+        const PROBE: usize = 256;
         let start = Instant::now();
         let probe = &validation[..validation.len().min(PROBE)];
         evaluate::evaluate(&searcher, &model, probe, &mut |_, _| {})?;
@@ -82,14 +82,31 @@ pub(super) fn train(
     let mut watch = Watch {
         ctx,
         observer,
-        // The test asks every user, and the validation users once more.
-        questions: test_users + validation.len() + config.invalid_rate_users,
+        // The last weights are validated, one validation may just have begun, and the test asks every user and those of
+        // the validation once more.
+        questions: test_users + 3 * validation.len() + config.invalid_rate_users,
         users_per_second: &users_per_second,
     };
-    let trainer = Trainer::new(config.train.clone())?.with_resume(ctx.resume);
+    let mut settings = config.train.clone();
+    if let Some(left) = watch.time_to_train() {
+        settings.max_duration = Some(earlier(ctx)? + left);
+    }
+    let trainer = Trainer::new(settings)?.with_resume(ctx.resume);
     let report = trainer.fit(&model, &batches, &mut validate, &mut watch, Some(&ctx.run.train()))?;
     model.save(ctx.run.model())?;
     Ok(Trained { model, report, examples_per_epoch: windows.len() })
+}
+
+/// How long the parts of the training that are done took.
+fn earlier(ctx: &Context<'_>) -> Result<Duration> {
+    if !ctx.resume {
+        return Ok(Duration::ZERO);
+    }
+    let seconds = match Checkpoint::read(ctx.run.train().join("last")) {
+        Ok(checkpoint) => checkpoint.progress.seconds,
+        Err(_) => 0.0,
+    };
+    Ok(Duration::try_from_secs_f64(seconds).unwrap_or_default())
 }
 
 /// Passes training's reports on, and stops it in time for the test.
@@ -101,19 +118,22 @@ struct Watch<'a, 'c> {
 }
 
 impl Watch<'_, '_> {
-    fn must_stop(&self) -> bool {
-        // The test's time as validation foretells it, with a margin for baselines and a busy machine.
+    /// The budget's time less what the test will need; none without a budget.
+    fn time_to_train(&self) -> Option<Duration> {
+        // For the baselines and a busy machine.
         const MARGIN: f64 = 1.3;
-        let (Some(budget), Some(left)) = (self.ctx.budget, self.ctx.time_left()) else { return false };
+        let (budget, left) = (self.ctx.budget?, self.ctx.time_left()?);
         let foretold = self.users_per_second.get().map_or(0.0, |speed| MARGIN * self.questions as f64 / speed);
-        left <= budget.total.mul_f64(budget.evaluate_share).max(Duration::from_secs_f64(foretold))
+        let reserve = budget.total.mul_f64(budget.evaluate_share);
+        Some(left.saturating_sub(reserve.max(Duration::try_from_secs_f64(foretold).unwrap_or(Duration::MAX))))
     }
 }
 
 impl Callback for Watch<'_, '_> {
     fn on_step(&mut self, step: &StepReport) -> ControlFlow<()> {
         self.observer.on_event(&Event::TrainStep(step));
-        if self.must_stop() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+        // The trainer's own limit comes first, unless validation was slower than the probe had foretold.
+        if self.time_to_train() == Some(Duration::ZERO) { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
     }
 
     fn on_validation(&mut self, validation: &ValidationReport) -> ControlFlow<()> {

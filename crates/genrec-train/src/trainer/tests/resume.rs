@@ -116,6 +116,27 @@ fn resuming_from_best_alone_continues_the_run() {
     assert!(outcome(&parts, &report) == expected);
 }
 
+/// What a kill between the two checkpoints of the final step leaves.
+#[test]
+fn a_last_checkpoint_that_is_owed_is_written() {
+    let dir = tempfile::tempdir().unwrap();
+    let ever_better = |resume| {
+        let (model, mut calls) = (Toy::new(), 0.0);
+        let mut judge = |_: &Toy| {
+            calls += 1.0;
+            Ok(calls)
+        };
+        let trainer = Trainer::new(config()).unwrap().with_resume(resume);
+        trainer.fit(&model, &DATA, &mut judge, &mut (), Some(dir.path())).unwrap()
+    };
+    let report = ever_better(false);
+    assert_eq!(report.best_step, Some(report.steps));
+    let expected = outcome(dir.path(), &report);
+    std::fs::remove_dir_all(dir.path().join("last")).unwrap();
+    let report = ever_better(true);
+    assert!(outcome(dir.path(), &report) == expected);
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(8))]
 

@@ -146,7 +146,7 @@ fn time_ends_a_run_that_can_go_on() {
     let dir = tempfile::tempdir().unwrap();
     let short = config().with_max_duration(Some(Duration::ZERO));
     let (_, report) = fit(short, Some(dir.path()), false, &mut ()).unwrap();
-    assert_eq!((report.stopped, report.steps, report.best_metric), (StopReason::MaxDuration, 1, None));
+    assert_eq!((report.stopped, report.steps, report.best_step), (StopReason::MaxDuration, 1, Some(1)));
     let long = config().with_max_duration(Some(Duration::from_secs(3600)));
     let (resumed, report) = fit(long, Some(dir.path()), true, &mut ()).unwrap();
     assert_eq!((report.stopped, report.steps), (StopReason::Epochs, 18));
