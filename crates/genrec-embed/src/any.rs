@@ -11,7 +11,7 @@ use crate::{
     causal_lm::CausalLm,
     embedder::Embedder,
     error::{EmbedError, Result},
-    io::{create_dir, read_json, write_json},
+    io::{create_dir, read_versioned, write_json},
     sentence_t5::SentenceT5,
     tfidf::{Tfidf, TfidfConfig},
 };
@@ -79,7 +79,6 @@ pub enum AnyEmbedder {
 
 #[derive(Deserialize)]
 struct Header {
-    format_version: u32,
     r#type: Family,
 }
 
@@ -177,14 +176,11 @@ impl AnyEmbedder {
 
     fn load_at(dir: &Path, model: Option<&Path>, device: &Device) -> Result<Self> {
         let path = dir.join(CONFIG);
-        let header: Header = read_json(&path)?;
-        if header.format_version > FORMAT_VERSION {
-            return Err(EmbedError::FormatVersion { path, got: header.format_version, supported: FORMAT_VERSION });
-        }
+        let header: Header = read_versioned(&path, FORMAT_VERSION)?;
         if matches!(header.r#type, Family::Tfidf) {
             return Tfidf::load(dir).map(Self::Tfidf);
         }
-        let Reference { r#type, dir, sha256, max_length, .. } = read_json(&path)?;
+        let Reference { r#type, dir, sha256, max_length, .. } = read_versioned(&path, FORMAT_VERSION)?;
         let (dir, sha256) = (model.unwrap_or(&dir), Some(sha256.as_str()));
         match r#type {
             Family::Tfidf => Err(EmbedError::NotFitted),
@@ -219,5 +215,31 @@ impl Embedder for AnyEmbedder {
 
     fn embed_with(&self, texts: &[String], progress: &mut dyn FnMut(usize, usize)) -> Result<Array2<f32>> {
         self.inner().embed_with(texts, progress)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_version_is_looked_at_first() {
+        let dir = tempfile::tempdir().unwrap();
+        for (config, newer) in [
+            (r#"{"format_version": 2, "type": "of_the_future", "more": 1}"#, true),
+            (r#"{"format_version": 2, "type": "tfidf", "more": 1}"#, true),
+            (r#"{"format_version": 1, "type": "of_the_future"}"#, false),
+        ] {
+            std::fs::write(dir.path().join(CONFIG), config).unwrap();
+            for error in
+                [AnyEmbedder::load(dir.path(), &Device::Cpu).unwrap_err(), Tfidf::load(dir.path()).unwrap_err()]
+            {
+                match error {
+                    EmbedError::FormatVersion { got: 2, supported: 1, .. } => assert!(newer, "{config}"),
+                    EmbedError::Json { .. } => assert!(!newer, "{config}"),
+                    other => panic!("{config}: {other}"),
+                }
+            }
+        }
     }
 }

@@ -14,7 +14,7 @@ use crate::{
     embedder::Embedder,
     error::{ArrayProblem, EmbedError, Result},
     hash::PartHasher,
-    io::{RawTensor, create_dir, matrix, read_file, write_tensors},
+    io::{FORMAT_VERSION_KEY, RawTensor, check_tensors_version, create_dir, matrix, read_file, write_tensors},
 };
 
 /// Texts embedded and then written at once: what a killed run loses at most.
@@ -65,8 +65,8 @@ impl EmbeddingCache {
     /// `(texts, dim)` f32; row `i` belongs to `texts[i]`.
     ///
     /// # Errors
-    /// As the embedder's own, [`EmbedError::Array`] when a file of the cache is damaged, and
-    /// [`EmbedError::Shape`] when the embedder returns another shape than it promised.
+    /// As the embedder's own, [`EmbedError::Array`] when a file of the cache is damaged,
+    /// [`EmbedError::FormatVersion`] when one is of a newer version of this crate, and [`EmbedError::Shape`] when the embedder returns another shape than it promised.
     pub fn embed_with<E: Embedder + ?Sized>(
         &self,
         embedder: &E,
@@ -123,6 +123,7 @@ impl EmbeddingCache {
         let mut known = HashMap::new();
         for path in paths {
             let bytes = read_file(&path)?;
+            check_tensors_version(&path, &bytes)?;
             let (keys, rows) =
                 parse(&bytes, dim).map_err(|problem| EmbedError::Array { path: path.clone(), problem })?;
             for (key, row) in keys.iter().zip(rows.outer_iter()) {
@@ -142,7 +143,7 @@ impl EmbeddingCache {
             ("embeddings", RawTensor::matrix(rows)),
             ("keys", RawTensor::bytes(keys.concat(), 32)),
         ];
-        write_tensors(&path, tensors, &[("format_version", "1")])
+        write_tensors(&path, tensors, &[(FORMAT_VERSION_KEY, "1")])
     }
 }
 

@@ -63,7 +63,7 @@ impl<E: Embedder + ?Sized> Embedder for Box<E> {
     }
 }
 
-/// Fails on the first row that holds NaN or an infinity; `row_of` maps rows of `rows` to texts.
+/// Fails on the first row that holds NaN or an infinity; `model` gives the fingerprint for the error.
 pub(crate) fn check_finite(rows: &Array2<f32>, model: &dyn Fn() -> String) -> Result<()> {
     for (row, values) in rows.outer_iter().enumerate() {
         if values.iter().any(|value| !value.is_finite()) {

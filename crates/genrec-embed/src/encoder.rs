@@ -236,7 +236,8 @@ macro_rules! embedder_over_encoder {
             /// Sets [`max_length`](Self::max_length).
             ///
             /// # Errors
-            /// [`EmbedError::Config`](crate::EmbedError::Config) for 0 or more than the model has positions for.
+            /// [`EmbedError::Config`](crate::EmbedError::Config) for no more than the tokenizer adds as special tokens, for 0,
+            /// or more than the model has positions for.
             pub fn with_max_length(self, tokens: usize) -> $crate::Result<Self> {
                 self.0.with_max_length(tokens).map(Self)
             }

@@ -15,12 +15,18 @@ use std::{
 use ndarray::{Array2, ArrayView2};
 use ndarray_npy::{ReadNpyExt, ViewNpyError, ViewNpyExt, WriteNpyExt};
 use safetensors::{Dtype, SafeTensors, View};
-use serde::{Serialize, de::DeserializeOwned};
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
 use crate::error::{ArrayProblem, EmbedError, Result};
 
 /// Name of the tensor in files made by [`write_safetensors`].
 pub const EMBEDDINGS: &str = "embeddings";
+
+/// The entry of a file's metadata that tells its format; all this crate writes are of version 1.
+pub(crate) const FORMAT_VERSION_KEY: &str = "format_version";
+
+/// Newest format of safetensors files written and read.
+const TENSORS_VERSION: u32 = 1;
 
 /// Longest `.npy` header that is parsed, in bytes; NumPy pads that of a plain array to 128.
 const MAX_NPY_HEADER: usize = 4096;
@@ -67,11 +73,12 @@ pub fn write_npy(path: impl AsRef<Path>, rows: ArrayView2<'_, f32>) -> Result<()
 /// `(rows, dim)` f32; f32 or f64 in the file.
 ///
 /// # Errors
-/// [`EmbedError::Io`], or [`EmbedError::Array`] when the file is damaged, holds no such tensor or a
-/// value that is not finite.
+/// [`EmbedError::Io`], [`EmbedError::FormatVersion`] for a file of a newer version of this crate, or
+/// [`EmbedError::Array`] when the file is damaged, holds no such tensor or a value that is not finite.
 pub fn read_safetensors(path: impl AsRef<Path>) -> Result<Array2<f32>> {
     let path = path.as_ref();
     let bytes = read_file(path)?;
+    check_tensors_version(path, &bytes)?;
     let read = || {
         let tensors = SafeTensors::deserialize(&bytes).map_err(ArrayProblem::Safetensors)?;
         let name = match tensors.names().as_slice() {
@@ -88,7 +95,7 @@ pub fn read_safetensors(path: impl AsRef<Path>) -> Result<Array2<f32>> {
 /// # Errors
 /// [`EmbedError::Io`] when the file cannot be written.
 pub fn write_safetensors(path: impl AsRef<Path>, rows: ArrayView2<'_, f32>) -> Result<()> {
-    write_tensors(path.as_ref(), [(EMBEDDINGS, RawTensor::matrix(rows))], &[("format_version", "1")])
+    write_tensors(path.as_ref(), [(EMBEDDINGS, RawTensor::matrix(rows))], &[(FORMAT_VERSION_KEY, "1")])
 }
 
 fn array_error(path: &Path, problem: ArrayProblem) -> EmbedError {
@@ -127,7 +134,7 @@ where
     }
 }
 
-/// Bounds what the header parser sees: its length, and its nesting, as the parser recurses.
+/// Bounds what the header parser sees: its length, its nesting, as the parser recurses, and its shape.
 fn check_npy_header(bytes: &[u8]) -> Result<(), ArrayProblem> {
     let header = match bytes {
         [0x93, b'N', b'U', b'M', b'P', b'Y', 1, _, a, b, rest @ ..] => {
@@ -141,7 +148,30 @@ fn check_npy_header(bytes: &[u8]) -> Result<(), ArrayProblem> {
     let plain = |header: &&[u8]| {
         header.len() <= MAX_NPY_HEADER && header.iter().filter(|byte| matches!(byte, b'(' | b'[' | b'{')).count() <= 8
     };
-    header.filter(plain).map(|_| ()).ok_or(ArrayProblem::NpyHeader)
+    check_shape(header.filter(plain).ok_or(ArrayProblem::NpyHeader)?)
+}
+
+/// Refuses a shape beyond the address space, which counts also beside an axis of zero: such an array has no bytes, and
+/// no view either.
+fn check_shape(header: &[u8]) -> Result<(), ArrayProblem> {
+    // Whichever parenthesis opens the shape, the next one closes it, and only numbers stand between.
+    for tuple in String::from_utf8_lossy(header).split('(').skip(1) {
+        let tuple = tuple.split(')').next().unwrap_or_default();
+        if tuple.contains(['\'', '"', '[', '{']) {
+            continue;
+        }
+        let mut size = 1_usize;
+        for axis in tuple.split(',').map(str::trim).filter(|axis| !axis.is_empty()) {
+            if !axis.bytes().all(|byte| byte.is_ascii_digit()) {
+                return Err(ArrayProblem::NpyHeader);
+            }
+            let larger = axis.parse().ok().and_then(|axis: usize| size.checked_mul(axis.max(1)));
+            size = larger
+                .filter(|size| isize::try_from(*size).is_ok())
+                .ok_or(ArrayProblem::Npy(ViewNpyError::LengthOverflow))?;
+        }
+    }
+    Ok(())
 }
 
 /// A two-dimensional f32 or f64 tensor by name, as f32.
@@ -233,6 +263,35 @@ pub(crate) fn read_file(path: &Path) -> Result<Vec<u8>> {
 
 pub(crate) fn read_json<T: DeserializeOwned>(path: &Path) -> Result<T> {
     serde_json::from_slice(&read_file(path)?).map_err(|source| EmbedError::Json { path: path.to_owned(), source })
+}
+
+/// A JSON file with a `format_version`, which is looked at before anything else: a newer file may hold what this
+/// version cannot parse.
+pub(crate) fn read_versioned<T: DeserializeOwned>(path: &Path, supported: u32) -> Result<T> {
+    #[derive(Deserialize)]
+    struct Version {
+        format_version: u32,
+    }
+    let bytes = read_file(path)?;
+    let json = |source| EmbedError::Json { path: path.to_owned(), source };
+    let Version { format_version } = serde_json::from_slice(&bytes).map_err(json)?;
+    check_version(path, format_version, supported)?;
+    serde_json::from_slice(&bytes).map_err(json)
+}
+
+/// Refuses a safetensors file of a newer version of this crate. Files without a version, or with another tool's idea of
+/// one, pass; so do damaged ones, which parsing refuses.
+pub(crate) fn check_tensors_version(path: &Path, bytes: &[u8]) -> Result<()> {
+    let metadata = SafeTensors::read_metadata(bytes).ok().and_then(|(_, metadata)| metadata.metadata().clone());
+    let version = metadata.and_then(|metadata| metadata.get(FORMAT_VERSION_KEY)?.parse().ok());
+    version.map_or(Ok(()), |version| check_version(path, version, TENSORS_VERSION))
+}
+
+fn check_version(path: &Path, got: u32, supported: u32) -> Result<()> {
+    if got > supported {
+        return Err(EmbedError::FormatVersion { path: path.to_owned(), got, supported });
+    }
+    Ok(())
 }
 
 pub(crate) fn write_json(path: &Path, value: &impl Serialize) -> Result<()> {

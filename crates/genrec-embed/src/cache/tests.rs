@@ -105,6 +105,22 @@ fn damage_is_found() {
 }
 
 #[test]
+fn a_newer_format_is_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    let cache = EmbeddingCache::open(dir.path()).unwrap();
+    let embedder = Counting::new("a");
+    run(&cache, &embedder, &texts(0..2)).unwrap();
+    let path = fs::read_dir(dir.path()).unwrap().next().unwrap().unwrap().path();
+    let (old, new) = (&br#""format_version":"1""#[..], &br#""format_version":"2""#[..]);
+    let mut bytes = fs::read(&path).unwrap();
+    let at = bytes.windows(old.len()).position(|window| window == old).unwrap();
+    bytes[at..at + new.len()].copy_from_slice(new);
+    fs::write(&path, bytes).unwrap();
+    let error = run(&cache, &embedder, &texts(0..2)).unwrap_err();
+    assert!(matches!(error, EmbedError::FormatVersion { got: 2, supported: 1, .. }), "{error}");
+}
+
+#[test]
 fn a_wrong_shape_is_refused() {
     struct Wrong;
     impl Embedder for Wrong {

@@ -2,7 +2,6 @@
 
 use std::{
     collections::{BTreeSet, HashMap},
-    fs,
     path::{Component, Path, PathBuf},
 };
 
@@ -73,7 +72,7 @@ fn weight_files(dir: &Path) -> Result<Vec<PathBuf>> {
     struct Index {
         weight_map: HashMap<String, String>,
     }
-    let index_path = dir.join("model.safetensors.index.json");
+    let index_path = dir.join(INDEX);
     if dir.join("model.safetensors").is_file() || !index_path.is_file() {
         let remedy = "convert other weights by `save_pretrained(dir, safe_serialization=True)` in transformers";
         return Ok(vec![require(dir, "model.safetensors", remedy)?]);
@@ -83,8 +82,7 @@ fn weight_files(dir: &Path) -> Result<Vec<PathBuf>> {
     names
         .into_iter()
         .map(|name| {
-            let plain = matches!(Path::new(&name).components().collect::<Vec<_>>()[..], [Component::Normal(_)]);
-            if plain {
+            if is_plain(&name) {
                 Ok(dir.join(name))
             } else {
                 Err(EmbedError::Unsupported {
@@ -107,19 +105,49 @@ pub(crate) fn weights(dir: &Path, device: &Device) -> Result<VarBuilder<'static>
     Ok(VarBuilder::from_tensors(tensors, DType::F32, device))
 }
 
+/// A module of sentence-transformers.
+#[derive(Debug, Deserialize)]
+pub(crate) struct Module {
+    /// Its directory within the model's; empty for the model's own.
+    #[serde(default)]
+    pub(crate) path: String,
+    /// Its class, as a Python path.
+    pub(crate) r#type: String,
+}
+
+/// The modules that `modules.json` lists, if there is one.
+pub(crate) fn modules(dir: &Path) -> Result<Option<Vec<Module>>> {
+    let path = dir.join(MODULES);
+    let modules: Option<Vec<Module>> = optional(&path)?;
+    for module in modules.iter().flatten() {
+        if !(module.path.is_empty() || is_plain(&module.path)) {
+            return Err(EmbedError::Unsupported {
+                path,
+                property: "module path",
+                value: module.path.clone(),
+                supported: "names of directories beside it",
+            });
+        }
+    }
+    Ok(modules)
+}
+
+/// Whether a name leads to an entry of the directory itself.
+fn is_plain(name: &str) -> bool {
+    matches!(Path::new(name).components().collect::<Vec<_>>()[..], [Component::Normal(_)])
+}
+
 /// SHA-256 over the files that decide a model's embeddings: configurations, tokenizer, weights, and the
-/// same in the sub-directories of sentence-transformers' modules.
+/// same in the directories of the modules that `modules.json` lists.
 pub(crate) fn content_hash(dir: &Path) -> Result<String> {
-    let error = |path: &Path| {
-        let path = path.to_owned();
-        move |source| EmbedError::Io { action: "list", path, source }
-    };
     let mut files: BTreeSet<String> = BTreeSet::new();
-    for entry in fs::read_dir(dir).map_err(error(dir))? {
-        let entry = entry.map_err(error(dir))?;
-        let name = entry.file_name().to_string_lossy().into_owned();
-        if entry.path().is_dir() && name.starts_with(|c: char| c.is_ascii_digit()) {
-            files.extend(MODULE_FILES.iter().map(|file| format!("{name}/{file}")));
+    for Module { path: name, .. } in modules(dir)?.into_iter().flatten().filter(|module| !module.path.is_empty()) {
+        files.extend(MODULE_FILES.iter().map(|file| format!("{name}/{file}")));
+        if dir.join(&name).join(INDEX).is_file() {
+            let shards = weight_files(&dir.join(&name))?;
+            files.extend(
+                shards.iter().filter_map(|path| Some(format!("{name}/{}", path.file_name()?.to_string_lossy()))),
+            );
         }
     }
     files.extend(MODEL_FILES.iter().map(|file| (*file).to_owned()));
@@ -145,6 +173,87 @@ pub(crate) fn checked_hash(dir: &Path, expected: Option<&str>) -> Result<String>
     }
 }
 
+const MODULES: &str = "modules.json";
+const INDEX: &str = "model.safetensors.index.json";
 const MODEL_FILES: [&str; 5] =
-    ["config.json", "modules.json", "sentence_bert_config.json", "tokenizer.json", "tokenizer_config.json"];
+    ["config.json", MODULES, "sentence_bert_config.json", "tokenizer.json", "tokenizer_config.json"];
 const MODULE_FILES: [&str; 3] = ["config.json", "model.safetensors", "pytorch_model.bin"];
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::*;
+
+    /// A model directory of the given files; directories are made.
+    fn model(files: &[(&str, &str)]) -> tempfile::TempDir {
+        let dir = tempfile::tempdir().unwrap();
+        for (file, content) in files {
+            let path = dir.path().join(file);
+            fs::create_dir_all(path.parent().unwrap()).unwrap();
+            fs::write(path, content).unwrap();
+        }
+        dir
+    }
+
+    /// As all-MiniLM-L6-v2 is laid out.
+    const MINILM: [(&str, &str); 8] = [
+        ("config.json", "{}"),
+        ("modules.json", r#"[{"path": "", "type": "a.Transformer"}, {"path": "1_Pooling", "type": "a.Pooling"}]"#),
+        ("sentence_bert_config.json", "{}"),
+        ("tokenizer.json", "{}"),
+        ("tokenizer_config.json", "{}"),
+        ("model.safetensors", "weights"),
+        ("1_Pooling/config.json", "{}"),
+        ("onnx/config.json", "{}"),
+    ];
+
+    #[test]
+    fn the_hash_of_a_common_layout_does_not_change() {
+        assert_eq!(
+            content_hash(model(&MINILM).path()).unwrap(),
+            "8dcc66772796ba1d8cf0e62f128ab68b2e6785adaeb4058426a575e596e59727"
+        );
+    }
+
+    #[test]
+    fn every_file_of_a_listed_module_counts() {
+        let index = r#"{"weight_map": {"a": "model-1.safetensors", "b": "model-2.safetensors"}}"#;
+        let mut files = MINILM.to_vec();
+        files[1].1 = r#"[{"path": "", "type": "a.Transformer"}, {"path": "head", "type": "a.Dense"}, {"path": "1_Pooling", "type": "a.Pooling"}]"#;
+        files.extend([
+            ("head/config.json", "{}"),
+            ("head/model.safetensors.index.json", index),
+            ("head/model-1.safetensors", "one"),
+            ("head/model-2.safetensors", "two"),
+            ("9_not_listed/config.json", "{}"),
+        ]);
+        let dir = model(&files);
+        let hash = content_hash(dir.path()).unwrap();
+        for (file, counts) in [
+            ("head/config.json", true),
+            ("head/model-1.safetensors", true),
+            ("head/model-2.safetensors", true),
+            ("1_Pooling/config.json", true),
+            ("9_not_listed/config.json", false),
+        ] {
+            let before = fs::read(dir.path().join(file)).unwrap();
+            fs::write(dir.path().join(file), "changed").unwrap();
+            assert_eq!(content_hash(dir.path()).unwrap() != hash, counts, "{file}");
+            fs::write(dir.path().join(file), before).unwrap();
+        }
+        assert_eq!(content_hash(dir.path()).unwrap(), hash);
+    }
+
+    #[test]
+    fn module_paths_stay_in_the_directory() {
+        for path in ["..", "../other", "/etc", "a/b", "."] {
+            let modules = format!(r#"[{{"path": "{path}", "type": "a.Dense"}}]"#);
+            let dir = model(&[("modules.json", &modules), ("model.safetensors", "")]);
+            match content_hash(dir.path()) {
+                Err(EmbedError::Unsupported { property: "module path", value, .. }) => assert_eq!(value, path),
+                other => panic!("{path}: {other:?}"),
+            }
+        }
+    }
+}

@@ -6,11 +6,7 @@ use candle_core::{Device, Tensor};
 use candle_nn::VarBuilder;
 use serde::Deserialize;
 
-use super::{
-    Batch,
-    files::{self, optional},
-    nn::Linear,
-};
+use super::{Batch, files, nn::Linear};
 use crate::{
     error::{EmbedError, Result},
     io::{read_file, read_json},
@@ -43,13 +39,6 @@ pub(crate) struct Head {
 }
 
 #[derive(Deserialize)]
-struct Module {
-    #[serde(default)]
-    path: String,
-    r#type: String,
-}
-
-#[derive(Deserialize)]
 struct PoolingConfig {
     #[serde(default)]
     pooling_mode_cls_token: bool,
@@ -79,26 +68,31 @@ impl Head {
         Self { pooling, dense: Vec::new(), normalize }
     }
 
-    /// The modules that `modules.json` lists after the transformer; without the file `default`.
+    /// The modules that `modules.json` lists after the transformer; without the file `default`. Any order but
+    /// transformer, pooling, dense layers, normalisation would be another function, and is refused.
     pub(crate) fn open(dir: &Path, default: Self, device: &Device) -> Result<Self> {
-        let path = dir.join("modules.json");
-        let Some(modules) = optional::<Vec<Module>>(&path)? else { return Ok(default) };
+        let Some(modules) = files::modules(dir)? else { return Ok(default) };
+        let unsupported = |property, value| {
+            let supported = "Transformer, Pooling, Dense, Normalize, in this order";
+            Err(EmbedError::Unsupported { path: dir.join("modules.json"), property, value, supported })
+        };
+        let mut last = None;
         let mut head = Self { pooling: default.pooling, dense: Vec::new(), normalize: false };
         for module in modules {
             // Module types are Python paths; only their last part is stable between versions.
-            match module.r#type.rsplit('.').next().unwrap_or_default() {
-                "Transformer" => {}
+            let kind = module.r#type.rsplit('.').next().unwrap_or_default();
+            let place = ["Transformer", "Pooling", "Dense", "Normalize"].iter().position(|known| *known == kind);
+            let Some(place) = place else { return unsupported("module", module.r#type) };
+            // Dense layers alone may follow their like.
+            if last.is_some_and(|last| place < last || (place == last && kind != "Dense")) {
+                return unsupported("order of modules", module.r#type);
+            }
+            last = Some(place);
+            match kind {
                 "Pooling" => head.pooling = Pooling::open(&dir.join(&module.path))?,
                 "Dense" => head.dense.push(Dense::open(&dir.join(&module.path), device)?),
                 "Normalize" => head.normalize = true,
-                _ => {
-                    return Err(EmbedError::Unsupported {
-                        path,
-                        property: "module",
-                        value: module.r#type,
-                        supported: "Transformer, Pooling, Dense, Normalize",
-                    });
-                }
+                _ => {}
             }
         }
         Ok(head)
@@ -210,4 +204,47 @@ fn read_pickle(path: &Path, device: &Device) -> Result<VarBuilder<'static>> {
     read_file(path)?;
     tracing::warn!("{} is a pickle: use files you trust, or convert it to safetensors", path.display());
     Ok(VarBuilder::from_pth(path, candle_core::DType::F32, device)?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The head of a directory that lists modules of these kinds, and has a pooling and a dense layer.
+    fn open(kinds: &[&str]) -> Result<Head> {
+        let dir = tempfile::tempdir().unwrap();
+        let path = |kind: &str| if matches!(kind, "Transformer" | "Normalize") { "" } else { kind }.to_owned();
+        let modules: Vec<_> =
+            kinds.iter().map(|kind| serde_json::json!({"path": path(kind), "type": format!("a.b.{kind}")})).collect();
+        let write = |file: &str, content: String| std::fs::write(dir.path().join(file), content).unwrap();
+        write("modules.json", serde_json::to_string(&modules).unwrap());
+        for module in ["Pooling", "Dense"] {
+            std::fs::create_dir(dir.path().join(module)).unwrap();
+        }
+        write("Pooling/config.json", r#"{"pooling_mode_cls_token": true}"#.to_owned());
+        write("Dense/config.json", r#"{"in_features": 2, "out_features": 2}"#.to_owned());
+        let tensor = |shape: &[usize]| Tensor::zeros(shape, candle_core::DType::F32, &Device::Cpu).unwrap();
+        let tensors = [("linear.weight", tensor(&[2, 2])), ("linear.bias", tensor(&[2]))].into();
+        candle_core::safetensors::save::<&str, _>(&tensors, dir.path().join("Dense/model.safetensors")).unwrap();
+        Head::open(dir.path(), Head::new(Pooling::Mean, true), &Device::Cpu)
+    }
+
+    #[test]
+    fn modules_come_in_one_order() {
+        let head = open(&["Transformer", "Pooling", "Dense", "Dense", "Normalize"]).unwrap();
+        assert_eq!((head.pooling, head.dense.len(), head.normalize), (Pooling::First, 2, true));
+        assert!(!open(&["Transformer", "Pooling"]).unwrap().normalize);
+        for (kinds, odd) in [
+            (&["Transformer", "Pooling", "Normalize", "Dense"][..], "a.b.Dense"),
+            (&["Transformer", "Pooling", "Normalize", "Normalize"], "a.b.Normalize"),
+            (&["Transformer", "Normalize", "Pooling"], "a.b.Pooling"),
+            (&["Transformer", "Dense", "Pooling"], "a.b.Pooling"),
+            (&["Transformer", "Pooling", "Dropout"], "a.b.Dropout"),
+        ] {
+            match open(kinds) {
+                Err(EmbedError::Unsupported { value, .. }) => assert_eq!(value, odd),
+                other => panic!("{kinds:?}: {other:?}"),
+            }
+        }
+    }
 }

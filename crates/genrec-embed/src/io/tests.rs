@@ -81,6 +81,18 @@ fn hostile_headers_are_refused() {
     assert!(matches!(npy_from_bytes(&huge), Err(ArrayProblem::Npy(ViewNpyError::LengthOverflow))));
     let short = npy("{'descr': '<f4', 'fortran_order': False, 'shape': (1000000000, 300), }", &[0; 8]);
     assert!(matches!(npy_from_bytes(&short), Err(ArrayProblem::Npy(ViewNpyError::MissingBytes(_)))));
+    let view_less = ["(0, 9223372036854775808)", "(0, 4611686018427387904, 4)", "(99999999999999999999, 0)"];
+    for shape in view_less {
+        let header = format!("{{'descr': '<f4', 'fortran_order': False, 'shape': {shape}, }}");
+        let error = npy_from_bytes(&npy(&header, &[])).unwrap_err();
+        assert!(matches!(error, ArrayProblem::Npy(ViewNpyError::LengthOverflow)), "{shape}: {error}");
+    }
+    for shape in ["(0, 0x8000000000000000)", "(0, 1+9223372036854775807)"] {
+        let header = format!("{{'(0, 1)': 1, 'descr': '<f4', 'fortran_order': False, 'shape': {shape}, }}");
+        assert!(npy_from_bytes(&npy(&header, &[])).is_err(), "{shape}");
+    }
+    let empty = npy("{'descr': '<f4', 'fortran_order': False, 'shape': (0, 9223372036854775807), }", &[]);
+    assert_eq!(npy_from_bytes(&empty).unwrap().dim(), (0, usize::MAX / 2));
     let nested = npy(&"(".repeat(2000), &[]);
     assert!(matches!(npy_from_bytes(&nested), Err(ArrayProblem::NpyHeader)));
     let integers = npy("{'descr': '<i8', 'fortran_order': False, 'shape': (1, 1), }", &[0; 8]);
@@ -121,4 +133,19 @@ fn other_tensors_are_named_in_the_error() {
     ));
     assert!(matches!(read_npy(dir.path().join("absent")), Err(EmbedError::Io { action: "read", .. })));
     assert!(matches!(write_npy("/", array![[0.0_f32]].view()), Err(EmbedError::Io { .. })));
+}
+
+#[test]
+fn newer_formats_are_refused_and_foreign_ones_are_not() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("a.safetensors");
+    for (metadata, newer) in
+        [(("format_version", "2"), true), (("format_version", "pt"), false), (("format", "2"), false)]
+    {
+        write_tensors(&path, [("more", RawTensor::matrix(array![[1.0_f32]].view()))], &[metadata]).unwrap();
+        match read_safetensors(&path) {
+            Err(EmbedError::FormatVersion { got: 2, supported: 1, .. }) => assert!(newer),
+            other => assert!(!newer && other.unwrap() == array![[1.0]], "{metadata:?}"),
+        }
+    }
 }

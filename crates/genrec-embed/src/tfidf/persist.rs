@@ -10,7 +10,10 @@ use super::{Tfidf, TfidfConfig, terms::Vocabulary};
 use crate::{
     error::{ArrayProblem, EmbedError, Result},
     hash::PartHasher,
-    io::{RawTensor, create_dir, floats, matrix, read_file, read_json, write_json, write_tensors},
+    io::{
+        FORMAT_VERSION_KEY, RawTensor, check_tensors_version, create_dir, floats, matrix, read_file, read_json,
+        read_versioned, write_json, write_tensors,
+    },
 };
 
 /// Newest format written and read.
@@ -57,7 +60,7 @@ impl Tfidf {
         write_json(&dir.join(VOCABULARY), &self.vocabulary.terms())?;
         let tensors =
             [("components", RawTensor::matrix(self.components.view())), ("idf", RawTensor::vector(&self.idf))];
-        write_tensors(&dir.join(WEIGHTS), tensors, &[("format_version", "1")])?;
+        write_tensors(&dir.join(WEIGHTS), tensors, &[(FORMAT_VERSION_KEY, "1")])?;
         let manifest = Manifest {
             format_version: FORMAT_VERSION,
             r#type: "tfidf".to_owned(),
@@ -75,10 +78,7 @@ impl Tfidf {
     pub fn load(dir: impl AsRef<Path>) -> Result<Self> {
         let dir = dir.as_ref();
         let path = dir.join(CONFIG);
-        let manifest: Manifest = read_json(&path)?;
-        if manifest.format_version > FORMAT_VERSION {
-            return Err(EmbedError::FormatVersion { path, got: manifest.format_version, supported: FORMAT_VERSION });
-        }
+        let manifest: Manifest = read_versioned(&path, FORMAT_VERSION)?;
         if manifest.r#type != "tfidf" {
             return Err(EmbedError::Unsupported {
                 path,
@@ -90,6 +90,7 @@ impl Tfidf {
         manifest.config.validate()?;
         let path = dir.join(WEIGHTS);
         let bytes = read_file(&path)?;
+        check_tensors_version(&path, &bytes)?;
         let array = |problem| EmbedError::Array { path: path.clone(), problem };
         let tensors = SafeTensors::deserialize(&bytes).map_err(|error| array(ArrayProblem::Safetensors(error)))?;
         let components = matrix(&tensors, "components").map_err(array)?;
