@@ -63,11 +63,31 @@ macro_rules! averaged_over_users {
             pub fn users(&self) -> u64 {
                 self.mean.count()
             }
+
+            /// Name in reports, with the cut-off.
+            pub fn name(&self) -> String {
+                format!(concat!($name, "@{}"), self.k)
+            }
+
+            /// The mean over all users that counted so far, or `None` when there were none.
+            pub fn value(&self) -> Option<f64> {
+                self.mean.value()
+            }
+
+            /// Adds everything that another accumulator of the same cut-off has seen; see [`Metric::merge`].
+            pub fn merge(&mut self, other: &Self) {
+                self.mean.merge(&other.mean, self.k == other.k);
+            }
+
+            /// Forgets every user.
+            pub fn reset(&mut self) {
+                self.mean = RunningMean::default();
+            }
         }
 
         impl<I: Eq + Hash> Metric<I> for $metric {
             fn name(&self) -> String {
-                format!(concat!($name, "@{}"), self.k)
+                self.name()
             }
 
             fn update(&mut self, ranked: &[I], relevant: &[I]) {
@@ -77,15 +97,15 @@ macro_rules! averaged_over_users {
             }
 
             fn value(&self) -> Option<f64> {
-                self.mean.value()
+                self.value()
             }
 
             fn merge(&mut self, other: &Self) {
-                self.mean.merge(&other.mean, self.k == other.k);
+                self.merge(other);
             }
 
             fn reset(&mut self) {
-                self.mean = RunningMean::default();
+                self.reset();
             }
         }
     };
@@ -104,7 +124,7 @@ macro_rules! averaged_over_users {
 /// let mut recall = Recall::new(3)?;
 /// recall.update(&[7, 2, 9, 4], &[9, 4]); // 9 is within three ranks, 4 is not
 /// recall.update(&[1, 2, 3], &[1]);
-/// assert_eq!(Metric::<u32>::value(&recall), Some(0.75));
+/// assert_eq!(recall.value(), Some(0.75));
 /// # Ok(())
 /// # }
 /// ```
@@ -118,7 +138,7 @@ averaged_over_users!(Recall, "recall");
 
 impl<I: Eq + Hash> ListMetric<I> for Recall {
     fn name(&self) -> String {
-        Metric::<I>::name(self)
+        self.name()
     }
 
     fn score(&self, ranked: &[I], relevant: &[I]) -> Option<f64> {
@@ -155,7 +175,7 @@ averaged_over_users!(Ndcg, "ndcg");
 
 impl<I: Eq + Hash> ListMetric<I> for Ndcg {
     fn name(&self) -> String {
-        Metric::<I>::name(self)
+        self.name()
     }
 
     fn score(&self, ranked: &[I], relevant: &[I]) -> Option<f64> {
@@ -181,7 +201,7 @@ averaged_over_users!(Mrr, "mrr");
 
 impl<I: Eq + Hash> ListMetric<I> for Mrr {
     fn name(&self) -> String {
-        Metric::<I>::name(self)
+        self.name()
     }
 
     fn score(&self, ranked: &[I], relevant: &[I]) -> Option<f64> {
@@ -203,7 +223,7 @@ averaged_over_users!(HitRate, "hit_rate");
 
 impl<I: Eq + Hash> ListMetric<I> for HitRate {
     fn name(&self) -> String {
-        Metric::<I>::name(self)
+        self.name()
     }
 
     fn score(&self, ranked: &[I], relevant: &[I]) -> Option<f64> {

@@ -19,7 +19,7 @@ use crate::metric::{Metric, RunningMean};
 /// let mut invalid = InvalidRate::new(2)?;
 /// invalid.update(&[Some(4), None, None], &[]); // the third is beyond the cut-off
 /// invalid.update(&[Some(4), Some(8)], &[]);
-/// assert_eq!(Metric::<Option<u32>>::value(&invalid), Some(0.25));
+/// assert_eq!(invalid.value(), Some(0.25));
 /// # Ok(())
 /// # }
 /// ```
@@ -50,11 +50,31 @@ impl InvalidRate {
     pub fn generated(&self) -> u64 {
         self.rate.count()
     }
+
+    /// Name in reports, with the cut-off.
+    pub fn name(&self) -> String {
+        format!("invalid_rate@{}", self.k)
+    }
+
+    /// The rate over all hypotheses so far, or `None` when there were none.
+    pub fn value(&self) -> Option<f64> {
+        self.rate.value()
+    }
+
+    /// Adds everything that another accumulator of the same cut-off has seen; see [`Metric::merge`].
+    pub fn merge(&mut self, other: &Self) {
+        self.rate.merge(&other.rate, self.k == other.k);
+    }
+
+    /// Forgets every hypothesis.
+    pub fn reset(&mut self) {
+        self.rate = RunningMean::default();
+    }
 }
 
 impl<I> Metric<Option<I>> for InvalidRate {
     fn name(&self) -> String {
-        format!("invalid_rate@{}", self.k)
+        self.name()
     }
 
     fn update(&mut self, ranked: &[Option<I>], _relevant: &[Option<I>]) {
@@ -64,15 +84,15 @@ impl<I> Metric<Option<I>> for InvalidRate {
     }
 
     fn value(&self) -> Option<f64> {
-        self.rate.value()
+        self.value()
     }
 
     fn merge(&mut self, other: &Self) {
-        self.rate.merge(&other.rate, self.k == other.k);
+        self.merge(other);
     }
 
     fn reset(&mut self) {
-        self.rate = RunningMean::default();
+        self.reset();
     }
 }
 
@@ -80,22 +100,18 @@ impl<I> Metric<Option<I>> for InvalidRate {
 mod tests {
     use super::*;
 
-    fn value(metric: &InvalidRate) -> Option<f64> {
-        Metric::<Option<u32>>::value(metric)
-    }
-
     #[test]
     fn counts_hypotheses_within_the_cutoff() {
         let mut metric = InvalidRate::new(3).unwrap();
-        assert_eq!(Metric::<Option<u32>>::name(&metric), "invalid_rate@3");
-        assert_eq!(value(&metric), None);
+        assert_eq!(metric.name(), "invalid_rate@3");
+        assert_eq!(metric.value(), None);
         metric.update(&[None::<u32>, Some(1), None, None], &[]);
         metric.update(&[Some(1), Some(1)], &[Some(1)]);
         metric.update(&[] as &[Option<u32>], &[]);
         assert_eq!(metric.generated(), 5);
-        assert_eq!(value(&metric), Some(2.0 / 5.0));
-        Metric::<Option<u32>>::reset(&mut metric);
-        assert_eq!(value(&metric), None);
+        assert_eq!(metric.value(), Some(2.0 / 5.0));
+        metric.reset();
+        assert_eq!(metric.value(), None);
     }
 
     #[test]
@@ -103,10 +119,10 @@ mod tests {
         let (mut left, mut right) = (InvalidRate::new(2).unwrap(), InvalidRate::new(2).unwrap());
         left.update(&[None::<u32>, Some(3)], &[]);
         right.update(&[Some(3u32), Some(4)], &[]);
-        Metric::<Option<u32>>::merge(&mut left, &right);
-        assert_eq!(value(&left), Some(0.25));
-        Metric::<Option<u32>>::merge(&mut left, &InvalidRate::new(3).unwrap());
-        assert_eq!(value(&left), None);
+        left.merge(&right);
+        assert_eq!(left.value(), Some(0.25));
+        left.merge(&InvalidRate::new(3).unwrap());
+        assert_eq!(left.value(), None);
     }
 
     #[test]
