@@ -2,14 +2,12 @@
 
 use std::borrow::Cow;
 use std::collections::{BTreeMap, HashMap};
-use std::io::Write;
-use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 use sid_index::ItemId;
 
-use crate::lines::{Fault, LineReader};
-use crate::{DataError, ReadOptions, ReadReport, Result};
+use crate::lines::Fault;
+use crate::{DataError, Result};
 
 /// One item: its outside id and the content that its embedding is made from.
 ///
@@ -212,50 +210,6 @@ impl Catalogue {
     /// The row of an outside id.
     pub fn find(&self, id: &str) -> Option<ItemId> {
         self.rows.get(id).copied().map(ItemId)
-    }
-
-    /// Writes one JSON object a line, in row order: the form [`read_jsonl`](Self::read_jsonl) reads.
-    ///
-    /// # Errors
-    /// Those of the writer.
-    pub fn write_jsonl(&self, writer: &mut impl Write) -> std::io::Result<()> {
-        for item in &self.items {
-            serde_json::to_writer(&mut *writer, item)?;
-            writer.write_all(b"\n")?;
-        }
-        writer.flush()
-    }
-
-    /// Writes the catalogue to a file: first under a temporary name beside it, then synced and renamed, so that no
-    /// reader ever sees half a catalogue.
-    ///
-    /// # Errors
-    /// [`DataError::Write`].
-    pub fn save(&self, path: &Path) -> Result<()> {
-        let mut name = path.file_name().unwrap_or_default().to_os_string();
-        name.push(".tmp");
-        let temporary: PathBuf = path.with_file_name(name);
-        let write = || -> std::io::Result<()> {
-            let mut writer = std::io::BufWriter::new(std::fs::File::create(&temporary)?);
-            self.write_jsonl(&mut writer)?;
-            writer.into_inner().map_err(std::io::IntoInnerError::into_error)?.sync_all()?;
-            std::fs::rename(&temporary, path)
-        };
-        write().map_err(|source| DataError::Write { path: path.to_path_buf(), source })
-    }
-
-    /// Reads what [`write_jsonl`](Self::write_jsonl) wrote, plain or gzipped.
-    ///
-    /// # Errors
-    /// [`DataError::Open`], [`DataError::Read`], and [`DataError::BadLine`] for a line that is no item or repeats an
-    /// id, unless `options` say to skip such lines.
-    pub fn read_jsonl(path: &Path, options: &ReadOptions) -> Result<(Self, ReadReport)> {
-        let mut catalogue = Self::new();
-        let report = LineReader::open(path, options)?.for_each(|line| {
-            let item: Item = serde_json::from_str(line).map_err(|e| Fault::json(&e, "an item as a JSON object"))?;
-            catalogue.push_line(item, 1)
-        })?;
-        Ok((catalogue, report))
     }
 
     /// [`push`](Self::push) for readers: what is wrong with the item is the fault of its line.

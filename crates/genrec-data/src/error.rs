@@ -48,15 +48,6 @@ pub enum DataError {
         #[source]
         source: std::io::Error,
     },
-    /// A file could not be written.
-    #[error("cannot write {}: {source}", path.display())]
-    Write {
-        /// The file.
-        path: PathBuf,
-        /// The operating system's answer.
-        #[source]
-        source: std::io::Error,
-    },
     /// A line is malformed and [`OnBadLine::Fail`](crate::OnBadLine::Fail) is in force.
     #[error(transparent)]
     BadLine(#[from] BadLine),
@@ -79,6 +70,17 @@ pub enum DataError {
         /// The decoder's answer.
         #[source]
         source: parquet::errors::ParquetError,
+    },
+    /// A column of a columnar file is of a type that is no text.
+    #[cfg(feature = "parquet")]
+    #[error("column `{column}` of {} is of type {found}; text, numbers, times, and lists of these or of such lists are read", path.display())]
+    ColumnType {
+        /// The file.
+        path: PathBuf,
+        /// The column.
+        column: String,
+        /// Its type, as Arrow writes it.
+        found: String,
     },
     /// Two items carry the same outside id.
     #[error("item id {id:?} is given to rows {first} and {second}; outside ids must be unique")]

@@ -47,7 +47,8 @@ mod stream {
 }
 
 impl SyntheticConfig {
-    /// Generates the data set: the same configuration gives the same bytes on every machine.
+    /// Generates the data set: the same configuration gives the same bytes on every machine of one platform and toolchain.
+    /// Elsewhere the last bit of a popularity, a power, may differ, and with it, rarely, a draw.
     ///
     /// # Errors
     /// As [`validate`](Self::validate).

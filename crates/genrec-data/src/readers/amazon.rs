@@ -18,7 +18,7 @@ use std::path::Path;
 
 use serde_json::{Map, Value};
 
-use super::text::{clean, clean_paths};
+use super::text::{clean, clean_paths, json_paths};
 use crate::lines::{Fault, LineReader, LineResult};
 use crate::{Interaction, InteractionLog, Item, ReadOptions, ReadReport, Result, python_literal};
 
@@ -169,14 +169,7 @@ impl<'a> Record<'a> {
 
 /// A list of paths (2014), or one path (2018, 2023).
 fn paths(value: &Value) -> Option<Vec<Vec<String>>> {
-    let strings = |values: &[Value]| values.iter().map(|v| v.as_str().map(str::to_owned)).collect::<Option<Vec<_>>>();
-    let values = value.as_array()?;
-    let paths = if values.iter().any(Value::is_array) {
-        values.iter().map(|path| strings(path.as_array()?)).collect::<Option<Vec<_>>>()?
-    } else {
-        vec![strings(values)?]
-    };
-    Some(clean_paths(paths))
+    json_paths(value.as_array()?).map(clean_paths)
 }
 
 /// `12.5`, `$12.50` or `$1,250.00`.

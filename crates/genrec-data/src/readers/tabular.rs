@@ -1,11 +1,16 @@
 //! CSV, TSV, JSON lines and Parquet with columns of any name.
 //!
 //! CSV and TSV need a header; fields may be quoted as in RFC 4180, line breaks inside included. JSON lines hold one
-//! object each. Parquet (feature `parquet`) is read batch by batch; every column type that Arrow casts to text is taken.
+//! object each. Parquet (feature `parquet`) is read batch by batch; every column type that Arrow casts to text is taken,
+//! and lists of such, or of such lists. A list where a text is wanted is joined with spaces.
+//!
+//! **Ties**: rows are taken in the order of the file. Among interactions of a user at the same time, or without a
+//! column for it, this order decides, unless [`Prepare`](crate::Prepare) is told otherwise ([`Ties`](crate::Ties)).
 
 #[cfg(feature = "parquet")]
 mod parquet;
 
+use std::borrow::Cow;
 use std::path::Path;
 
 use serde::{Deserialize, Serialize};
@@ -13,7 +18,7 @@ use serde_json::{Map, Value};
 
 use super::delimited::{Field, Quotes, number, time};
 use super::records::Records;
-use super::text::clean;
+use super::text::{clean, clean_paths, json_paths};
 use crate::lines::{Fault, LineReader, LineResult};
 use crate::{DataError, Interaction, InteractionLog, Item, ReadOptions, ReadReport, Result};
 
@@ -38,13 +43,13 @@ impl Format {
     /// ones also with `.gz` behind.
     pub fn from_path(path: &Path) -> Option<Self> {
         let name = path.file_name()?.to_str()?.to_ascii_lowercase();
-        let name = name.strip_suffix(".gz").unwrap_or(&name);
-        match name.rsplit_once('.')?.1 {
+        let textual = name.strip_suffix(".gz").unwrap_or(&name);
+        match textual.rsplit_once('.')?.1 {
             "csv" => Some(Self::Csv),
             "tsv" => Some(Self::Tsv),
             "jsonl" | "ndjson" | "json" => Some(Self::JsonLines),
             #[cfg(feature = "parquet")]
-            "parquet" => Some(Self::Parquet),
+            "parquet" if textual == name => Some(Self::Parquet),
             _ => None,
         }
     }
@@ -104,8 +109,8 @@ pub struct ItemColumns {
     /// Price, a number.
     #[serde(default)]
     pub price: Option<String>,
-    /// Category paths: levels with `>` between, paths with `|` between; in JSON also a list of strings (one path) or
-    /// of lists of strings.
+    /// Category paths: levels with `>` between, paths with `|` between; in JSON and Parquet also a list of strings (one
+    /// path) or of lists of strings, which are taken as they are.
     #[serde(default)]
     pub categories: Option<String>,
     /// Description.
@@ -169,7 +174,8 @@ impl ItemColumns {
 /// Reads interactions, in the order of the file.
 ///
 /// # Errors
-/// [`DataError::Open`] and [`DataError::Read`]; [`DataError::MissingColumn`]; `DataError::Parquet`;
+/// [`DataError::Open`] and [`DataError::Read`]; [`DataError::MissingColumn`]; `DataError::Parquet` and
+/// `DataError::ColumnType`;
 /// [`DataError::BadLine`], unless `options` say to skip, for what is not of the format, an empty id, or a number that
 /// is none.
 ///
@@ -193,10 +199,10 @@ pub fn read_interactions(
     let report = rows(path, format, &names.map(|name| name.map(String::as_str)), options, |cells| {
         let [user, item, timestamp, rating] = cells else { return Err(Fault::at(1, "4 cells")) };
         Ok(log.push(Interaction {
-            user: id(user.as_ref())?,
-            item: id(item.as_ref())?,
-            timestamp: timestamp.as_ref().map(|cell| time(&cell.text, cell.column)).transpose()?,
-            rating: rating.as_ref().map(|cell| number(&cell.text, cell.column, "a rating")).transpose()?,
+            user: &id(user.as_ref())?,
+            item: &id(item.as_ref())?,
+            timestamp: given(timestamp).map(|(text, column)| time(&text, column)).transpose()?,
+            rating: given(rating).map(|(text, column)| number(&text, column, "a rating")).transpose()?,
         })?)
     })?;
     Ok((log, report))
@@ -221,16 +227,13 @@ pub fn read_items(
         let [key, title, brand, price, categories, description, others @ ..] = cells else {
             return Err(Fault::at(1, "6 cells"));
         };
-        let text = |cell: &Option<Field>| cell.as_ref().and_then(|cell| clean(&cell.text));
+        let text = |cell: &Option<Cell>| given(cell).and_then(|(text, _)| clean(&text));
         let mut item = Item::new(id(key.as_ref())?);
         item.title = text(title);
         item.brand = text(brand);
-        item.price = price.as_ref().map(|cell| number(&cell.text, cell.column, "a price")).transpose()?;
+        item.price = given(price).map(|(text, column)| number(&text, column, "a price")).transpose()?;
         item.description = text(description);
-        if let Some(cell) = categories {
-            let path = |path: &str| path.split('>').filter_map(clean).collect::<Vec<_>>();
-            item.categories = cell.text.split('|').map(path).filter(|path| !path.is_empty()).collect();
-        }
+        item.categories = categories.as_ref().map(Cell::paths).unwrap_or_default();
         for (name, cell) in attributes.iter().zip(others) {
             if let Some(text) = text(cell) {
                 item.attributes.insert(name.clone(), text);
@@ -242,8 +245,53 @@ pub fn read_items(
     Ok((items, report))
 }
 
-/// The wanted cells of a row, `None` where the column is not wanted or the cell is null or blank.
-type Cells = [Option<Field>];
+/// The wanted cells of a row, `None` where no column is wanted.
+type Cells = [Option<Cell>];
+
+/// A cell, with the place of its column.
+#[derive(Debug)]
+struct Cell {
+    column: usize,
+    content: Content,
+}
+
+#[derive(Debug)]
+enum Content {
+    /// Null, or absent.
+    Null,
+    Text(String),
+    /// A list of strings, as one path, or a list of such lists.
+    Paths(Vec<Vec<String>>),
+}
+
+impl Cell {
+    /// The text, a list's with spaces between; `None` when null or blank.
+    fn text(&self) -> Option<Cow<'_, str>> {
+        let text = match &self.content {
+            Content::Null => return None,
+            Content::Text(text) => Cow::Borrowed(text.as_str()),
+            Content::Paths(paths) => Cow::Owned(paths.concat().join(" ")),
+        };
+        Some(text).filter(|text| !text.trim().is_empty())
+    }
+
+    /// A list as it is, a text cut at `|` and `>`.
+    fn paths(&self) -> Vec<Vec<String>> {
+        match &self.content {
+            Content::Null => Vec::new(),
+            Content::Text(text) => {
+                clean_paths(text.split('|').map(|path| path.split('>').map(str::to_owned).collect()).collect())
+            }
+            Content::Paths(paths) => clean_paths(paths.clone()),
+        }
+    }
+}
+
+/// The text of a cell that is neither null nor blank, and its column.
+fn given(cell: &Option<Cell>) -> Option<(Cow<'_, str>, usize)> {
+    let cell = cell.as_ref()?;
+    Some((cell.text()?, cell.column))
+}
 
 fn rows(
     path: &Path,
@@ -291,10 +339,8 @@ fn delimited_rows(
             return Ok(());
         };
         // A column may be wanted twice, so that cells are copied, not taken.
-        let cells: Vec<Option<Field>> = places
-            .iter()
-            .map(|place| place.map(|at| fields[at].clone()).filter(|cell| !cell.text.is_empty()))
-            .collect();
+        let cell = |&Field { ref text, column }: &Field| Cell { column, content: Content::Text(text.clone()) };
+        let cells: Vec<Option<Cell>> = places.iter().map(|place| place.map(|at| cell(&fields[at]))).collect();
         each(&cells)
     })
 }
@@ -307,40 +353,34 @@ fn json_rows(
 ) -> Result<ReadReport> {
     LineReader::open(path, options)?.for_each(|line| {
         let object: Map<String, Value> = serde_json::from_str(line).map_err(|e| Fault::json(&e, "a JSON object"))?;
-        let cell = |name: &str| -> LineResult<Option<Field>> {
+        let cell = |name: &str| -> LineResult<Cell> {
             let column = line.find(&format!("\"{name}\"")).map_or(1, |at| at + 1);
-            let text = match object.get(name) {
-                None | Some(Value::Null) => return Ok(None),
-                Some(Value::String(text)) => text.clone(),
-                Some(value @ (Value::Number(_) | Value::Bool(_))) => value.to_string(),
+            let content = match object.get(name) {
+                None | Some(Value::Null) => Content::Null,
+                Some(Value::String(text)) => Content::Text(text.clone()),
+                Some(value @ (Value::Number(_) | Value::Bool(_))) => Content::Text(value.to_string()),
                 Some(Value::Array(values)) => {
-                    joined(values).ok_or_else(|| Fault::at(column, format!("`{name}` to be a list of strings")))?
+                    let fault = || Fault::at(column, format!("`{name}` to be a list of strings"));
+                    Content::Paths(json_paths(values).ok_or_else(fault)?)
                 }
                 Some(Value::Object(_)) => {
                     return Err(Fault::at(column, format!("`{name}` to be a string, a number or a list")));
                 }
             };
-            Ok((!text.trim().is_empty()).then_some(Field { text, column }))
+            Ok(Cell { column, content })
         };
-        let cells = names.iter().map(|name| name.map_or(Ok(None), cell)).collect::<LineResult<Vec<_>>>()?;
+        let cells = names.iter().map(|name| name.map(cell).transpose()).collect::<LineResult<Vec<_>>>()?;
         each(&cells)
     })
 }
 
-/// `["a", "b"]` as `a>b`, `[["a", "b"], ["c"]]` as `a>b|c`: the form in which tables write paths.
-fn joined(values: &[Value]) -> Option<String> {
-    let path =
-        |values: &[Value]| values.iter().map(Value::as_str).collect::<Option<Vec<_>>>().map(|path| path.join(">"));
-    if values.iter().any(Value::is_array) {
-        let paths = values.iter().map(|value| path(value.as_array()?)).collect::<Option<Vec<_>>>()?;
-        return Some(paths.join("|"));
+fn id(cell: Option<&Cell>) -> LineResult<Cow<'_, str>> {
+    let expected = |column| Fault::at(column, "an id that is not empty");
+    let cell = cell.ok_or_else(|| expected(1))?;
+    match cell.text().ok_or_else(|| expected(cell.column))? {
+        Cow::Borrowed(text) => Ok(Cow::Borrowed(text.trim())),
+        Cow::Owned(text) => Ok(Cow::Owned(text.trim().to_owned())),
     }
-    path(values)
-}
-
-fn id(cell: Option<&Field>) -> LineResult<&str> {
-    let cell = cell.ok_or_else(|| Fault::at(1, "an id that is not empty"))?;
-    Ok(cell.text.trim())
 }
 
 #[cfg(test)]

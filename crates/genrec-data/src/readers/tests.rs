@@ -13,7 +13,6 @@ fn read_all(path: &Path, options: &ReadOptions) -> Vec<Option<DataError>> {
     let columns = InteractionColumns::new("user", "item").with_timestamp("timestamp").with_rating("rating");
     let item_columns = ItemColumns::new("item").with_title("title").with_price("price").with_categories("categories");
     let mut errors = vec![
-        Catalogue::read_jsonl(path, options).err(),
         neutral::read_items(path, options).err(),
         neutral::read_sequences(path, &Catalogue::new(), options).err(),
         amazon::read_reviews(path, options).err(),

@@ -1,5 +1,7 @@
 //! Cleaning of texts.
 
+use serde_json::Value;
+
 /// Resolves HTML entities, twice because shops escape twice now and then (`Kirk&amp;#39;s`), joins runs of white space, and makes the empty text unknown.
 pub(crate) fn clean(text: &str) -> Option<String> {
     let once = htmlize::unescape(text);
@@ -18,6 +20,16 @@ pub(crate) fn clean(text: &str) -> Option<String> {
 pub(crate) fn clean_paths(paths: Vec<Vec<String>>) -> Vec<Vec<String>> {
     let clean_path = |path: Vec<String>| path.iter().filter_map(|level| clean(level)).collect::<Vec<_>>();
     paths.into_iter().map(clean_path).filter(|path| !path.is_empty()).collect()
+}
+
+/// A list of strings as one path, a list of such lists as several; `None` for any other list.
+pub(crate) fn json_paths(values: &[Value]) -> Option<Vec<Vec<String>>> {
+    let strings = |values: &[Value]| values.iter().map(|v| v.as_str().map(str::to_owned)).collect::<Option<Vec<_>>>();
+    if values.iter().any(Value::is_array) {
+        values.iter().map(|path| strings(path.as_array()?)).collect()
+    } else {
+        Some(vec![strings(values)?])
+    }
 }
 
 #[cfg(test)]

@@ -43,7 +43,8 @@ pub struct SyntheticConfig {
     /// How strongly a user keeps to the brands of the history: a brand that makes up all of it is drawn `1 +
     /// brand_affinity` times as often. Default: 2.
     pub brand_affinity: f64,
-    /// Exponent of popularity within a leaf: the item of rank `r` has weight `r^-popularity`. Default: 0.3.
+    /// Exponent of popularity within a leaf: the item of rank `r` has weight `r^-popularity`. At most 10. Default:
+    /// 0.3.
     pub popularity: f64,
 }
 
@@ -150,13 +151,19 @@ impl SyntheticConfig {
             ("SyntheticConfig::drift", self.drift),
             ("SyntheticConfig::home", self.home),
             ("SyntheticConfig::brand_affinity", self.brand_affinity),
-            ("SyntheticConfig::popularity", self.popularity),
         ];
         let recency = self.recency.iter().map(|&w| ("SyntheticConfig::recency", w));
         for (field, value) in weights.into_iter().chain(recency) {
             if !(0.0..=1e6).contains(&value) {
                 return Err(bad(field, value, "it must lie between 0 and 1,000,000"));
             }
+        }
+        if !(0.0..=10.0).contains(&self.popularity) {
+            return Err(bad(
+                "SyntheticConfig::popularity",
+                self.popularity,
+                "it must lie between 0 and 10, or the weights of rare items come to nothing",
+            ));
         }
         if self.recency.first() == Some(&0.0) {
             return Err(bad(

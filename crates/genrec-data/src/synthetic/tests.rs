@@ -216,7 +216,9 @@ fn same_seed_same_bytes() {
     let bytes = |config: &SyntheticConfig| {
         let synthetic = config.generate().unwrap();
         let mut bytes = Vec::new();
-        synthetic.dataset.catalogue.write_jsonl(&mut bytes).unwrap();
+        for item in synthetic.dataset.catalogue.items() {
+            serde_json::to_writer(&mut bytes, item).unwrap();
+        }
         for (user, items) in synthetic.dataset.sequences.iter() {
             bytes.extend_from_slice(user.as_bytes());
             items.iter().for_each(|item| bytes.extend_from_slice(&item.0.to_le_bytes()));
@@ -280,9 +282,22 @@ fn bounds_are_checked() {
     set(|c| c.exploration = 0.0);
     set(|c| c.brands = 0);
     set(|c| c.home = f64::INFINITY);
+    set(|c| c.popularity = 10.5);
+    set(|c| c.popularity = f64::NAN);
     for config in cases {
         assert!(matches!(config.generate(), Err(DataError::Config { .. })), "{config:?}");
     }
+}
+
+#[test]
+fn the_steepest_popularity_leaves_a_distribution() {
+    let mut config = SyntheticConfig::default().with_items(4_000).with_tree(1, 1, 2).with_users(20);
+    config.popularity = 10.0;
+    let synthetic = config.generate().unwrap();
+    let history = synthetic.dataset.sequences.items(0).unwrap();
+    let next = synthetic.next_item_probabilities(0, history);
+    assert!((next.iter().sum::<f64>() - 1.0).abs() < 1e-9);
+    assert!((0..4_000).all(|row| next[row] > 0.0 || history.contains(&ItemId(row as u32))));
 }
 
 #[test]

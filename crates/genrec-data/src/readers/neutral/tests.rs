@@ -94,20 +94,6 @@ fn malformed_items() {
 }
 
 #[test]
-fn catalogues_come_back_from_jsonl() {
-    let dir = directory(TWO, "u 1\n");
-    let (dataset, _) = read(dir.path(), &ReadOptions::default()).unwrap();
-    let path = dir.path().join("catalogue.jsonl");
-    dataset.catalogue.save(&path).unwrap();
-    let (back, report) = Catalogue::read_jsonl(&path, &ReadOptions::default()).unwrap();
-    assert_eq!((back, report.records), (dataset.catalogue.clone(), 2));
-    assert!(matches!(dataset.catalogue.save(&dir.path().join("no/where.jsonl")), Err(DataError::Write { .. })));
-    std::fs::write(&path, "{\"id\":\"a\",\"colour\":\"red\"}\n").unwrap();
-    let error = Catalogue::read_jsonl(&path, &ReadOptions::default()).unwrap_err().to_string();
-    assert!(error.contains("unknown field `colour`"), "{error}");
-}
-
-#[test]
 fn sequences_and_catalogue_must_agree() {
     let catalogue = Catalogue::from_items(vec![Item::new("a")]).unwrap();
     let mut sequences = Sequences::new();

@@ -74,12 +74,35 @@ fn items_in_every_form() {
 }
 
 #[test]
+fn lists_of_json_are_taken_as_they_are() {
+    let content = concat!(
+        "{\"sku\":\"b\",\"path\":[[\"Sci-Fi | Fantasy\",\"a > b\"],[\"Gifts\"]],\"text\":[\"two\",\"lines\"],\"colour\":[\"red\"]}\n",
+        "{\"sku\":\"c\",\"path\":[\"Beauty\",\" \",\"Bath\"],\"text\":[]}\n",
+        "{\"sku\":\"d\",\"path\":\"Beauty > Bath | Gifts\"}\n",
+    );
+    let (_dir, path) = file("x.jsonl", content);
+    let (items, _) = read_items(&path, Format::JsonLines, &item_columns(), &ReadOptions::default()).unwrap();
+    assert_eq!(
+        items,
+        [
+            Item::new("b")
+                .with_categories([vec!["Sci-Fi | Fantasy", "a > b"], vec!["Gifts"]])
+                .with_description("two lines")
+                .with_attribute("colour", "red"),
+            Item::new("c").with_categories([["Beauty", "Bath"]]),
+            Item::new("d").with_categories([vec!["Beauty", "Bath"], vec!["Gifts"]]),
+        ]
+    );
+}
+
+#[test]
 fn formats_by_name() {
     for (name, format) in [
         ("a.csv.gz", Some(Format::Csv)),
         ("A.TSV", Some(Format::Tsv)),
         ("a.ndjson", Some(Format::JsonLines)),
         ("a.txt", None),
+        ("a.parquet.gz", None),
         ("csv", None),
     ] {
         assert_eq!(Format::from_path(Path::new(name)), format, "{name}");
@@ -92,6 +115,9 @@ fn malformed() {
         ("x.csv", "who,what,when,stars\nada,b,1\n", 2, 8),
         ("x.csv", "who,what,when,stars\nada,b,1,2,3\n", 2, 11),
         ("x.csv", "who,what,when,stars\n,b,1,2\n", 2, 1),
+        ("x.csv", "who,what,when,stars\nada, ,1,2\n", 2, 5),
+        ("x.jsonl", "{\"who\":\"ada\",\"what\":null}", 1, 14),
+        ("x.jsonl", "{\"who\":\"ada\",\"what\":\" \"}", 1, 14),
         ("x.csv", "who,what,when,stars\nada,b,x,2\n", 2, 7),
         ("x.csv", "who,what,when,stars\nada,b,1,x\n", 2, 9),
         ("x.csv", "who,what,when,stars\n\"ada\"x,b,1,2\n", 2, 6),
@@ -175,7 +201,11 @@ mod parquet {
     use std::sync::Arc;
 
     use ::parquet::arrow::ArrowWriter;
-    use arrow::array::{ArrayRef, Float64Array, Int64Array, RecordBatch, StringArray, TimestampMillisecondArray};
+    use arrow::array::{
+        ArrayRef, Float64Array, Int64Array, LargeListBuilder, ListBuilder, RecordBatch, StringArray, StringBuilder,
+        StructArray, TimestampMillisecondArray,
+    };
+    use arrow::datatypes::{DataType, Field};
 
     use super::*;
 
@@ -204,6 +234,56 @@ mod parquet {
     }
 
     #[test]
+    fn lists() {
+        let mut paths = ListBuilder::new(ListBuilder::new(StringBuilder::new()));
+        for path in [["Beauty", "Sci-Fi | Fantasy"], ["Gifts", "a > b"]] {
+            paths.values().append_value(path.map(Some));
+        }
+        paths.append(true);
+        paths.append(false);
+        let mut path = LargeListBuilder::new(StringBuilder::new());
+        path.append_value([Some("two"), None, Some("lines")]);
+        path.append(true);
+        let texts: ArrayRef = Arc::new(path.finish());
+        let (_dir, path) = write(vec![
+            ("sku", Arc::new(StringArray::from(vec!["b", "c"]))),
+            ("paths", Arc::new(paths.finish())),
+            ("texts", texts),
+            ("number", Arc::new(Int64Array::from(vec![7, 8]))),
+        ]);
+        let read = |columns: &ItemColumns| read_items(&path, Format::Parquet, columns, &ReadOptions::default());
+        let columns = ItemColumns::new("sku").with_categories("paths").with_description("texts");
+        let expected = Item::new("b")
+            .with_categories([["Beauty", "Sci-Fi | Fantasy"], ["Gifts", "a > b"]])
+            .with_description("two lines");
+        assert_eq!(read(&columns).unwrap().0, [expected, Item::new("c")]);
+        let columns = ItemColumns::new("sku").with_categories("texts").with_attribute("number");
+        let expected = [
+            Item::new("b").with_categories([["two", "lines"]]).with_attribute("number", "7"),
+            Item::new("c").with_attribute("number", "8"),
+        ];
+        assert_eq!(read(&columns).unwrap().0, expected);
+    }
+
+    #[test]
+    fn other_nested_columns_are_refused() {
+        let field = Arc::new(Field::new("en", DataType::Utf8, false));
+        let names: ArrayRef = Arc::new(StringArray::from(vec!["Soap"]));
+        let (_dir, path) = write(vec![
+            ("sku", Arc::new(StringArray::from(vec!["b"]))),
+            ("name", Arc::new(StructArray::from(vec![(field, names)]))),
+        ]);
+        let read = |columns: &ItemColumns| read_items(&path, Format::Parquet, columns, &ReadOptions::default());
+        match read(&ItemColumns::new("sku").with_title("name")) {
+            Err(DataError::ColumnType { column, found, .. }) => {
+                assert!(column == "name" && found.starts_with("Struct"), "{found}");
+            }
+            other => panic!("{other:?}"),
+        }
+        assert_eq!(read(&ItemColumns::new("sku")).unwrap().0, [Item::new("b")]);
+    }
+
+    #[test]
     fn malformed() {
         let text = |values: Vec<Option<&str>>| -> ArrayRef { Arc::new(StringArray::from(values)) };
         let (_dir, path) = write(vec![
@@ -221,6 +301,12 @@ mod parquet {
         let skipping = ReadOptions::default().with_on_bad_line(OnBadLine::Skip);
         let (log, report) = read_interactions(&path, Format::Parquet, &columns(), &skipping).unwrap();
         assert_eq!((log.len(), report.records, report.skipped), (1, 1, 2));
+        assert_eq!(report.examples.iter().map(|bad| (bad.line, bad.column)).collect::<Vec<_>>(), [(1, 3), (2, 1)]);
+        let nulls = InteractionColumns::new("who", "stars");
+        match read_interactions(&path, Format::Parquet, &nulls, &ReadOptions::default()) {
+            Err(DataError::BadLine(bad)) => assert_eq!((bad.line, bad.column), (1, 4), "{bad}"),
+            other => panic!("{other:?}"),
+        }
         let other = InteractionColumns::new("nobody", "what");
         let missing = read_interactions(&path, Format::Parquet, &other, &ReadOptions::default());
         assert!(matches!(missing, Err(DataError::MissingColumn { .. })));
