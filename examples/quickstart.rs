@@ -120,6 +120,6 @@ fn add_an_item(recommender: &mut genrec::Recommender, questions: &[Question<'_>]
 }
 
 fn main() {
-    support::init_logging();
+    support::start();
     support::exit_on_error(run(&Args::parse()));
 }

@@ -56,11 +56,28 @@ pub fn config_or(file: Option<&Path>, preset: fn() -> TigerConfig) -> Result<Tig
     serde_json::from_value(config).map_err(|error| format!("`{}` is no configuration: {error}", path.display()).into())
 }
 
-/// Logs to standard error what `RUST_LOG` asks for; warnings by default.
-pub fn init_logging() {
+/// Starts a program: settles candle's threads, and logs to standard error what `RUST_LOG` asks for, warnings by default.
+///
+/// To be called first in `main`, before there is a second thread.
+pub fn start() {
+    settle_threads();
     let filter = tracing_subscriber::EnvFilter::try_from_default_env()
         .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("warn"));
     tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
+}
+
+/// Gives the cores to rayon's threads, on which matrix products and our own kernels run, unless the environment says
+/// otherwise. candle's element-wise threads spin while they wait and would take the cores from them; and without a number of
+/// threads in the environment candle counts the cores in `/proc/cpuinfo` before every matrix product.
+#[allow(unsafe_code, reason = "no safe way to set a variable, and candle has no other door")]
+fn settle_threads() {
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    for (variable, threads) in [("RAYON_NUM_THREADS", cores), ("CANDLE_NUM_THREADS", 1)] {
+        if std::env::var_os(variable).is_none() {
+            // SAFETY: `start` runs first in `main`, while this is the only thread.
+            unsafe { std::env::set_var(variable, threads.to_string()) };
+        }
+    }
 }
 
 /// Prints an error and everything that caused it, and exits with status 1.

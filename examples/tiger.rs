@@ -151,6 +151,6 @@ fn run(args: &Args) -> Result<(), BoxError> {
 }
 
 fn main() {
-    support::init_logging();
+    support::start();
     support::exit_on_error(run(&Args::parse()));
 }

@@ -131,7 +131,7 @@ impl TigerConfig {
     }
 
     /// For the synthetic shop of [`genrec_data::SyntheticConfig`]: a thousand items in a hundred leaves need two levels of codes
-    /// and a tiny model, trained in about a minute on two cores.
+    /// and a tiny model, trained in one to two minutes on two cores.
     pub fn quickstart() -> Self {
         let mut config = Self::cpu();
         let embedder = EmbedderSpec::Tfidf(TfidfConfig::default().with_dim(256));
