@@ -7,10 +7,7 @@ use std::{collections::BTreeMap, path::Path, time::Duration};
 use candle_core::Device;
 use clap::ValueEnum;
 use comfy_table::{CellAlignment, Table, presets::UTF8_FULL_CONDENSED};
-use genrec::{
-    artifacts,
-    pipeline::{Event, Metrics, Observer, Report, Stage, TigerConfig},
-};
+use genrec::pipeline::{Event, Metrics, Observer, Report, Stage, TigerConfig};
 use indicatif::{ProgressBar, ProgressStyle};
 
 /// Any error, for programs that only print it.
@@ -48,12 +45,12 @@ impl DeviceArg {
 /// When the file cannot be read or is not a configuration; the file is named.
 pub fn config_or(file: Option<&Path>, preset: fn() -> TigerConfig) -> Result<TigerConfig, BoxError> {
     let Some(path) = file else { return Ok(preset()) };
-    let value: serde_json::Value = artifacts::read_json(path)?;
-    let config = match value.get("config") {
-        Some(config) => config.clone(),
-        None => value,
+    let text = std::fs::read_to_string(path).map_err(|error| format!("cannot read `{}`: {error}", path.display()))?;
+    let parse = || {
+        let value: serde_json::Value = serde_json::from_str(&text)?;
+        serde_json::from_value(value.get("config").cloned().unwrap_or(value))
     };
-    serde_json::from_value(config).map_err(|error| format!("`{}` is no configuration: {error}", path.display()).into())
+    parse().map_err(|error: serde_json::Error| format!("`{}` is no configuration: {error}", path.display()).into())
 }
 
 /// Starts a program: settles candle's threads, and logs to standard error what `RUST_LOG` asks for, warnings by default.

@@ -5,7 +5,7 @@
 //! ```
 //!
 //! `DIR` holds `sequences.txt` (`user item item ..`, oldest first) and `items.jsonl` (`item_id`, `title`, `brand`,
-//! `categories`). A run that was interrupted goes on with `--resume` and ends with the same bytes.
+//! `categories`). A run that was interrupted goes on with `--resume`; without `--max-minutes` it ends with the same bytes.
 
 use std::{
     path::{Path, PathBuf},

@@ -16,7 +16,8 @@ use genrec::{
     data::{Item, Synthetic},
     embed::AnyEmbedder,
     index::ItemId,
-    pipeline::{self, Event, TigerConfig},
+    pipeline::{self, Budget, Event, TigerConfig},
+    train::StopReason,
 };
 use genrec_tests::{small_config, small_shop};
 
@@ -100,6 +101,30 @@ fn a_run_writes_every_part_and_opens_again() -> genrec::Result<()> {
         items.sort_unstable();
         items.dedup();
         assert_eq!(items.len(), 10, "an item is recommended twice");
+    }
+    Ok(())
+}
+
+#[test]
+fn a_budget_ends_the_training_with_a_validation_and_resuming_trains_on() -> genrec::Result<()> {
+    let dir = tempfile::tempdir().unwrap();
+    let mut config = small_config();
+    (config.train.epochs, config.train.patience) = (Some(100_000), None);
+    let Synthetic { dataset, .. } = small_shop();
+    let budget = Some(Budget::new(Duration::from_secs(6)));
+    let mut steps = 0;
+    for resume in [false, true] {
+        let mut validated = 0;
+        let mut observer = |event: &Event<'_>| {
+            if let Event::Validation(report) = event {
+                validated = report.step;
+            }
+        };
+        let report = pipeline::run(&dataset, &config, dir.path(), &Device::Cpu, budget, resume, &mut observer)?.report;
+        assert_eq!(report.train.stopped, StopReason::MaxDuration);
+        assert_eq!(report.train.steps, validated, "the last weights were not validated");
+        assert!(report.train.steps > steps, "no step was taken");
+        steps = report.train.steps;
     }
     Ok(())
 }

@@ -50,11 +50,12 @@ pub struct TrainConfig {
     /// Wall-clock time after which the run ends, counted over all resumed parts and including validations; none by
     /// default. Where such a run ends depends on the machine and its load, so it cannot be reproduced.
     pub max_duration: Option<Duration>,
-    /// Share of `max_duration`, its end, over which the learning rate falls linearly towards 0, besides what the schedule
-    /// does; from 0 to 1, 0 by default. Without `max_duration` it does nothing.
+    /// Share of the time that `max_duration` or [`Callback::deadline`](crate::Callback::deadline) allows, its end, over which
+    /// the learning rate falls linearly towards 0, besides what the schedule does; from 0 to 1, 0 by default. Without such a
+    /// limit it does nothing.
     pub cooldown: f64,
     /// When to validate; after every epoch by default. The run's last step is validated besides, when `epochs`,
-    /// `max_steps` or `max_duration` ends the run.
+    /// `max_steps`, `max_duration` or a deadline ends the run.
     pub validate_every: Every,
     /// Validations in a row without improvement after which the run ends, at least 1; none by default.
     pub patience: Option<u32>,
@@ -162,9 +163,9 @@ impl TrainConfig {
         Ok(())
     }
 
-    /// What the learning rate is multiplied by after so many seconds of the run, besides the schedule.
-    pub(crate) fn cooldown_factor(&self, seconds: f64) -> f64 {
-        let Some(limit) = self.max_duration.map(|limit| limit.as_secs_f64()) else { return 1.0 };
+    /// What the learning rate is multiplied by after so many seconds of a run of `limit` seconds, besides the schedule.
+    pub(crate) fn cooldown_factor(&self, seconds: f64, limit: Option<f64>) -> f64 {
+        let Some(limit) = limit else { return 1.0 };
         let left = (limit - seconds).max(0.0);
         let cooldown = self.cooldown * limit;
         if left < cooldown { left / cooldown } else { 1.0 }
@@ -239,11 +240,10 @@ mod tests {
     #[test]
     fn the_cooldown_is_the_end_of_the_time() {
         let config = TrainConfig::default().with_cooldown(0.2);
-        assert_eq!(config.cooldown_factor(1e9), 1.0);
-        let timed = config.with_max_duration(Some(Duration::from_secs(100)));
-        let factors = [0.0, 80.0, 90.0, 95.0, 100.0, 200.0].map(|seconds| timed.cooldown_factor(seconds));
+        assert_eq!(config.cooldown_factor(1e9, None), 1.0);
+        let factors = [0.0, 80.0, 90.0, 95.0, 100.0, 200.0].map(|at| config.cooldown_factor(at, Some(100.0)));
         assert_eq!(factors, [1.0, 1.0, 0.5, 0.25, 0.0, 0.0]);
-        assert_eq!(timed.with_cooldown(0.0).cooldown_factor(99.0), 1.0);
+        assert_eq!(config.with_cooldown(0.0).cooldown_factor(99.0, Some(100.0)), 1.0);
     }
 
     #[test]

@@ -2,6 +2,7 @@
 
 use std::ops::ControlFlow;
 use std::path::PathBuf;
+use std::time::Instant;
 
 use serde::{Deserialize, Serialize};
 
@@ -19,7 +20,7 @@ pub struct StepReport {
     pub epoch_steps: usize,
     /// Mean loss of the batch, in the model's own unit (nats for cross-entropy).
     pub loss: f32,
-    /// Learning rate of the step, schedule included.
+    /// Learning rate of the step, schedule and cooldown included.
     pub lr: f64,
     /// Euclidean norm of all gradients before clipping.
     pub grad_norm: f64,
@@ -101,6 +102,15 @@ pub trait Callback {
         let _ = report;
         ControlFlow::Continue(())
     }
+
+    /// When the run is to end, if it has not ended by then; none by default. Asked at every step, since what must be done
+    /// after training may turn out to take longer than foretold.
+    ///
+    /// Ends a run as [`max_duration`](crate::TrainConfig::max_duration) does, whichever comes first: with the cooldown before
+    /// it, a last validation and [`StopReason::MaxDuration`].
+    fn deadline(&self) -> Option<Instant> {
+        None
+    }
 }
 
 impl Callback for () {}
@@ -116,7 +126,7 @@ pub enum StopReason {
     MaxSteps,
     /// The validation metric did not improve for as long as the patience allows.
     Patience,
-    /// The wall-clock limit was reached. The run can be resumed with a longer one.
+    /// The wall-clock limit or the callback's deadline was reached. The run can be resumed with a later one.
     MaxDuration,
     /// A callback asked for it. The run can be resumed.
     Callback,

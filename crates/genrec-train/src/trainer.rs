@@ -16,8 +16,8 @@ use crate::source::BatchSource;
 ///
 /// The weights, the optimiser's state and everything in the report but the times are a function of the configuration,
 /// the model's initial weights, the data and the validation. In particular they do not depend on where checkpoints
-/// fell, nor on whether and where the run was interrupted and resumed. Only a run that `max_duration` or a callback ends
-/// depends on more than that.
+/// fell, nor on whether and where the run was interrupted and resumed. A run with `max_duration` or a callback's deadline
+/// depends on the clock besides, and one that a callback ends on the callback.
 ///
 /// See the [crate's page](crate) for an example.
 #[derive(Debug, Clone)]

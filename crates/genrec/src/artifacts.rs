@@ -149,7 +149,7 @@ pub fn write_with(path: &Path, fill: impl FnOnce(&mut std::io::BufWriter<File>) 
         let path = path.to_path_buf();
         move |source| Error::Io { action, path, source }
     };
-    let parent = path.parent().unwrap_or(Path::new("."));
+    let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
     fs::create_dir_all(parent).map_err(io("create the directory of"))?;
     let temporary = path.with_extension("tmp");
     let mut file = std::io::BufWriter::new(File::create(&temporary).map_err(io("create"))?);

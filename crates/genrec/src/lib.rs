@@ -5,8 +5,8 @@
 //! you bring the rest yourself, each is usable alone.
 //!
 //! - [`pipeline::run`] takes a [`data::Dataset`] and a [`pipeline::TigerConfig`] and leaves a run directory: embeddings,
-//!   quantiser, index, model, report. A run that is interrupted anywhere goes on where it stopped and ends with the same
-//!   bytes.
+//!   quantiser, index, model, report. A run that is interrupted anywhere goes on where it stopped and, without a
+//!   budget, ends with the same bytes.
 //! - [`Recommender`] opens such a directory, recommends to [`History`]s, and takes items that training never saw.
 //! - [`evaluate`] puts leave-one-out questions to a recommender or to any item scorer.
 //!

@@ -202,6 +202,9 @@ impl<M: Seq2Seq> Recommender<M> {
 
     /// The same run with another embedder for new items, for one whose files have moved
     /// ([`AnyEmbedder::load_relocated`]).
+    ///
+    /// It must be the model that the run's items were embedded with: the vectors of any other, even one of the same width,
+    /// come out as codes without meaning. One of another width is refused by [`add_item`](Self::add_item).
     #[must_use]
     pub fn with_embedder(mut self, embedder: AnyEmbedder) -> Self {
         self.encoder.embedder = embedder.into();
@@ -247,7 +250,8 @@ impl<M: Seq2Seq> Recommender<M> {
     ///
     /// # Errors
     /// [`Error::NoEmbedder`] when the run was made from ready embeddings; the errors of embedding, encoding and the index
-    /// (a full suffix) otherwise. Nothing is changed then.
+    /// (a full suffix) otherwise, and [`Error::Data`] for an id that is taken or empty or a price that is not finite. Nothing
+    /// is changed then.
     pub fn add_item(&mut self, item: Item) -> Result<ItemId> {
         let text = self.encoder.text.render(|field| item.field(field));
         let embedder = self.encoder.embedder.open()?;
@@ -262,7 +266,8 @@ impl<M: Seq2Seq> Recommender<M> {
     ///
     /// # Errors
     /// [`Error::EmbeddingDim`] when the embedding has another size than the quantiser reads; the errors of encoding and the
-    /// index otherwise. Nothing is changed then.
+    /// index otherwise, and [`Error::Data`] for an id that is taken or empty or a price that is not finite. Nothing is changed
+    /// then.
     #[allow(clippy::needless_pass_by_value, reason = "a view is passed by value, as ndarray does")]
     pub fn add_item_with_embedding(&mut self, item: Item, embedding: ArrayView1<'_, f32>) -> Result<ItemId> {
         let quantizer = &self.encoder.quantizer;

@@ -73,6 +73,10 @@ impl DecodeConfig {
                 return Err(Error::Config { field, value: value.to_string(), expected: "at least 1" });
             }
         }
+        if self.format_version != artifacts::FORMAT_VERSION {
+            let (field, value) = ("decode.format_version", self.format_version.to_string());
+            return Err(Error::Config { field, value, expected: "1, the version that this program writes" });
+        }
         Ok(())
     }
 }

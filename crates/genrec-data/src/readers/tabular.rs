@@ -360,7 +360,8 @@ fn json_rows(
                 Some(Value::String(text)) => Content::Text(text.clone()),
                 Some(value @ (Value::Number(_) | Value::Bool(_))) => Content::Text(value.to_string()),
                 Some(Value::Array(values)) => {
-                    let fault = || Fault::at(column, format!("`{name}` to be a list of strings"));
+                    let fault =
+                        || Fault::at(column, format!("`{name}` to be a list of strings or numbers, or of such lists"));
                     Content::Paths(json_paths(values).ok_or_else(fault)?)
                 }
                 Some(Value::Object(_)) => {

@@ -22,13 +22,20 @@ pub(crate) fn clean_paths(paths: Vec<Vec<String>>) -> Vec<Vec<String>> {
     paths.into_iter().map(clean_path).filter(|path| !path.is_empty()).collect()
 }
 
-/// A list of strings as one path, a list of such lists as several; `None` for any other list.
+/// A list of strings, numbers and truth values as one path, a list of such lists as several; nulls are left out. `None` for
+/// any other list.
 pub(crate) fn json_paths(values: &[Value]) -> Option<Vec<Vec<String>>> {
-    let strings = |values: &[Value]| values.iter().map(|v| v.as_str().map(str::to_owned)).collect::<Option<Vec<_>>>();
+    let given = |values: &[Value]| values.iter().filter(|value| !value.is_null()).cloned().collect::<Vec<_>>();
+    let text = |value: Value| match value {
+        Value::String(text) => Some(text),
+        Value::Number(_) | Value::Bool(_) => Some(value.to_string()),
+        _ => None,
+    };
+    let texts = |values: &[Value]| given(values).into_iter().map(text).collect::<Option<Vec<_>>>();
     if values.iter().any(Value::is_array) {
-        values.iter().map(|path| strings(path.as_array()?)).collect()
+        given(values).iter().map(|path| texts(path.as_array()?)).collect()
     } else {
-        Some(vec![strings(values)?])
+        Some(vec![texts(values)?])
     }
 }
 

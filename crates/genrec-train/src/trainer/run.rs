@@ -121,6 +121,9 @@ impl<'a, M: Trainable> Run<'a, M> {
         if std::mem::take(&mut self.last_owed) {
             self.write(false, callback)?;
         }
+        if self.progress.finished.is_none() && self.progress.step > 0 && self.out_of_time(callback) {
+            return Ok(StopReason::MaxDuration);
+        }
         loop {
             if let Some(reason) = self.progress.finished {
                 return Ok(reason);
@@ -130,7 +133,7 @@ impl<'a, M: Trainable> Run<'a, M> {
             if batches == 0 {
                 return Err(TrainError::NoBatches { epoch });
             }
-            let report = self.step(batches)?;
+            let report = self.step(batches, self.limit(callback))?;
             self.heed(callback.on_step(&report));
             let epoch_ended = self.progress.batch >= batches;
             if epoch_ended {
@@ -139,9 +142,11 @@ impl<'a, M: Trainable> Run<'a, M> {
                 tracing::debug!(epoch, step, mean_loss, "epoch completed");
                 self.heed(callback.on_epoch(&EpochReport { epoch, step, mean_loss, seconds }));
             }
-            let out_of_time = self.out_of_time();
+            let mut out_of_time = self.out_of_time(callback);
             let validated = out_of_time || self.progress.validation_due(self.config);
             let improved = validated && self.validate(validate, callback)?;
+            // The validation may have taken what was left: it then was the last one.
+            out_of_time |= validated && self.out_of_time(callback);
             self.progress.finished = self
                 .progress
                 .limit(self.config)
@@ -177,7 +182,7 @@ impl<'a, M: Trainable> Run<'a, M> {
     }
 
     /// One batch: gradients, their norm, the optimiser.
-    fn step(&mut self, batches: usize) -> Result<StepReport> {
+    fn step(&mut self, batches: usize, limit: Option<f64>) -> Result<StepReport> {
         let (epoch, batch) = (self.progress.epoch, self.progress.batch);
         let step = self.progress.step + 1;
         let failed = |source| TrainError::Step { step, epoch, batch, source };
@@ -191,7 +196,7 @@ impl<'a, M: Trainable> Run<'a, M> {
         }
         .map_err(failed)?;
         self.check(Quantity::GradientNorm, grad_norm, step, batch)?;
-        let cooldown = self.config.cooldown_factor(self.progress.seconds);
+        let cooldown = self.config.cooldown_factor(self.progress.seconds, limit);
         let lr = self.config.learning_rate * self.config.schedule.factor(step) * cooldown;
         self.optimizer.step(self.model.parameters(), &gradients, lr).map_err(failed)?;
         self.progress.complete_step(loss);
@@ -289,9 +294,16 @@ impl<'a, M: Trainable> Run<'a, M> {
         self.progress.seconds = self.earlier + self.started.elapsed().as_secs_f64();
     }
 
-    fn out_of_time(&mut self) -> bool {
+    /// Seconds of the run, over all its parts, after which it ends.
+    fn limit(&self, callback: &dyn Callback) -> Option<f64> {
+        let since = |deadline: Instant| self.earlier + deadline.saturating_duration_since(self.started).as_secs_f64();
+        let limits = [self.config.max_duration.map(|limit| limit.as_secs_f64()), callback.deadline().map(since)];
+        limits.into_iter().flatten().reduce(f64::min)
+    }
+
+    fn out_of_time(&mut self, callback: &dyn Callback) -> bool {
         self.tick();
-        self.config.max_duration.is_some_and(|limit| self.progress.seconds >= limit.as_secs_f64())
+        self.limit(callback).is_some_and(|limit| self.progress.seconds >= limit)
     }
 
     fn heed(&mut self, flow: ControlFlow<()>) {

@@ -8,6 +8,7 @@ use genrec_kernels::optim::{AdafactorConfig, AdamWConfig, OptimizerConfig, Sched
 use genrec_model::t5::T5Config;
 use genrec_train::{Every, TrainConfig};
 use serde::{Deserialize, Serialize};
+use sid_index::{SidLayout, SidVocab};
 use sid_quantize::{QuantizerConfig, RqVaeConfig};
 
 use crate::{Error, Result, search::DecodeConfig};
@@ -202,7 +203,7 @@ impl TigerConfig {
         self
     }
 
-    /// Checks every bound, of each part too.
+    /// Checks every bound, of each part too, and that the parts fit together.
     ///
     /// # Errors
     /// The error of the first setting outside its bounds names it: [`Error::Config`] or that of the part.
@@ -231,10 +232,11 @@ impl TigerConfig {
         }
         self.quantizer.validate()?;
         self.windows.validate()?;
-        // The index sets the size of the vocabulary; any will do here.
-        self.model.clone().with_vocab_size(usize::from(u16::MAX)).validate()?;
         self.train.validate()?;
-        self.decode.validate()
+        self.decode.validate()?;
+        let layout = SidLayout::new(self.quantizer.codebook_sizes().to_vec())?.with_suffix(self.suffix_size);
+        let vocab = SidVocab::new(&layout, self.decode.user_tokens)?;
+        Ok(self.model.clone().with_vocab_size(vocab.size()).validate()?)
     }
 
     /// The settings with every seed derived from [`seed`](Self::seed), so that one number decides the run.
@@ -320,7 +322,7 @@ mod tests {
 
     #[test]
     fn every_part_is_checked() {
-        let broken: [fn(&mut TigerConfig); 9] = [
+        let broken: [fn(&mut TigerConfig); 12] = [
             |config| config.batch_size = 0,
             |config| config.suffix_size = 0,
             |config| config.validation_users = Some(0),
@@ -329,6 +331,9 @@ mod tests {
             |config| config.windows.min_history = 0,
             |config| config.train.epochs = Some(0),
             |config| config.model.num_heads = 0,
+            |config| config.suffix_size = u32::MAX,
+            |config| config.decode.user_tokens = u32::MAX,
+            |config| config.decode.format_version += 1,
             |config| config.quantizer = QuantizerConfig::RqVae(RqVaeConfig::default().with_batch_size(0)),
         ];
         for (number, spoil) in broken.iter().enumerate() {

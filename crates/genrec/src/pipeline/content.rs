@@ -1,6 +1,9 @@
 //! The stages that read the items' content: embeddings and codes.
 
-use std::{ops::ControlFlow, time::Instant};
+use std::{
+    ops::ControlFlow,
+    time::{Duration, Instant},
+};
 
 use genrec_embed::{AnyEmbedder, Embedder};
 use ndarray::Array2;
@@ -68,7 +71,8 @@ pub(super) fn quantize(
     if dir.join("config.json").exists() {
         return Ok((AnyQuantizer::load(&dir, ctx.device)?, true));
     }
-    let deadline = ctx.budget.map(|budget| Instant::now() + budget.total.mul_f64(budget.quantize_share));
+    let share = ctx.budget.and_then(|budget| Instant::now().checked_add(budget.total.mul_f64(budget.quantize_share)));
+    let deadline = share.min(ctx.deadline(Duration::ZERO));
     let mut watch = FitWatch { deadline, observer };
     let mut rows = ArrayRows::from(embeddings.view());
     let quantizer = ctx.config.quantizer.fit_on(&mut rows, ctx.device, &mut watch)?;

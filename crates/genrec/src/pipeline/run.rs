@@ -46,9 +46,12 @@ pub(super) struct Context<'a> {
 }
 
 impl Context<'_> {
-    /// The budget's total less what has passed.
-    pub(super) fn time_left(&self) -> Option<Duration> {
-        self.budget.map(|budget| budget.total.saturating_sub(self.start.elapsed()))
+    /// When everything before the test must have ended, if the test takes `foretold` or its share of the budget, whichever
+    /// is longer; none without a budget.
+    pub(super) fn deadline(&self, foretold: Duration) -> Option<Instant> {
+        let budget = self.budget?;
+        let reserve = foretold.max(budget.total.mul_f64(budget.evaluate_share));
+        self.start.checked_add(budget.total.saturating_sub(reserve))
     }
 
     /// At most `count` of the questions, drawn by the run's seed, in their order.
@@ -64,7 +67,8 @@ impl Context<'_> {
 /// Runs the pipeline on a data set and writes a run directory.
 ///
 /// With `resume` a directory that already holds a run of the same settings and data is continued; stages whose results are
-/// there are not run again. Under a `budget` the quantiser and the training stop in time for the test.
+/// there are not run again. Under a `budget` the quantiser and the training stop in time for the test; each call has the
+/// whole budget, so that a run which its budget ended trains on when it is resumed.
 ///
 /// # Errors
 /// [`Error::Config`] and [`Error::NoTargets`] before anything is written; [`Error::RunExists`] when the directory holds a run
@@ -97,10 +101,11 @@ pub fn run(
     }
     let (embeddings, embedder) =
         staged(Stage::Embed, &mut timing.embed_seconds, observer, |observer| content::embed(&ctx, observer))?;
-    let quantizer = staged(Stage::Quantize, &mut timing.quantize_seconds, observer, |observer| {
-        content::quantize(&ctx, &embeddings, observer)
+    let (quantizer, codes) = staged(Stage::Quantize, &mut timing.quantize_seconds, observer, |observer| {
+        let (quantizer, resumed) = content::quantize(&ctx, &embeddings, observer)?;
+        let codes = quantizer.encode_array(embeddings.view(), content::ENCODE_BATCH)?;
+        Ok(((quantizer, codes), resumed))
     })?;
-    let codes = quantizer.encode_array(embeddings.view(), content::ENCODE_BATCH)?;
     let index = staged(Stage::Index, &mut 0.0, observer, |_| build_index(&ctx, &quantizer, &codes))?;
     let sid = content::sid_report(&quantizer, &embeddings, &codes)?;
 

@@ -8,7 +8,7 @@ use std::{
 
 use genrec_data::{BatchConfig, Windows};
 use genrec_model::t5::T5;
-use genrec_train::{BoxError, Callback, Checkpoint, StepReport, TrainReport, Trainer, ValidationReport};
+use genrec_train::{BoxError, Callback, StepReport, TrainReport, Trainer, ValidationReport};
 use sid_index::{SidIndex, SidVocab};
 
 use super::{Event, Observer, TrainSummary, run::Context};
@@ -87,29 +87,13 @@ pub(super) fn train(
         questions: test_users + 3 * validation.len() + config.invalid_rate_users,
         users_per_second: &users_per_second,
     };
-    let mut settings = config.train.clone();
-    if let Some(left) = watch.time_to_train() {
-        settings.max_duration = Some(earlier(ctx)? + left);
-    }
-    let trainer = Trainer::new(settings)?.with_resume(ctx.resume);
+    let trainer = Trainer::new(config.train.clone())?.with_resume(ctx.resume);
     let report = trainer.fit(&model, &batches, &mut validate, &mut watch, Some(&ctx.run.train()))?;
     model.save(ctx.run.model())?;
     Ok(Trained { model, report, examples_per_epoch: windows.len() })
 }
 
-/// How long the parts of the training that are done took.
-fn earlier(ctx: &Context<'_>) -> Result<Duration> {
-    if !ctx.resume {
-        return Ok(Duration::ZERO);
-    }
-    let seconds = match Checkpoint::read(ctx.run.train().join("last")) {
-        Ok(checkpoint) => checkpoint.progress.seconds,
-        Err(_) => 0.0,
-    };
-    Ok(Duration::try_from_secs_f64(seconds).unwrap_or_default())
-}
-
-/// Passes training's reports on, and stops it in time for the test.
+/// Passes training's reports on, and ends it in time for the test.
 struct Watch<'a, 'c> {
     ctx: &'a Context<'c>,
     observer: &'a mut dyn Observer,
@@ -117,27 +101,22 @@ struct Watch<'a, 'c> {
     users_per_second: &'a Cell<Option<f64>>,
 }
 
-impl Watch<'_, '_> {
-    /// The budget's time less what the test will need; none without a budget.
-    fn time_to_train(&self) -> Option<Duration> {
-        // For the baselines and a busy machine.
-        const MARGIN: f64 = 1.3;
-        let (budget, left) = (self.ctx.budget?, self.ctx.time_left()?);
-        let foretold = self.users_per_second.get().map_or(0.0, |speed| MARGIN * self.questions as f64 / speed);
-        let reserve = budget.total.mul_f64(budget.evaluate_share);
-        Some(left.saturating_sub(reserve.max(Duration::try_from_secs_f64(foretold).unwrap_or(Duration::MAX))))
-    }
-}
-
 impl Callback for Watch<'_, '_> {
     fn on_step(&mut self, step: &StepReport) -> ControlFlow<()> {
         self.observer.on_event(&Event::TrainStep(step));
-        // The trainer's own limit comes first, unless validation was slower than the probe had foretold.
-        if self.time_to_train() == Some(Duration::ZERO) { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+        ControlFlow::Continue(())
     }
 
     fn on_validation(&mut self, validation: &ValidationReport) -> ControlFlow<()> {
         self.observer.on_event(&Event::Validation(validation));
         ControlFlow::Continue(())
+    }
+
+    /// The budget's end less what the test will need; none without a budget.
+    fn deadline(&self) -> Option<Instant> {
+        // For the baselines and a busy machine.
+        const MARGIN: f64 = 1.3;
+        let foretold = self.users_per_second.get().map_or(0.0, |speed| MARGIN * self.questions as f64 / speed);
+        self.ctx.deadline(Duration::try_from_secs_f64(foretold).unwrap_or(Duration::MAX))
     }
 }

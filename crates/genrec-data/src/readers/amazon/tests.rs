@@ -101,7 +101,7 @@ fn malformed_items() {
     for (line, column) in [
         (r#"{"asin": "B1", "title": {}}"#, 16),
         (r#"{"asin": "B1", "price": []}"#, 16),
-        (r#"{"asin": "B1", "categories": ["a", 1]}"#, 16),
+        (r#"{"asin": "B1", "categories": ["a", {}]}"#, 16),
         (r#"{"asin": "B1", "categories": "a"}"#, 16),
         (r#"{"asin": "B1", "description": [1]}"#, 16),
         (r#"{"asin": ""}"#, 2),

@@ -1,7 +1,7 @@
 //! When a run validates, stops and keeps weights.
 
 use std::ops::ControlFlow;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use genrec_kernels::optim::{AdagradConfig, OptimizerConfig, Schedule};
 use genrec_model::Trainable;
@@ -152,4 +152,40 @@ fn time_ends_a_run_that_can_go_on() {
     assert_eq!((report.stopped, report.steps), (StopReason::Epochs, 18));
     let (whole, _) = fit(config(), None, false, &mut ()).unwrap();
     assert_eq!(weights(&resumed), weights(&whole));
+}
+
+/// An hour to go, until step 5 finds that time is up.
+#[derive(Default)]
+struct Hurry {
+    rates: Vec<f64>,
+    deadline: Option<Instant>,
+}
+
+impl Callback for Hurry {
+    fn on_step(&mut self, report: &StepReport) -> ControlFlow<()> {
+        self.rates.push(report.lr);
+        if report.step == 5 {
+            self.deadline = Some(Instant::now());
+        }
+        ControlFlow::Continue(())
+    }
+    fn deadline(&self) -> Option<Instant> {
+        self.deadline
+    }
+}
+
+#[test]
+fn a_deadline_cools_down_and_ends_with_a_validation() {
+    let dir = tempfile::tempdir().unwrap();
+    let config = config().with_schedule(Schedule::Constant).with_cooldown(1.0);
+    let mut hurry = Hurry { deadline: Instant::now().checked_add(Duration::from_secs(3600)), ..Hurry::default() };
+    let (_, report) = fit(config.clone(), Some(dir.path()), false, &mut hurry).unwrap();
+    assert_eq!((report.stopped, report.steps), (StopReason::MaxDuration, 5));
+    assert_eq!(report.history.last().map(|last| last.step), Some(5));
+    assert!(hurry.rates.windows(2).all(|pair| pair[1] < pair[0]), "{:?}", hurry.rates);
+    // Without any time nothing more is done; with time the run goes on.
+    let (_, idle) = fit(config.clone(), Some(dir.path()), true, &mut hurry).unwrap();
+    assert_eq!((idle.stopped, idle.steps, idle.history), (StopReason::MaxDuration, 5, report.history));
+    let (_, whole) = fit(config, Some(dir.path()), true, &mut ()).unwrap();
+    assert_eq!((whole.stopped, whole.steps), (StopReason::Epochs, 18));
 }
