@@ -68,7 +68,7 @@ struct Args {
     #[arg(long)]
     epochs: Option<u32>,
     /// Wall-clock minutes from start to report: at most 12 % for the quantiser, at least 10 % for the test, the rest for
-    /// embedding and training. Such a run cannot be repeated exactly.
+    /// embedding and training. Such a run cannot be repeated exactly; with `--resume` it has the minutes once more.
     #[arg(long)]
     max_minutes: Option<f64>,
     /// Reads only the first users; for a quick look.
