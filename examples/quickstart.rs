@@ -28,7 +28,6 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 /// Trains and tests TIGER on synthetic data.
 #[derive(Debug, Parser)]
-#[command(about, long_about = None)]
 struct Args {
     /// Where the run is written; a temporary directory otherwise.
     #[arg(long)]
@@ -36,7 +35,7 @@ struct Args {
     /// Passes over the training windows; the preset's own number otherwise.
     #[arg(long)]
     epochs: Option<u32>,
-    /// Settings as JSON, as in a run's `run.json`; the quick start's own otherwise.
+    /// Settings as JSON, or a run's `run.json`; what the file leaves out is the quick start's own.
     #[arg(long)]
     config: Option<PathBuf>,
     /// Goes on with the run in `--out`.
@@ -93,6 +92,12 @@ fn run(args: &Args) -> Result<(), BoxError> {
         ours / recall(&outcome.report.baselines["popularity"]),
         ours / recall(&transitions.report()),
     );
+    let (knn, ndcg) = (&outcome.report.baselines["semantic_knn"], |metrics: &Metrics| metrics["ndcg@10"]);
+    println!(
+        "Semantic-KNN, which only likens texts, reaches {:.2} times TIGER's Recall@10 and {:.2} times its NDCG@10.",
+        recall(knn) / ours,
+        ndcg(knn) / ndcg(&outcome.report.test),
+    );
     add_an_item(&mut outcome.recommender, &questions)?;
     Ok(())
 }
@@ -105,17 +110,19 @@ fn add_an_item(recommender: &mut genrec::Recommender, questions: &[Question<'_>]
     let item = Item { id: "new-item".into(), title: relative.title.map(|title| format!("{title} II")), ..relative };
     let new = recommender.add_item(item)?;
     let sid = |item| recommender.index().sid(item).map(|sid| sid.to_string()).unwrap_or_default();
-    println!("\nA new item like item {last} {} gets {} and can be recommended at once:", sid(last), sid(new));
+    println!("\nA new item, like item {last} {}, gets {} and can be recommended at once.", sid(last), sid(new));
+    println!("To someone who has bought item {last}, TIGER recommends, of {} items:", recommender.catalogue().len());
     let history = History { user: None, items: &[last] };
-    let rows: Vec<_> = recommender
-        .recommend(&[history], 5)?
-        .into_iter()
-        .flatten()
-        .map(|found| {
-            vec![found.id, found.title.unwrap_or_default(), format!("{:.3}", found.score), found.sid.to_string()]
+    let found = recommender.recommend(&[history], recommender.catalogue().len())?;
+    let rows: Vec<_> = (1..)
+        .zip(found.into_iter().flatten())
+        .filter(|(rank, found)| *rank <= 5 || found.item == new)
+        .map(|(rank, found)| {
+            let (title, score) = (found.title.unwrap_or_default(), format!("{:.3}", found.score));
+            vec![rank.to_string(), found.id, title, score, found.sid.to_string()]
         })
         .collect();
-    println!("{}", support::table(&["id", "title", "log p", "SID"], &rows));
+    println!("{}", support::table(&["rank", "id", "title", "log p", "SID"], &rows));
     Ok(())
 }
 

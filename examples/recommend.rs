@@ -17,7 +17,6 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 /// Recommends items for a history.
 #[derive(Debug, Parser)]
-#[command(about, long_about = None)]
 struct Args {
     /// Directory of a finished run.
     #[arg(long)]
@@ -28,8 +27,8 @@ struct Args {
     /// The user's id, as in the training data.
     #[arg(long)]
     user: Option<String>,
-    /// How many items.
-    #[arg(short, default_value_t = 10)]
+    /// How many items, those of the history among them.
+    #[arg(short, default_value_t = 10, value_parser = clap::builder::RangedU64ValueParser::<usize>::new().range(1..))]
     k: usize,
     /// Where tensors live.
     #[arg(long, value_enum, default_value_t = DeviceArg::Cpu)]
@@ -39,23 +38,22 @@ struct Args {
 fn run(args: &Args) -> Result<(), BoxError> {
     let recommender = Recommender::load(&args.run, &args.device.open()?)?;
     let items = args.history.iter().map(|id| recommender.find(id.trim())).collect::<Result<Vec<ItemId>, _>>()?;
-    let row = |rank: String, item: ItemId, score: String| {
+    let row = |rank: Option<usize>, item: ItemId, score: Option<f32>| {
         let title = recommender.catalogue().get(item).and_then(|item| item.title.clone()).unwrap_or_default();
         let sid = recommender.index().sid(item).map(|sid| sid.to_string()).unwrap_or_default();
         let id = recommender.catalogue().get(item).map(|item| item.id.clone()).unwrap_or_default();
-        vec![rank, id, title.chars().take(70).collect(), score, sid]
+        let title = if title.chars().count() > 70 { title.chars().take(69).chain(['…']).collect() } else { title };
+        let rank = rank.map(|rank| rank.to_string());
+        let score = score.map(|score| format!("{score:.3}"));
+        rank.into_iter().chain([id, title]).chain(score).chain([sid]).collect::<Vec<_>>()
     };
-    let history: Vec<_> = items.iter().map(|&item| row(String::new(), item, String::new())).collect();
-    println!("History, oldest first\n{}", support::table(&["", "id", "title", "", "SID"], &history));
+    let history: Vec<_> = items.iter().map(|&item| row(None, item, None)).collect();
+    println!("History, oldest first\n{}", support::table(&["id", "title", "SID"], &history));
 
     let history = History { user: args.user.as_deref(), items: &items };
     let found = recommender.recommend(&[history], args.k)?;
-    let rows: Vec<_> = found
-        .iter()
-        .flatten()
-        .enumerate()
-        .map(|(i, item)| row((i + 1).to_string(), item.item, format!("{:.3}", item.score)))
-        .collect();
+    let rows: Vec<_> =
+        found.iter().flatten().enumerate().map(|(i, item)| row(Some(i + 1), item.item, Some(item.score))).collect();
     println!("Recommended\n{}", support::table(&["rank", "id", "title", "log p", "SID"], &rows));
     Ok(())
 }

@@ -9,6 +9,7 @@ use clap::ValueEnum;
 use comfy_table::{CellAlignment, Table, presets::UTF8_FULL_CONDENSED};
 use genrec::pipeline::{Event, Metrics, Observer, Report, Stage, TigerConfig};
 use indicatif::{ProgressBar, ProgressStyle};
+use serde_json::Value;
 
 /// Any error, for programs that only print it.
 pub type BoxError = Box<dyn std::error::Error + Send + Sync>;
@@ -38,8 +39,8 @@ impl DeviceArg {
     }
 }
 
-/// The settings in a JSON file, or the preset when there is no file. The file holds the settings themselves or is the
-/// `run.json` of a run.
+/// The preset with what a JSON file says otherwise, if there is one. The file holds some settings or all, or is the `run.json`
+/// of a run.
 ///
 /// # Errors
 /// When the file cannot be read or is not a configuration; the file is named.
@@ -47,10 +48,26 @@ pub fn config_or(file: Option<&Path>, preset: fn() -> TigerConfig) -> Result<Tig
     let Some(path) = file else { return Ok(preset()) };
     let text = std::fs::read_to_string(path).map_err(|error| format!("cannot read `{}`: {error}", path.display()))?;
     let parse = || {
-        let value: serde_json::Value = serde_json::from_str(&text)?;
-        serde_json::from_value(value.get("config").cloned().unwrap_or(value))
+        let given: Value = serde_json::from_str(&text)?;
+        let mut settings = serde_json::to_value(preset())?;
+        overlay(&mut settings, given.get("config").cloned().unwrap_or(given));
+        serde_json::from_value(settings)
     };
     parse().map_err(|error: serde_json::Error| format!("`{}` is no configuration: {error}", path.display()).into())
+}
+
+/// Replaces the settings that `given` has, down to single fields; those of another `type` as a whole.
+fn overlay(base: &mut Value, given: Value) {
+    match (base, given) {
+        (Value::Object(base), Value::Object(given))
+            if given.get("type").is_none_or(|other| base.get("type") == Some(other)) =>
+        {
+            for (name, value) in given {
+                overlay(base.entry(name).or_insert(Value::Null), value);
+            }
+        }
+        (base, given) => *base = given,
+    }
 }
 
 /// Starts a program: settles candle's threads, and logs to standard error what `RUST_LOG` asks for, warnings by default.
@@ -156,11 +173,11 @@ impl Observer for ProgressView {
                 self.bar.set_message(format!("epoch {} loss {:.3}", step.epoch, self.loss));
             }
             Event::Validation(validation) => self.say(&format!(
-                "{:>9}: step {}, epoch {}, loss {:.4}, NDCG@10 {:.4}{}",
+                "{:>9}: step {}, epoch {}, mean loss since the last {:.4}, NDCG@10 {:.4}{}",
                 "validate",
                 validation.step,
                 validation.epoch,
-                self.loss,
+                validation.train_loss,
                 validation.metric,
                 if validation.best { " (best)" } else { "" },
             )),
@@ -169,14 +186,14 @@ impl Observer for ProgressView {
     }
 }
 
-/// A table with a head, numbers to the right.
+/// A table with a head; all columns but the first and `title` are numbers or IDs and stand to the right.
 pub fn table(head: &[&str], rows: &[Vec<String>]) -> Table {
     let mut table = Table::new();
     table.load_preset(UTF8_FULL_CONDENSED).set_header(head);
     for row in rows {
         table.add_row(row);
     }
-    for column in table.column_iter_mut().skip(1) {
+    for (column, _) in table.column_iter_mut().zip(head).skip(1).filter(|(_, name)| **name != "title") {
         column.set_cell_alignment(CellAlignment::Right);
     }
     table
@@ -236,10 +253,45 @@ pub fn print_report(report: &Report, extra: &BTreeMap<String, Metrics>) {
         println!("test Recall@10 in [{:.4}, {:.4}] (95 % bootstrap over users)", interval.low, interval.high);
     }
     for (name, gain) in &report.recall_at_10_gain {
-        println!("test Recall@10 less {name}'s: {:+.4} in [{:+.4}, {:+.4}], paired", gain.mean, gain.low, gain.high);
+        println!(
+            "test Recall@10, TIGER minus {name}: {:+.4} in [{:+.4}, {:+.4}], paired",
+            gain.mean, gain.low, gain.high
+        );
     }
     if let Some(invalid) = report.test.get("invalid_rate@10") {
-        println!("without the catalogue's constraint {:.2} % of the ten best sequences are no item", 100.0 * invalid);
+        println!("searching freely, {:.2} % of the ten best sequences are no item's Semantic ID", 100.0 * invalid);
     }
     println!("{:.0} s in all", report.timing.total_seconds);
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+
+    use super::*;
+
+    fn read(json: &str) -> Result<TigerConfig, BoxError> {
+        let mut file = tempfile::NamedTempFile::new()?;
+        std::io::Write::write_all(&mut file, json.as_bytes())?;
+        config_or(Some(file.path()), TigerConfig::cpu)
+    }
+
+    #[test]
+    fn a_file_changes_what_it_names_and_nothing_else() {
+        let cpu = TigerConfig::cpu();
+        assert_eq!(read("{}").unwrap(), cpu);
+        let mut smaller = cpu.clone();
+        if let genrec::quantize::QuantizerConfig::RqVae(config) = &mut smaller.quantizer {
+            config.codebook_sizes = vec![16, 16];
+        }
+        assert_ne!(smaller, cpu);
+        assert_eq!(read(r#"{"quantizer": {"codebook_sizes": [16, 16]}}"#).unwrap(), smaller);
+        let other = read(r#"{"config": {"quantizer": {"type": "residual_k_means", "codebook_sizes": [16]}}}"#).unwrap();
+        assert_eq!(other.quantizer.codebook_sizes(), [16]);
+        assert_eq!(other.model, cpu.model);
+        assert!(read(r#"{"quantiser": {}}"#).unwrap_err().to_string().contains("quantiser"));
+        assert!(
+            config_or(Some(Path::new("/no/such/file")), TigerConfig::cpu).unwrap_err().to_string().contains("/no/such")
+        );
+    }
 }

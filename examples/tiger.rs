@@ -7,6 +7,8 @@
 //! `DIR` holds `sequences.txt` (`user item item ..`, oldest first) and `items.jsonl` (`item_id`, `title`, `brand`,
 //! `categories`). A run that was interrupted goes on with `--resume`; without `--max-minutes` it ends with the same bytes.
 
+#![allow(clippy::print_stdout, reason = "a program that prints its result")]
+
 use std::{
     path::{Path, PathBuf},
     time::Duration,
@@ -42,7 +44,6 @@ enum Preset {
 
 /// Trains and tests TIGER on a directory of interactions and items.
 #[derive(Debug, Parser)]
-#[command(about, long_about = None)]
 struct Args {
     /// Directory with `sequences.txt` and `items.jsonl`.
     #[arg(long)]
@@ -61,16 +62,16 @@ struct Args {
     /// Model, batch size, optimiser, schedule.
     #[arg(long, value_enum, default_value_t = Preset::Cpu)]
     preset: Preset,
-    /// Settings as JSON, or the `run.json` of another run, instead of a preset. Arguments given besides win.
-    #[arg(long, conflicts_with = "preset")]
+    /// Settings as JSON, or the `run.json` of another run; what the file leaves out is the preset's. Arguments win over it.
+    #[arg(long)]
     config: Option<PathBuf>,
     /// Passes over the training windows; the preset's own number otherwise.
     #[arg(long)]
     epochs: Option<u32>,
     /// Wall-clock minutes from start to report: at most 12 % for the quantiser, at least 10 % for the test, the rest for
     /// embedding and training. Such a run cannot be repeated exactly; with `--resume` it has the minutes once more.
-    #[arg(long)]
-    max_minutes: Option<f64>,
+    #[arg(long, value_parser = parse_minutes, allow_negative_numbers = true)]
+    max_minutes: Option<Duration>,
     /// Reads only the first users; for a quick look.
     #[arg(long)]
     limit_users: Option<usize>,
@@ -102,6 +103,12 @@ fn parse_embedder(text: &str) -> Result<EmbeddingSource, String> {
     Ok(EmbeddingSource::Text { embedder: spec })
 }
 
+fn parse_minutes(text: &str) -> Result<Duration, String> {
+    let minutes = text.parse::<f64>().ok().filter(|&minutes| minutes > 0.0);
+    let time = minutes.and_then(|minutes| Duration::try_from_secs_f64(60.0 * minutes).ok());
+    time.ok_or_else(|| "give a number of minutes above 0".to_owned())
+}
+
 fn config(args: &Args) -> Result<TigerConfig, BoxError> {
     let preset = match args.preset {
         Preset::Paper => TigerConfig::paper,
@@ -126,6 +133,7 @@ fn config(args: &Args) -> Result<TigerConfig, BoxError> {
     if args.max_minutes.is_some() && args.epochs.is_none() {
         // The clock decides, not the preset's length.
         config.train.epochs = None;
+        config.train.max_steps.get_or_insert(u64::MAX);
     }
     Ok(config)
 }
@@ -142,11 +150,11 @@ fn run(args: &Args) -> Result<(), BoxError> {
     let device = args.device.open()?;
     let dataset = read(&args.data, args.limit_users)?;
     let config = config(args)?;
-    let budget =
-        args.max_minutes.map(|minutes| Duration::try_from_secs_f64(60.0 * minutes).map(Budget::new)).transpose()?;
+    let budget = args.max_minutes.map(Budget::new);
     let mut view = ProgressView::new(config.train.epochs);
     let outcome = pipeline::run(&dataset, &config, &args.out, &device, budget, args.resume, &mut view)?;
     support::print_report(&outcome.report, &Default::default());
+    println!("The run is in {}: `--example recommend -- --run` it and give a `--history`.", args.out.display());
     Ok(())
 }
 

@@ -8,7 +8,7 @@ use std::path::PathBuf;
 pub enum Error {
     /// A run directory lacks a part.
     #[error(
-        "`{}` is missing: the run directory is incomplete; finish it by running the same command with resume",
+        "`{}` is missing: either there is no run, and the directory is mistyped, or it is unfinished, and the command that began it will end it if it resumes",
         path.display()
     )]
     MissingArtifact {
@@ -16,7 +16,7 @@ pub enum Error {
         path: PathBuf,
     },
     /// A directory already holds a run and resuming was not asked for.
-    #[error("`{}` already holds a run; resume it, or choose an empty directory", path.display())]
+    #[error("`{}` already holds a run; resume it, delete it, or choose an empty directory", path.display())]
     RunExists {
         /// The directory.
         path: PathBuf,
@@ -42,7 +42,7 @@ pub enum Error {
     },
     /// A run is to be resumed with other settings than it was started with.
     #[error(
-        "the run was started with another `{field}` ({was}, now {now}); resume it with its own settings or start a new directory"
+        "the run was started with another `{field}` ({was}, now {now}); repeat the command that began it, or start a new directory"
     )]
     ConfigChanged {
         /// The first setting that differs.
@@ -77,7 +77,7 @@ pub enum Error {
         right_value: usize,
     },
     /// A history names an item that the catalogue does not have.
-    #[error("item {item} is not in the catalogue of {items} items")]
+    #[error("item `{item}` is not in the catalogue of {items} items")]
     UnknownItem {
         /// The item as given.
         item: String,
