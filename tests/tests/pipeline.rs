@@ -16,7 +16,8 @@ use genrec::{
     data::{Item, Synthetic},
     embed::AnyEmbedder,
     index::ItemId,
-    pipeline::{self, Budget, Event, TigerConfig},
+    pipeline::{self, Budget, EmbeddingSource, Event, TigerConfig},
+    quantize::{QuantizeError, QuantizerConfig},
     train::StopReason,
 };
 use genrec_tests::{small_config, small_shop};
@@ -214,6 +215,20 @@ fn a_stage_that_was_cut_short_is_done_again() -> genrec::Result<()> {
 }
 
 #[test]
+fn settings_that_fail_at_once_do_not_claim_the_directory() -> genrec::Result<()> {
+    let dir = tempfile::tempdir().unwrap();
+    let mut mistyped = small_config();
+    mistyped.embedder = EmbeddingSource::Npy { path: "/no/such/file.npy".into() };
+    assert!(run(dir.path(), &mistyped, false).is_err());
+    assert!(dir.path().join("run.json").exists());
+    run(dir.path(), &small_config(), false)?;
+    let whole = tempfile::tempdir().unwrap();
+    run(whole.path(), &small_config(), false)?;
+    assert_same(&contents(dir.path()), &contents(whole.path()));
+    Ok(())
+}
+
+#[test]
 fn what_does_not_fit_is_refused_by_name() -> genrec::Result<()> {
     let dir = tempfile::tempdir().unwrap();
     let config = small_config();
@@ -229,6 +244,12 @@ fn what_does_not_fit_is_refused_by_name() -> genrec::Result<()> {
     let mut spoilt = small_config();
     spoilt.train.epochs = Some(0);
     assert!(matches!(run(empty.path(), &spoilt, false), Err(Error::Train(_))));
+    let mut greedy = small_config();
+    if let QuantizerConfig::RqVae(config) = &mut greedy.quantizer {
+        config.codebook_sizes[0] = 100_000;
+    }
+    let asked = run(empty.path(), &greedy, false);
+    assert!(matches!(asked, Err(Error::Quantize(QuantizeError::TooFewRows { codes: 100_000, .. }))), "{asked:?}");
     assert_eq!(
         fs::read_dir(empty.path()).unwrap().count(),
         0,

@@ -64,9 +64,12 @@ impl RunDir {
 
     /// The first part of a run that is there, besides its manifest.
     pub(crate) fn any_part(&self) -> Option<PathBuf> {
-        let parts = [
-            self.root.join("catalogue"),
-            self.embedder(),
+        self.beginnings().into_iter().find(|part| part.exists()).or_else(|| self.any_result())
+    }
+
+    /// The first result of a stage that is there.
+    pub(crate) fn any_result(&self) -> Option<PathBuf> {
+        let results = [
             self.embeddings(),
             self.quantizer(),
             self.index(),
@@ -75,7 +78,23 @@ impl RunDir {
             self.decode(),
             self.report(),
         ];
-        parts.into_iter().find(|part| part.exists())
+        results.into_iter().find(|part| part.exists())
+    }
+
+    /// What is written before the first stage has a result.
+    fn beginnings(&self) -> [PathBuf; 2] {
+        [self.root.join("catalogue"), self.embedder()]
+    }
+
+    /// Removes what a run that ended before its first result has left.
+    ///
+    /// # Errors
+    /// [`Error::Io`] names the directory that could not be removed.
+    pub(crate) fn remove_beginnings(&self) -> Result<()> {
+        for path in self.beginnings().into_iter().filter(|path| path.exists()) {
+            fs::remove_dir_all(&path).map_err(|source| Error::Io { action: "remove", path, source })?;
+        }
+        Ok(())
     }
 
     /// Settings and data fingerprint.

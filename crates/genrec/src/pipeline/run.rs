@@ -11,7 +11,7 @@ use genrec_eval::Suite;
 use genrec_kernels::CounterRng;
 use genrec_model::t5::T5;
 use sid_index::{CollisionPolicy, ItemId, SidIndex, SidLayout};
-use sid_quantize::{AnyQuantizer, Quantizer};
+use sid_quantize::{AnyQuantizer, QuantizeError, Quantizer};
 
 use super::{Budget, Event, Manifest, Observer, Report, Stage, TigerConfig, TimingReport, content, testing, training};
 use crate::{
@@ -71,8 +71,8 @@ impl Context<'_> {
 /// whole budget, so that a run which its budget ended trains on when it is resumed.
 ///
 /// # Errors
-/// [`Error::Config`] and [`Error::NoTargets`] before anything is written; [`Error::RunExists`] when the directory holds a run
-/// and `resume` is false, [`Error::Unclaimed`] when it holds parts of one without its settings, [`Error::ConfigChanged`]
+/// [`Error::Config`], [`Error::NoTargets`] and [`Error::Quantize`], when there are fewer items than codes in a codebook, before
+/// anything is written; [`Error::RunExists`] when the directory holds results of a run and `resume` is false, [`Error::Unclaimed`] when it holds parts of one without its settings, [`Error::ConfigChanged`]
 /// when it was started with other settings or data, and the errors of each stage. What earlier stages wrote stays.
 pub fn run(
     dataset: &Dataset,
@@ -89,6 +89,10 @@ pub fn run(
     // Whatever cannot be asked is found out before anything is written.
     let validation = evaluate::questions(&dataset.sequences, Part::Validation)?;
     let test = evaluate::questions(&dataset.sequences, Part::Test)?;
+    let (rows, codes) = (dataset.catalogue.len(), config.quantizer.codebook_sizes().iter().max());
+    if let Some(codes) = codes.map(|&codes| codes as usize).filter(|&codes| codes > rows) {
+        return Err(QuantizeError::TooFewRows { rows, codes }.into());
+    }
     let split = LeaveOneOut::new(&dataset.sequences);
     let run = RunDir::new(dir);
     let ctx = Context { dataset, split, config, run, device, start: Instant::now(), budget, resume };
@@ -161,6 +165,11 @@ fn claim(ctx: &Context<'_>) -> Result<()> {
             Some(part) => Err(Error::Unclaimed { part }),
             None => artifacts::write_json(&path, &manifest),
         };
+    }
+    if ctx.run.any_result().is_none() {
+        // Nothing to lose yet: a mistyped path in the settings must not claim the directory.
+        ctx.run.remove_beginnings()?;
+        return artifacts::write_json(&path, &manifest);
     }
     if !ctx.resume {
         return Err(Error::RunExists { path: ctx.run.root().to_path_buf() });
