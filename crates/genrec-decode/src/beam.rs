@@ -19,7 +19,7 @@ use crate::{
 /// `generate(num_beams=beams, length_penalty=0, do_sample=False)` with the same tokens allowed. Equal scores are ordered
 /// by their tokens, ascending, both in the result and when a step decides what to keep.
 ///
-/// All users advance together, one call of the model a step. Constraints are asked on the host, users in parallel. Beams
+/// All users advance together, one call of the model a step, in runs of the size that the model prefers. Constraints are asked on the host, users in parallel. Beams
 /// that cannot be filled are not carried along: a user has as many rows as live hypotheses, one at the first step. A
 /// token of probability zero is never taken. A hypothesis that its constraint calls complete keeps its place at its
 /// score and is not continued.
@@ -110,8 +110,35 @@ impl Decoder for BeamSearch {
         if constraints.len() != 1 && constraints.len() != users {
             return Err(DecodeError::Constraints { users, constraints: constraints.len() });
         }
-        let constraint = |user: usize| if constraints.len() == 1 { &constraints[0] } else { &constraints[user] };
+        let run = |first: usize, batch: &RaggedBatch| {
+            self.run(model, batch, first, &|user| constraints.get(user).unwrap_or(&constraints[0]))
+        };
+        let size = model.run_size().unwrap_or(users).min(users.div_ceil(rayon::current_num_threads())).max(1);
+        if model.run_size().is_none() || size == users {
+            return run(0, batch);
+        }
+        let firsts: Vec<usize> = (0..users).step_by(size).collect();
+        let parts: Vec<_> = firsts.par_iter().map(|&first| run(first, &batch.slice(first..first + size))).collect();
+        let mut all = Vec::with_capacity(users);
+        // In order, so that of several failures the first user's is returned.
+        for part in parts {
+            all.extend(part?);
+        }
+        Ok(all)
+    }
+}
 
+impl BeamSearch {
+    /// Searches for all users of a batch together; the first of them is user `first` of the whole.
+    fn run<'c, M: Seq2Seq, C: Constraint + 'c>(
+        &self,
+        model: &M,
+        batch: &RaggedBatch,
+        first: usize,
+        constraint: &(impl Fn(usize) -> &'c C + Sync),
+    ) -> Result<Vec<Vec<Hypothesis>>> {
+        let users = batch.len();
+        let constraint = |user: usize| constraint(first + user);
         let mut state = model.start(batch)?;
         if state.rows() != users {
             return Err(DecodeError::StateRows { expected: users, got: state.rows() });
@@ -146,14 +173,15 @@ impl Decoder for BeamSearch {
                     .enumerate()
                     .map(|(user, beams)| {
                         let live = beams.iter().filter(|beam| !beam.complete).count();
-                        let work = Step { user, step, vocab_size: model.vocab_size(), first_row, log_probs };
+                        let work =
+                            Step { user: first + user, step, vocab_size: model.vocab_size(), first_row, log_probs };
                         first_row += live;
                         (work, beams)
                     })
                     .collect();
                 let expanded: Vec<Result<_>> = work
                     .into_par_iter()
-                    .map(|(work, beams)| work.expand(self.beams, constraint(work.user), &beams))
+                    .map(|(work, beams)| work.expand(self.beams, constraint(work.user - first), &beams))
                     .collect();
                 // One after the other, so that of several failures the first user's is returned.
                 expanded.into_iter().collect::<Result<Vec<_>>>()

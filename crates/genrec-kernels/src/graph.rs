@@ -6,9 +6,9 @@
 //! [`compose`] runs. The two agree to rounding.
 
 pub mod compose;
-mod dropout;
+
 mod elementwise;
-mod host;
+
 mod linear;
 mod lookup;
 mod rms_norm;
@@ -16,11 +16,9 @@ mod softmax;
 
 use candle_core::{DType, Result, Tensor, bail};
 
-use self::host::fused;
+use crate::dropout::DropoutMask;
+use crate::host::fused;
 use crate::rng::CounterRng;
-
-/// Elements that one parallel task of an element-wise pass takes; even, as [`dropout`] hashes pairs.
-const BLOCK: usize = 1 << 13;
 
 /// Softmax over the last axis.
 ///
@@ -75,7 +73,7 @@ pub fn dropout(x: &Tensor, p: f64, rng: &CounterRng) -> Result<Tensor> {
     if !fused(&[x]) {
         return compose::dropout(x, p, rng);
     }
-    match dropout::DropoutMask::new(p, rng)? {
+    match DropoutMask::new(p, rng)? {
         None => Ok(x.clone()),
         Some(mask) => x.contiguous()?.apply_op1(elementwise::Dropout { mask, relu: false }),
     }
@@ -89,7 +87,7 @@ pub fn relu_dropout(x: &Tensor, p: f64, rng: &CounterRng) -> Result<Tensor> {
     if !fused(&[x]) {
         return compose::relu_dropout(x, p, rng);
     }
-    match dropout::DropoutMask::new(p, rng)? {
+    match DropoutMask::new(p, rng)? {
         None => relu(x),
         Some(mask) => x.contiguous()?.apply_op1(elementwise::Dropout { mask, relu: true }),
     }

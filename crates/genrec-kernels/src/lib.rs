@@ -40,9 +40,14 @@
 //! Vector instructions are chosen when the program runs, in [`mod@gemm`] as in the fused operations; a processor
 //! without AVX-512 runs the narrower forms.
 
+mod dropout;
+pub mod fused;
 pub mod gemm;
 pub mod graph;
+pub mod host;
 pub mod init;
+mod math;
+pub mod matmul;
 pub mod nearest;
 pub mod optim;
 pub mod params;

@@ -1,6 +1,8 @@
 //! Named trainable variables and their gradients, both sorted by name.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use candle_core::{Device, Result, Tensor, Var, backprop::GradStore};
 
@@ -55,16 +57,21 @@ pub enum ParamError {
 ///
 /// candle's own `VarMap` iterates in hash order, which makes every sum over parameters, and so every
 /// training run, depend on it; this map does not. Cloning shares the variables.
+///
+/// The variables change through this type and the optimisers alone, and every change gives them a new
+/// [`version`](Self::version), so that what is derived from them can be kept until then. A tensor handed out here shows
+/// the current values; it must not be written to.
 #[derive(Clone, Debug)]
 pub struct Parameters {
     vars: BTreeMap<String, Var>,
     device: Device,
+    version: Arc<AtomicU64>,
 }
 
 impl Parameters {
     /// An empty set of variables on `device`.
     pub fn new(device: &Device) -> Self {
-        Self { vars: BTreeMap::new(), device: device.clone() }
+        Self { vars: BTreeMap::new(), device: device.clone(), version: Arc::default() }
     }
 
     /// The device of every variable.
@@ -76,21 +83,51 @@ impl Parameters {
     ///
     /// # Errors
     /// When the tensor cannot be copied to the device.
-    pub fn insert(&mut self, name: impl Into<String>, value: &Tensor) -> Result<Var> {
+    pub fn insert(&mut self, name: impl Into<String>, value: &Tensor) -> Result<Tensor> {
         // Detached: of a tensor that is a variable already, `Var` would share the values.
         let var = Var::from_tensor(&value.detach().to_device(&self.device)?.contiguous()?)?;
-        self.vars.insert(name.into(), var.clone());
-        Ok(var)
+        let tensor = var.as_tensor().clone();
+        self.vars.insert(name.into(), var);
+        self.touch();
+        Ok(tensor)
+    }
+
+    /// A number that is new after every change of a value, for all clones alike.
+    pub fn version(&self) -> u64 {
+        self.version.load(Ordering::Acquire)
+    }
+
+    /// Says that values were changed in place.
+    pub(crate) fn touch(&self) {
+        self.version.fetch_add(1, Ordering::AcqRel);
+    }
+
+    /// Replaces one value.
+    ///
+    /// # Errors
+    /// [`ParamError`] when there is no such parameter, or the tensor has another shape.
+    pub fn set(&self, name: &str, value: &Tensor) -> std::result::Result<(), ParamError> {
+        let var = self.vars.get(name).ok_or_else(|| ParamError::Unexpected { name: name.to_owned() })?;
+        if value.dims() != var.dims() {
+            return Err(ParamError::Shape {
+                name: name.to_owned(),
+                expected: var.dims().to_vec(),
+                got: value.dims().to_vec(),
+            });
+        }
+        var.set(&value.detach().to_device(&self.device)?.to_dtype(var.dtype())?.contiguous()?)?;
+        self.touch();
+        Ok(())
     }
 
     /// The variable of that name.
-    pub fn get(&self, name: &str) -> Option<&Var> {
-        self.vars.get(name)
+    pub fn get(&self, name: &str) -> Option<&Tensor> {
+        self.vars.get(name).map(Var::as_tensor)
     }
 
     /// Names and variables, sorted by name.
-    pub fn iter(&self) -> impl ExactSizeIterator<Item = (&str, &Var)> {
-        self.vars.iter().map(|(name, var)| (name.as_str(), var))
+    pub fn iter(&self) -> impl ExactSizeIterator<Item = (&str, &Tensor)> {
+        self.vars.iter().map(|(name, var)| (name.as_str(), var.as_tensor()))
     }
 
     /// Number of variables.
@@ -142,6 +179,7 @@ impl Parameters {
         for (name, var) in &self.vars {
             var.set(&values[name].to_device(&self.device)?.to_dtype(var.dtype())?.contiguous()?)?;
         }
+        self.touch();
         Ok(())
     }
 }
@@ -227,8 +265,13 @@ mod tests {
     fn a_variable_inserted_again_is_a_copy() {
         let mut params = Parameters::new(&Device::Cpu);
         let first = params.insert("first", &Tensor::zeros(2, DType::F32, &Device::Cpu).unwrap()).unwrap();
-        let second = params.insert("second", first.as_tensor()).unwrap();
-        second.set(&Tensor::ones(2, DType::F32, &Device::Cpu).unwrap()).unwrap();
+        let second = params.insert("second", &first).unwrap();
+        let version = params.version();
+        params.clone().set("second", &Tensor::ones(2, DType::F32, &Device::Cpu).unwrap()).unwrap();
+        assert_ne!(params.version(), version);
+        assert_eq!(second.to_vec1::<f32>().unwrap(), [1.0, 1.0]);
+        assert!(params.set("second", &first.narrow(0, 0, 1).unwrap()).is_err());
+        assert!(params.set("third", &first).is_err());
         assert_eq!(first.to_vec1::<f32>().unwrap(), [0.0, 0.0]);
         assert_eq!(params.get("second").unwrap().to_vec1::<f32>().unwrap(), [1.0, 1.0]);
     }

@@ -1,5 +1,7 @@
 //! Token sequences of different lengths, without padding.
 
+use std::ops::Range;
+
 /// What is wrong with the parts of a [`RaggedBatch`].
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
@@ -130,6 +132,20 @@ impl RaggedBatch {
         self.offsets.windows(2).map(|w| &self.tokens[w[0] as usize..w[1] as usize])
     }
 
+    /// The sequences of a range of rows and their targets, as a batch of its own; what lies past the end is left out.
+    #[must_use]
+    pub fn slice(&self, rows: Range<usize>) -> Self {
+        let end = rows.end.min(self.len());
+        let start = rows.start.min(end);
+        let first = self.offsets[start];
+        let targets = self.target_len();
+        Self {
+            tokens: self.tokens[first as usize..self.offsets[end] as usize].to_vec(),
+            offsets: self.offsets[start..=end].iter().map(|offset| offset - first).collect(),
+            labels: self.labels[start * targets..end * targets].to_vec(),
+        }
+    }
+
     /// Length of the longest sequence.
     pub fn max_len(&self) -> usize {
         self.sequences().map(<[u32]>::len).max().unwrap_or(0)
@@ -146,5 +162,19 @@ mod tests {
         assert_eq!(batch, RaggedBatch::new());
         batch.push(&[3, 4], &[5]).unwrap();
         assert_eq!((batch.len(), batch.sequence(0)), (1, Some(&[3, 4][..])));
+    }
+
+    #[test]
+    fn a_slice_holds_its_rows() {
+        let mut batch = RaggedBatch::new();
+        for row in 0..5u32 {
+            batch.push(&(0..row).collect::<Vec<_>>(), &[row, 9]).unwrap();
+        }
+        let part = batch.slice(2..4);
+        assert_eq!(part.sequences().collect::<Vec<_>>(), [&[0, 1][..], &[0, 1, 2]]);
+        assert_eq!((part.labels(), part.target_len()), (&[2, 9, 3, 9][..], 2));
+        assert_eq!(batch.slice(0..9), batch);
+        assert_eq!(batch.slice(4..4), RaggedBatch::new());
+        assert_eq!(batch.slice(7..9), RaggedBatch::new());
     }
 }

@@ -23,9 +23,9 @@
 //! batch.push(&[2, 10, 20, 30], &[11, 21, 31])?;
 //! batch.push(&[3, 12, 22, 32, 13, 23, 33], &[10, 20, 30])?;
 //! let (_loss, gradients) = model.loss_and_grads(&batch, 1)?;
-//! for (name, var) in model.parameters().iter() {
+//! for (name, weight) in model.parameters().iter() {
 //!     let gradient = gradients.get(name).ok_or("every parameter has a gradient")?;
-//!     var.set(&(var.as_tensor() - (gradient * 0.01)?)?)?;
+//!     model.parameters().set(name, &(weight - (gradient * 0.01)?)?)?;
 //! }
 //!
 //! let mut state = model.start(&batch)?;

@@ -23,8 +23,9 @@ pub trait DecodeState {
 
 /// A model that reads one token sequence and writes another, one token at a time.
 ///
-/// The model is never mutated by decoding; every cache lives in the [`State`](Self::State).
-pub trait Seq2Seq {
+/// The model is never mutated by decoding; every cache lives in the [`State`](Self::State), so that one model serves any
+/// number of threads.
+pub trait Seq2Seq: Sync {
     /// Caches of one decoding run.
     type State: DecodeState;
 
@@ -36,6 +37,12 @@ pub trait Seq2Seq {
 
     /// The token fed at the first step.
     fn decoder_start_token(&self) -> u32;
+
+    /// The most sequences that are worth decoding in one run, or `None` where more at once are always better, as on a
+    /// GPU. Decoders cut larger batches into runs of about that size and do them side by side on the host's threads.
+    fn run_size(&self) -> Option<usize> {
+        None
+    }
 
     /// Encodes every sequence once; the state has one row a sequence.
     ///

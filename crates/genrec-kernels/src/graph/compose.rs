@@ -4,7 +4,7 @@
 
 use candle_core::{D, DType, Result, Tensor};
 
-use super::dropout::DropoutMask;
+use crate::dropout::DropoutMask;
 use crate::rng::CounterRng;
 
 /// See [`super::softmax`].

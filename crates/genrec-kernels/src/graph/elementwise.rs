@@ -2,8 +2,9 @@
 
 use candle_core::{CpuStorage, CustomOp1, Layout, Result, Shape, Tensor};
 
-use super::dropout::DropoutMask;
-use super::host::{blocks, read, tanh, tensor, values};
+use crate::dropout::DropoutMask;
+use crate::host::{blocks, read, tensor, values};
+use crate::math::{gelu_new, gelu_new_slope};
 
 /// The positive part; NaN stays NaN, which `f32::max` would turn into 0.
 #[inline(always)]
@@ -90,9 +91,6 @@ impl CustomOp1 for Dropout {
 
 pub(super) struct GeluNew;
 
-const ROOT: f32 = 0.797_884_6;
-const CUBIC: f32 = 0.044_715;
-
 impl CustomOp1 for GeluNew {
     fn name(&self) -> &'static str {
         "gelu-new"
@@ -102,7 +100,7 @@ impl CustomOp1 for GeluNew {
         let x = values(storage, layout)?;
         let out = blocks(x.len(), |start, out| {
             for (o, &x) in out.iter_mut().zip(&x[start..]) {
-                *o = 0.5 * x * (1.0 + tanh(ROOT * (x + CUBIC * x * x * x)));
+                *o = gelu_new(x);
             }
         });
         Ok((CpuStorage::F32(out), layout.shape().clone()))
@@ -113,9 +111,7 @@ impl CustomOp1 for GeluNew {
             read(grad, |g| {
                 Ok(blocks(x.len(), |start, out| {
                     for ((o, &x), g) in out.iter_mut().zip(&x[start..]).zip(&g[start..]) {
-                        let t = tanh(ROOT * (x + CUBIC * x * x * x));
-                        let slope = ROOT * (1.0 + 3.0 * CUBIC * x * x);
-                        *o = g * 0.5 * (1.0 + t + x * (1.0 - t * t) * slope);
+                        *o = g * gelu_new_slope(x);
                     }
                 }))
             })

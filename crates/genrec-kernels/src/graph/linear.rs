@@ -2,8 +2,8 @@
 
 use candle_core::{CpuStorage, CustomOp2, Error, Layout, Result, Shape, Tensor};
 
-use super::host::{read, tensor, values};
 use crate::gemm::{Operand, Parallelism, gemm};
+use crate::host::{read, tensor, values};
 
 fn product(shape: (usize, usize, usize), a: Operand<'_>, b: Operand<'_>) -> Result<Vec<f32>> {
     let mut out = vec![0f32; shape.0 * shape.1];

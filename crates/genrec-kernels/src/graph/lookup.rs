@@ -3,7 +3,8 @@
 use candle_core::{CpuStorage, CustomOp2, Layout, Result, Shape, Tensor, bail};
 use rayon::prelude::*;
 
-use super::host::{exp, indices, max, read, read_indices, rows, sum_by, tensor, values};
+use crate::host::{indices, read, read_indices, rows, tensor, values};
+use crate::math::{exp, max, sum_by};
 
 /// Mean negative log-likelihood of labels under logits.
 pub(super) struct CrossEntropy;

@@ -3,7 +3,8 @@
 use candle_core::{CpuStorage, CustomOp2, Layout, Result, Shape, Tensor};
 use rayon::prelude::*;
 
-use super::host::{read, rows, sum_by, tensor, values};
+use crate::fused::rms_norm::{backward_row, inverse_rms};
+use crate::host::{read, rows, tensor, values};
 
 /// Rows whose weight gradient one task adds up.
 const ROWS: usize = 128;
@@ -15,7 +16,7 @@ pub(super) struct RmsNorm {
 impl RmsNorm {
     #[inline(always)]
     fn inverse(&self, x: &[f32]) -> f32 {
-        1.0 / (sum_by(x, x, |a, b| a * b) / x.len() as f32 + self.eps as f32).sqrt()
+        inverse_rms(x, self.eps as f32)
     }
 }
 
@@ -46,13 +47,8 @@ impl CustomOp2 for RmsNorm {
                         let range = row * width..(row + 1) * width;
                         let (x, g) = (&x[range.clone()], &g[range]);
                         let inverse = self.inverse(x);
-                        for ((o, g), w) in out.iter_mut().zip(g).zip(w) {
-                            *o = g * w * inverse;
-                        }
-                        let along = sum_by(out, x, |a, b| a * b) * inverse * inverse / width as f32;
-                        for (o, x) in out.iter_mut().zip(x) {
-                            *o -= x * along;
-                        }
+                        out.copy_from_slice(g);
+                        backward_row(x, w, inverse, out);
                     });
                     let block = (ROWS * width).max(1);
                     let partial: Vec<Vec<f32>> = x

@@ -3,7 +3,8 @@
 use candle_core::{CpuStorage, CustomOp1, CustomOp2, Layout, Result, Shape, Tensor};
 use rayon::prelude::*;
 
-use super::host::{exp, max, read, rows, sum_by, tensor, values};
+use crate::host::{BLOCK, read, rows, tensor, values};
+use crate::math::{exp, max, sum_by};
 
 /// Writes the softmax of `f(0..)` over the whole of `out`.
 #[inline(always)]
@@ -154,8 +155,8 @@ impl CustomOp2 for BiasSoftmax {
         let scores = softmax_backward(res, grad, last(res.shape()))?;
         let size = bias.elem_count();
         let mut sums = vec![0f32; size];
-        sums.par_chunks_mut(super::BLOCK).enumerate().for_each(|(block, sums)| {
-            let start = block * super::BLOCK;
+        sums.par_chunks_mut(BLOCK).enumerate().for_each(|(block, sums)| {
+            let start = block * BLOCK;
             for batch in scores.chunks_exact(size) {
                 for (sum, v) in sums.iter_mut().zip(&batch[start..]) {
                     *sum += v;

@@ -3,7 +3,7 @@
 use std::cell::RefCell;
 use std::collections::BTreeMap;
 
-use candle_core::{CpuStorage, DType, Device, InplaceOp2, Layout, Result, Tensor, Var, bail};
+use candle_core::{CpuStorage, DType, Device, InplaceOp2, Layout, Result, Tensor, bail};
 
 use crate::params::{Gradients, ParamError, Parameters};
 
@@ -52,7 +52,7 @@ pub(super) struct State {
 }
 
 /// Whether these are the moments that the rule asks of this parameter.
-fn fit(moments: &[Moment], specs: &[MomentSpec], var: &Var) -> bool {
+fn fit(moments: &[Moment], specs: &[MomentSpec], var: &Tensor) -> bool {
     let placed = |values: &Values| match values {
         Values::Host(_) => fused(var),
         Values::Device(tensor) => {
@@ -62,7 +62,7 @@ fn fit(moments: &[Moment], specs: &[MomentSpec], var: &Var) -> bool {
     moments.len() == specs.len() && moments.iter().zip(specs).all(|(m, spec)| m.dims == spec.dims && placed(&m.values))
 }
 
-fn fused(var: &Var) -> bool {
+fn fused(var: &Tensor) -> bool {
     var.device().is_cpu() && var.dtype() == DType::F32
 }
 
@@ -115,10 +115,13 @@ impl State {
         }
         self.step += 1;
         for (name, var) in params.iter() {
-            if let (Some(grad), Some(moments)) = (grads.get(name), self.moments.get_mut(name)) {
-                update(rule, self.step, lr, var, grad, moments)?;
+            if let (Some(grad), Some(moments)) = (grads.get(name), self.moments.get_mut(name))
+                && let Some(new) = update(rule, self.step, lr, var, grad, moments)?
+            {
+                params.set(name, &new).map_err(candle_core::Error::wrap)?;
             }
         }
+        params.touch();
         Ok(())
     }
 
@@ -187,7 +190,15 @@ fn host_values(tensor: &Tensor) -> Result<Vec<f32>> {
     tensor.to_dtype(DType::F32)?.flatten_all()?.to_vec1::<f32>()
 }
 
-fn update(rule: &impl Rule, step: u64, lr: f64, var: &Var, grad: &Tensor, moments: &mut [Moment]) -> Result<()> {
+/// Updates the moments, and the parameter in place or else by the value returned.
+fn update(
+    rule: &impl Rule,
+    step: u64,
+    lr: f64,
+    var: &Tensor,
+    grad: &Tensor,
+    moments: &mut [Moment],
+) -> Result<Option<Tensor>> {
     if fused(var) {
         let mut taken: Vec<Vec<f32>> = moments
             .iter_mut()
@@ -203,7 +214,7 @@ fn update(rule: &impl Rule, step: u64, lr: f64, var: &Var, grad: &Tensor, moment
         for (moment, values) in moments.iter_mut().zip(taken) {
             moment.values = Values::Host(values);
         }
-        return result;
+        return result.map(|()| None);
     }
     let mut taken = Vec::with_capacity(moments.len());
     for moment in moments.iter() {
@@ -212,15 +223,15 @@ fn update(rule: &impl Rule, step: u64, lr: f64, var: &Var, grad: &Tensor, moment
             Values::Host(_) => bail!("the optimiser was built for parameters on the CPU; build it again after a move"),
         }
     }
-    let new = rule.update_tensor(step, lr, &var.as_tensor().detach(), &grad.detach(), &mut taken)?;
+    let new = rule.update_tensor(step, lr, &var.detach(), &grad.detach(), &mut taken)?;
     for (moment, tensor) in moments.iter_mut().zip(taken) {
         moment.values = Values::Device(tensor.detach());
     }
-    var.set(&new)
+    Ok(Some(new))
 }
 
 /// Runs `f(parameter, gradient)` over the host values of a contiguous `f32` variable.
-fn update_in_place(var: &Var, grad: &Tensor, f: impl FnMut(&mut [f32], &[f32])) -> Result<()> {
+fn update_in_place(var: &Tensor, grad: &Tensor, f: impl FnMut(&mut [f32], &[f32])) -> Result<()> {
     struct Update<F>(RefCell<F>);
     impl<F: FnMut(&mut [f32], &[f32])> InplaceOp2 for Update<F> {
         fn name(&self) -> &'static str {

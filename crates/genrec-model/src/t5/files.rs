@@ -39,7 +39,7 @@ impl T5 {
         io::write_atomically(&json, &text)?;
         let path = dir.join(WEIGHTS);
         let metadata = HashMap::from([("format".to_owned(), "pt".to_owned())]);
-        let tensors = self.params.iter().map(|(name, var)| (name, var.as_tensor()));
+        let tensors = self.params.iter();
         let bytes = safetensors::serialize(tensors, Some(metadata))
             .map_err(|source| ModelError::Safetensors { path: path.clone(), source })?;
         io::write_atomically(&path, &bytes)

@@ -4,6 +4,7 @@
 mod attention;
 mod config;
 mod dropout;
+mod engine;
 mod feed_forward;
 mod files;
 mod input;
@@ -13,17 +14,22 @@ mod state;
 mod train;
 mod weights;
 
+use std::sync::Arc;
+
 use candle_core::Device;
 use genrec_kernels::Parameters;
 
-use self::network::{Network, Source};
 pub use self::{
     config::{FeedForwardKind, T5Config},
     state::T5State,
 };
+use self::{
+    engine::Engine,
+    network::{Network, Source},
+};
 use crate::error::ModelError;
 
-/// Rows that the CPU computes at once in training, unless told otherwise.
+/// Rows that the CPU computes at once in training by autograd, unless told otherwise.
 const CPU_MICRO_BATCH: usize = 8;
 
 /// The sequence-to-sequence model of TIGER ([Rajput et al. 2023](https://arxiv.org/abs/2305.05065), section 3.2): a T5
@@ -63,6 +69,8 @@ pub struct T5 {
     /// Over the same weights, recording nothing.
     detached: Network,
     micro_batch: Option<usize>,
+    /// Trains on the CPU; `None` where candle's graph does.
+    engine: Option<Arc<Engine>>,
 }
 
 impl T5 {
@@ -81,10 +89,13 @@ impl T5 {
         let tracked = Network::new(&config, &Source { params: &params, tracked: true })?;
         let detached = Network::new(&config, &Source { params: &params, tracked: false })?;
         let micro_batch = matches!(params.device(), Device::Cpu).then_some(CPU_MICRO_BATCH);
-        Ok(Self { config, params, tracked, detached, micro_batch })
+        let on_cpu = matches!(params.device(), Device::Cpu);
+        let engine = on_cpu.then(|| Engine::new(&config, &params).map(Arc::new)).transpose()?;
+        Ok(Self { config, params, tracked, detached, micro_batch, engine })
     }
 
-    /// Sets how many rows of a training batch are computed at once; `None` is the whole batch.
+    /// Sets how many rows of a training batch autograd computes at once; `None` is the whole batch. The CPU's fused engine
+    /// has no use for it.
     ///
     /// Rows are sorted by length first, so that small micro-batches hold little padding. They share out the CPU's
     /// threads, need less memory and stay in its caches; the gradient is that of the whole batch up to rounding. Dropout
@@ -93,6 +104,15 @@ impl T5 {
     #[must_use]
     pub fn with_micro_batch(mut self, rows: Option<usize>) -> Self {
         self.micro_batch = rows;
+        self
+    }
+
+    /// Trains by candle's autograd on the CPU too, as on every other device: the oracle of the fused kernels.
+    ///
+    /// With micro-batches of one row dropout has the same masks either way.
+    #[must_use]
+    pub fn with_autograd(mut self) -> Self {
+        self.engine = None;
         self
     }
 

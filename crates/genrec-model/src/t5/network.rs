@@ -23,8 +23,8 @@ impl Source<'_> {
     /// The weight of that name, sharing the parameter's storage.
     pub(crate) fn get(&self, name: &str) -> Result<Tensor> {
         match self.params.get(name) {
-            Some(var) if self.tracked => Ok(var.as_tensor().clone()),
-            Some(var) => Ok(var.as_detached_tensor()),
+            Some(weight) if self.tracked => Ok(weight.clone()),
+            Some(weight) => Ok(weight.detach()),
             None => candle_core::bail!("the model has no weight `{name}`"),
         }
     }

@@ -9,6 +9,7 @@ use super::{
     T5,
     attention::KeyValue,
     dropout::Dropout,
+    engine::Caches,
     input::{Padded, check_sources},
     network::Sharing,
 };
@@ -20,14 +21,27 @@ use crate::{
 
 /// The caches of one decoding run of a [`T5`].
 ///
-/// The encoded sequences' keys and values are held once a sequence, however many hypotheses it has:
-/// [`select_rows`](DecodeState::select_rows) permutes the small caches of the tokens decoded so far and the map from rows
-/// to sequences. While every sequence has the same number of consecutive rows, as in beam search, its rows attend to it
-/// together; otherwise its keys are gathered at each step. Cloning is cheap, for the tensors are shared.
+/// The encoded sequences' keys and values are held once a sequence, however many hypotheses it has;
+/// [`select_rows`](DecodeState::select_rows) permutes what belongs to the hypotheses. On the CPU that is an index of
+/// ancestors alone: what a beam decoded stays where it was computed. Elsewhere the small caches of the tokens decoded so
+/// far are gathered, and while every sequence has the same number of consecutive rows, as in beam search, its rows attend
+/// to it together. Cloning is cheap, for everything large is shared.
 #[derive(Debug, Clone)]
 pub struct T5State {
     /// The sequence of every row.
     users: Vec<u32>,
+    cache: Cache,
+}
+
+#[derive(Debug, Clone)]
+enum Cache {
+    Fused(Caches),
+    Graph(GraphCache),
+}
+
+/// The caches as tensors.
+#[derive(Debug, Clone)]
+struct GraphCache {
     /// Source length of every sequence.
     lengths: Arc<Vec<u32>>,
     /// `(sequences, heads, positions, d_kv)`, one a decoder block.
@@ -45,17 +59,16 @@ impl T5State {
 
     /// Number of tokens fed so far.
     pub fn position(&self) -> usize {
-        self.own.first().and_then(|keys| keys.key.dim(2).ok()).unwrap_or(0)
-    }
-
-    /// The largest number of consecutive rows that every group of one sequence divides into.
-    fn beams(&self) -> usize {
-        let mut beams = 0;
-        for run in self.users.chunk_by(|a, b| a == b) {
-            beams = gcd(beams, run.len());
+        match &self.cache {
+            Cache::Fused(caches) => caches.position(),
+            Cache::Graph(cache) => cache.own.first().and_then(|keys| keys.key.dim(2).ok()).unwrap_or(0),
         }
-        beams
     }
+}
+
+/// The largest number of consecutive rows that every group of one sequence divides into.
+fn beams(users: &[u32]) -> usize {
+    users.chunk_by(|a, b| a == b).fold(0, |beams, run| gcd(beams, run.len()))
 }
 
 fn gcd(a: usize, b: usize) -> usize {
@@ -78,14 +91,43 @@ impl DecodeState for T5State {
                 Some(user) => Ok(*user),
                 None => Err(InputError::Row { row: *row, rows: self.users.len() }),
             })
-            .collect::<std::result::Result<Vec<_>, _>>()?;
+            .collect::<std::result::Result<_, _>>()?;
         let unchanged = indices.len() == self.users.len() && (0u32..).zip(&indices).all(|(i, row)| i == *row);
-        if !unchanged {
-            let rows = rows.to_device(&self.device)?;
-            self.own = self.own.iter().map(|keys| keys.select(&rows)).collect::<Result<_>>()?;
+        match &mut self.cache {
+            _ if unchanged => {}
+            Cache::Fused(caches) => caches.select(&indices),
+            Cache::Graph(cache) => {
+                let rows = rows.to_device(&cache.device)?;
+                cache.own = cache.own.iter().map(|keys| keys.select(&rows)).collect::<Result<_>>()?;
+            }
         }
         self.users = users;
         Ok(())
+    }
+}
+
+impl GraphCache {
+    fn new(model: &T5, batch: &RaggedBatch) -> Result<Self> {
+        let rows: Vec<usize> = (0..batch.len()).collect();
+        let padded = Padded::new(batch, &rows, model.config.pad_token_id, model.device())?;
+        let encoded = model.detached.encode(&padded.ids, &padded.lengths, &Dropout::off())?;
+        Ok(Self {
+            lengths: Arc::new(padded.lengths),
+            cross: Arc::new(model.detached.cross_keys(&encoded)?),
+            own: Vec::new(),
+            device: model.device().clone(),
+        })
+    }
+
+    fn step(&mut self, model: &T5, users: &[u32], tokens: &Tensor) -> Result<Tensor> {
+        let beams = beams(users);
+        let users: Vec<u32> = users.iter().step_by(beams).copied().collect();
+        let identity = users.len() == self.lengths.len() && (0u32..).zip(&users).all(|(i, user)| i == *user);
+        let gathered = if identity { None } else { Some(Tensor::new(users.as_slice(), &self.device)?) };
+        let lengths: Vec<u32> = users.iter().map(|user| self.lengths[*user as usize]).collect();
+        let sharing = Sharing { beams, users: gathered.as_ref(), lengths: &lengths };
+        let tokens = tokens.to_device(&self.device)?;
+        graph::log_softmax(&model.detached.step(&tokens, &mut self.own, &self.cross, sharing)?)
     }
 }
 
@@ -104,18 +146,20 @@ impl Seq2Seq for T5 {
         self.config.decoder_start_token_id
     }
 
+    fn run_size(&self) -> Option<usize> {
+        /// Users whose beams' activations and keys stay in a second-level cache.
+        const USERS: usize = 8;
+        self.engine.is_some().then_some(USERS)
+    }
+
     fn start(&self, batch: &RaggedBatch) -> Result<T5State> {
         check_sources(batch, self.config.vocab_size)?;
-        let rows: Vec<usize> = (0..batch.len()).collect();
-        let padded = Padded::new(batch, &rows, self.config.pad_token_id, self.device())?;
-        let encoded = self.detached.encode(&padded.ids, &padded.lengths, &Dropout::off())?;
-        Ok(T5State {
-            users: rows.into_iter().map(u32::try_from).collect::<std::result::Result<_, _>>()?,
-            lengths: Arc::new(padded.lengths),
-            cross: Arc::new(self.detached.cross_keys(&encoded)?),
-            own: Vec::new(),
-            device: self.device().clone(),
-        })
+        let users = (0..batch.len()).map(u32::try_from).collect::<std::result::Result<_, _>>()?;
+        let cache = match &self.engine {
+            Some(engine) => Cache::Fused(engine.start(batch)?),
+            None => Cache::Graph(GraphCache::new(self, batch)?),
+        };
+        Ok(T5State { users, cache })
     }
 
     fn step(&self, tokens: &Tensor, state: &mut T5State) -> Result<Tensor> {
@@ -124,18 +168,14 @@ impl Seq2Seq for T5 {
             return Err(InputError::StepTokens { tokens: given, rows: state.rows() }.into());
         }
         let vocab_size = self.config.vocab_size;
-        if let Some(row) = tokens.to_vec1::<u32>()?.iter().position(|token| *token as usize >= vocab_size) {
-            let token = tokens.get(row)?.to_scalar::<u32>()?;
-            return Err(InputError::Token { row, position: state.position(), token, vocab_size }.into());
+        let fed = tokens.to_vec1::<u32>()?;
+        if let Some(row) = fed.iter().position(|token| *token as usize >= vocab_size) {
+            return Err(InputError::Token { row, position: state.position(), token: fed[row], vocab_size }.into());
         }
-        let tokens = tokens.to_device(self.device())?;
-        let beams = state.beams();
-        let users: Vec<u32> = state.users.iter().step_by(beams).copied().collect();
-        let identity = users.len() == state.lengths.len() && (0u32..).zip(&users).all(|(i, user)| i == *user);
-        let gathered = if identity { None } else { Some(Tensor::new(users.as_slice(), self.device())?) };
-        let lengths: Vec<u32> = users.iter().map(|user| state.lengths[*user as usize]).collect();
-        let sharing = Sharing { beams, users: gathered.as_ref(), lengths: &lengths };
-        let logits = self.detached.step(&tokens, &mut state.own, &state.cross, sharing)?;
-        graph::log_softmax(&logits)
+        match (&mut state.cache, &self.engine) {
+            (Cache::Fused(caches), Some(engine)) => engine.step(caches, &state.users, &fed),
+            (Cache::Graph(cache), _) => cache.step(self, &state.users, tokens),
+            (Cache::Fused(_), None) => candle_core::bail!("the state was started by another model"),
+        }
     }
 }

@@ -67,18 +67,16 @@ impl T5 {
     fn for_each_part<P: Send>(
         &self,
         parts: &[Vec<usize>],
-        work: impl Fn(usize, &[usize]) -> Result<P> + Sync,
+        work: impl Fn(&[usize]) -> Result<P> + Sync,
         mut sum: impl FnMut(P) -> Result<()>,
     ) -> Result<()> {
         let at_once = if matches!(self.params.device(), Device::Cpu) { rayon::current_num_threads() } else { 1 };
-        for (wave, chunk) in parts.chunks(at_once).enumerate() {
-            let first = wave * at_once;
+        for chunk in parts.chunks(at_once) {
             if let [rows] = chunk {
-                sum(work(first, rows)?)?;
+                sum(work(rows)?)?;
                 continue;
             }
-            let done: Vec<Result<P>> =
-                chunk.par_iter().enumerate().map(|(index, rows)| work(first + index, rows)).collect();
+            let done: Vec<Result<P>> = chunk.par_iter().map(|rows| work(rows)).collect();
             for part in done {
                 sum(part?)?;
             }
@@ -130,12 +128,15 @@ impl Trainable for T5 {
 
     fn loss_and_grads(&self, batch: &RaggedBatch, dropout_seed: u64) -> Result<(f32, Gradients)> {
         self.check(batch)?;
+        if let Some(engine) = &self.engine {
+            return engine.loss_and_grads(batch, dropout_seed);
+        }
         let rng = CounterRng::new(dropout_seed).named("dropout");
         let parts = self.micro_batches(batch);
         let mut total: Option<Part> = None;
         self.for_each_part(
             &parts,
-            |index, rows| self.part(batch, rows, rng.stream(index as u64)),
+            |rows| self.part(batch, rows, rng.stream(rows.first().map_or(0, |row| *row as u64))),
             |(loss, gradients)| {
                 total = Some(match total.take() {
                     None => (loss, gradients),
@@ -150,11 +151,14 @@ impl Trainable for T5 {
 
     fn loss(&self, batch: &RaggedBatch) -> Result<f32> {
         self.check(batch)?;
+        if let Some(engine) = &self.engine {
+            return engine.loss(batch);
+        }
         let parts = self.micro_batches(batch);
         let mut total = 0.0;
         self.for_each_part(
             &parts,
-            |_, rows| self.partial_loss(&self.detached, batch, rows, &Dropout::off())?.to_scalar::<f32>(),
+            |rows| self.partial_loss(&self.detached, batch, rows, &Dropout::off())?.to_scalar::<f32>(),
             |loss| {
                 total += f64::from(loss);
                 Ok(())

@@ -16,13 +16,13 @@ fn examples() -> RaggedBatch {
 
 /// The loss with entry `index` of a weight moved by `by`.
 fn moved(model: &T5, name: &str, index: usize, by: f32, seed: u64) -> f64 {
-    let var = model.parameters().get(name).unwrap();
-    let before = var.as_tensor().copy().unwrap();
+    let before = model.parameters().get(name).unwrap().copy().unwrap();
     let mut entries = values(&before);
     entries[index] += by;
-    var.set(&Tensor::from_vec(entries, before.shape().clone(), &Device::Cpu).unwrap()).unwrap();
+    let after = Tensor::from_vec(entries, before.shape().clone(), &Device::Cpu).unwrap();
+    model.parameters().set(name, &after).unwrap();
     let loss = model.loss_and_grads(&examples(), seed).unwrap().0;
-    var.set(&before).unwrap();
+    model.parameters().set(name, &before).unwrap();
     f64::from(loss)
 }
 

@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
 mod decode;
+mod engine;
 mod files;
 mod golden;
 mod gradients;

@@ -266,7 +266,7 @@ impl<'a, M: Trainable> Run<'a, M> {
         self.model
             .parameters()
             .iter()
-            .map(|(name, var)| Ok((name.to_owned(), get(var.as_tensor())?)))
+            .map(|(name, var)| Ok((name.to_owned(), get(var)?)))
             .collect::<candle_core::Result<_>>()
             .map_err(state)
     }
@@ -275,7 +275,7 @@ impl<'a, M: Trainable> Run<'a, M> {
     fn check_weights(&self) -> Result<()> {
         for (_, var) in self.model.parameters().iter() {
             // On the host: not every device has doubles.
-            let sum = || var.as_tensor().to_device(&Device::Cpu)?.to_dtype(DType::F64)?.sum_all()?.to_scalar::<f64>();
+            let sum = || var.to_device(&Device::Cpu)?.to_dtype(DType::F64)?.sum_all()?.to_scalar::<f64>();
             let sum = sum().map_err(state)?;
             self.check(Quantity::Weights, sum, self.progress.step, self.progress.batch)?;
         }

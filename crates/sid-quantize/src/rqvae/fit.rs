@@ -179,7 +179,7 @@ impl Data<'_> {
 /// Sets each codebook to the centroids of its level's residuals over the latent vectors.
 fn init_codebooks(config: &RqVaeConfig, network: &Network, mut residual: Array2<f32>, rng: CounterRng) -> Result<()> {
     let rows = residual.nrows();
-    for (level, codebook) in network.codebook_vars().iter().enumerate() {
+    for (level, codebook) in network.codebooks().into_iter().enumerate() {
         let lloyd = Lloyd {
             codes: config.codebook_sizes[level] as usize,
             iterations: config.init_iterations,
@@ -190,7 +190,7 @@ fn init_codebooks(config: &RqVaeConfig, network: &Network, mut residual: Array2<
         };
         let clusters = lloyd
             .run(&mut ArrayRows::from(residual.view()), &Device::Cpu, &mut |_| std::ops::ControlFlow::Continue(()))?;
-        codebook.set(&to_tensor(clusters.centroids.view(), codebook.device())?)?;
+        network.set_codebook(level, &to_tensor(clusters.centroids.view(), codebook.device())?)?;
         for (mut row, &code) in residual.outer_iter_mut().zip(&clusters.codes) {
             row -= &clusters.centroids.row(code as usize);
         }
@@ -227,7 +227,7 @@ impl IdleCodes {
                 continue;
             }
             let residual = found.residuals[level].to_vec2::<f32>()?;
-            let codebook = &network.codebook_vars()[level];
+            let codebook = network.codebooks()[level];
             let mut rows = codebook.to_vec2::<f32>()?;
             let rng = self.rng.stream(step).stream(level as u64);
             // A batch never has more than u32::MAX rows: they come from a u32 permutation.
@@ -237,7 +237,7 @@ impl IdleCodes {
                 steps[code] = 0;
                 restarted += 1;
             }
-            codebook.set(&Tensor::new(rows, codebook.device())?)?;
+            network.set_codebook(level, &Tensor::new(rows, codebook.device())?)?;
         }
         Ok(restarted)
     }

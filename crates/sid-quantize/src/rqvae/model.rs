@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use candle_core::{DType, Device, Result as TensorResult, Tensor, Var};
+use candle_core::{DType, Device, Result as TensorResult, Tensor};
 use genrec_kernels::{CounterRng, Gradients, ParamError, Parameters, init};
 
 use super::{RqVaeConfig, dense};
@@ -49,7 +49,7 @@ impl RqVae {
 
     /// The codewords of a level, `(codes, latent_dim)`; `None` where there is no such level.
     pub fn codebook(&self, level: usize) -> Option<&Tensor> {
-        self.network.codebooks.get(level).map(Var::as_tensor)
+        self.network.codebooks.get(level)
     }
 
     pub(crate) fn tensors(&self) -> Result<BTreeMap<String, Tensor>> {
@@ -126,7 +126,7 @@ pub(crate) struct Network {
     pub(crate) codes: Parameters,
     pub(crate) encoder: Mlp,
     pub(crate) decoder: Mlp,
-    codebooks: Vec<Var>,
+    codebooks: Vec<Tensor>,
 }
 
 impl Network {
@@ -178,20 +178,21 @@ impl Network {
         let layers = config.hidden.len() + 1;
         let encoder = Mlp::new(&autoencoder, "encoder", layers)?;
         let decoder = Mlp::new(&autoencoder, "decoder", layers)?;
-        let codebooks = levels.map(|level| var(&codes, &codebook_name(level))).collect::<Result<_>>()?;
+        let codebooks = levels.map(|level| parameter(&codes, &codebook_name(level))).collect::<Result<_>>()?;
         Ok(Self { autoencoder, codes, encoder, decoder, codebooks })
     }
 
     pub(crate) fn codebooks(&self) -> Vec<&Tensor> {
-        self.codebooks.iter().map(Var::as_tensor).collect()
+        self.codebooks.iter().collect()
     }
 
-    pub(crate) fn codebook_vars(&self) -> &[Var] {
-        &self.codebooks
+    /// Replaces the codewords of a level.
+    pub(crate) fn set_codebook(&self, level: usize, codewords: &Tensor) -> Result<()> {
+        Ok(self.codes.set(&codebook_name(level), codewords)?)
     }
 }
 
-fn var(params: &Parameters, name: &str) -> Result<Var> {
+fn parameter(params: &Parameters, name: &str) -> Result<Tensor> {
     Ok(params.get(name).cloned().ok_or_else(|| ParamError::Missing { name: name.to_owned() })?)
 }
 
@@ -199,7 +200,7 @@ fn var(params: &Parameters, name: &str) -> Result<Var> {
 #[derive(Clone, Debug)]
 pub(crate) struct Mlp {
     name: &'static str,
-    layers: Vec<(Var, Var)>,
+    layers: Vec<(Tensor, Tensor)>,
 }
 
 /// The input of every layer, and the output of the last.
@@ -219,7 +220,8 @@ impl Mlp {
     fn new(params: &Parameters, name: &'static str, layers: usize) -> Result<Self> {
         let layers = (0..layers)
             .map(|layer| {
-                Ok((var(params, &format!("{name}.{layer}.weight"))?, var(params, &format!("{name}.{layer}.bias"))?))
+                let get = |kind: &str| parameter(params, &format!("{name}.{layer}.{kind}"));
+                Ok((get("weight")?, get("bias")?))
             })
             .collect::<Result<_>>()?;
         Ok(Self { name, layers })
@@ -237,7 +239,7 @@ impl Mlp {
         let mut output = xs.detach();
         for (layer, (weight, bias)) in self.layers.iter().enumerate() {
             let hidden = layer + 1 < self.layers.len();
-            let next = dense::forward(&output, &weight.as_detached_tensor(), &bias.as_detached_tensor(), hidden)?;
+            let next = dense::forward(&output, &weight.detach(), &bias.detach(), hidden)?;
             inputs.push(std::mem::replace(&mut output, next));
         }
         Ok(Trace { inputs, output })
@@ -257,7 +259,7 @@ impl Mlp {
             let (dw, db) = dense::backward_parameters(input, &grad)?;
             gradients.insert(format!("{}.{layer}.weight", self.name), dw);
             gradients.insert(format!("{}.{layer}.bias", self.name), db);
-            let weight = weight.as_detached_tensor();
+            let weight = weight.detach();
             if layer > 0 {
                 grad = dense::backward_input(&grad, &weight, Some(input))?;
             } else if wanted {

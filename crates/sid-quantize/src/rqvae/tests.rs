@@ -1,7 +1,7 @@
 use std::collections::BTreeMap;
 use std::ops::ControlFlow;
 
-use candle_core::{DType, Device, Tensor, Var};
+use candle_core::{DType, Device, Tensor};
 use genrec_kernels::optim::{AdagradConfig, AdamWConfig, OptimizerConfig, Schedule};
 use genrec_kernels::{CounterRng, Parameters, init};
 use ndarray::Array2;
@@ -54,7 +54,7 @@ fn wide(config: &RqVaeConfig, dim: usize) -> (Network, Tensor) {
         } else if name.ends_with("bias") {
             init::normal(&rng.named(name), var.shape(), 0.1, &Device::Cpu).unwrap()
         } else {
-            var.as_tensor().clone()
+            var.clone()
         };
         values.insert(name.to_owned(), value.to_dtype(DType::F64).unwrap());
     }
@@ -62,16 +62,21 @@ fn wide(config: &RqVaeConfig, dim: usize) -> (Network, Tensor) {
     (Network::new(&values, config, &Device::Cpu).unwrap(), xs)
 }
 
-fn vars(network: &Network) -> impl Iterator<Item = (&str, &Var)> {
+fn vars(network: &Network) -> impl Iterator<Item = (&str, &Tensor)> {
     network.autoencoder.iter().chain(network.codes.iter())
+}
+
+fn set(network: &Network, name: &str, value: &Tensor) {
+    let part = if network.codes.get(name).is_some() { &network.codes } else { &network.autoencoder };
+    part.set(name, value).unwrap();
 }
 
 /// The network's layers over candle's graph.
 fn graph(params: &Parameters, part: &str, layers: usize, xs: &Tensor) -> Tensor {
     let mut hidden = xs.clone();
     for layer in 0..layers {
-        let weight = params.get(&format!("{part}.{layer}.weight")).unwrap().as_tensor();
-        let bias = params.get(&format!("{part}.{layer}.bias")).unwrap().as_tensor();
+        let weight = params.get(&format!("{part}.{layer}.weight")).unwrap();
+        let bias = params.get(&format!("{part}.{layer}.bias")).unwrap();
         hidden = hidden.matmul(&weight.t().unwrap()).unwrap().broadcast_add(bias).unwrap();
         if layer + 1 < layers {
             hidden = hidden.relu().unwrap();
@@ -151,7 +156,7 @@ fn the_gradient_equals_finite_differences() {
         let shifted = |at: usize, by: f64| {
             let mut moved = values.clone();
             moved[at] += by;
-            var.set(&Tensor::from_vec(moved, var.shape(), &Device::Cpu).unwrap()).unwrap();
+            set(&network, name, &Tensor::from_vec(moved, var.shape(), &Device::Cpu).unwrap());
             surrogate()
         };
         for (at, &grad) in grad.iter().enumerate() {
@@ -165,7 +170,7 @@ fn the_gradient_equals_finite_differences() {
 /// The same network and batch in f32, where the fused forms apply.
 fn narrow(network: &Network, config: &RqVaeConfig, xs: &Tensor) -> (Network, Tensor) {
     let single = |t: &Tensor| t.to_dtype(DType::F32).unwrap();
-    let values = vars(network).map(|(name, var)| (name.to_owned(), single(var.as_tensor()))).collect();
+    let values = vars(network).map(|(name, var)| (name.to_owned(), single(var))).collect();
     (Network::new(&values, config, &Device::Cpu).unwrap(), single(xs))
 }
 
@@ -210,7 +215,7 @@ fn the_autoencoders_gradient_equals_finite_differences() {
         let shifted = |at: usize, by: f64| {
             let mut moved = values.clone();
             moved[at] += by;
-            var.set(&Tensor::from_vec(moved, var.shape(), &Device::Cpu).unwrap()).unwrap();
+            set(&network, name, &Tensor::from_vec(moved, var.shape(), &Device::Cpu).unwrap());
             loss()
         };
         for (at, &grad) in grad.iter().enumerate() {

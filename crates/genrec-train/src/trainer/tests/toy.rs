@@ -31,7 +31,7 @@ impl Toy {
     }
 
     fn graph(&self, (x, y): &(Tensor, Tensor), dropout_seed: Option<u64>) -> candle_core::Result<Tensor> {
-        let var = |name: &str| self.0.get(name).unwrap().as_tensor();
+        let var = |name: &str| self.0.get(name).unwrap();
         let mut h = x.matmul(var("a"))?.broadcast_add(var("b"))?.tanh()?;
         if let Some(seed) = dropout_seed {
             let rng = CounterRng::new(seed);

@@ -1,0 +1,22 @@
+//! What a transformer computes beside its matrix products, forward and backward, on slices and on the calling thread.
+//!
+//! Sequences lie end to end without padding. Nothing is allocated once the scratch has grown to its size, every sum
+//! runs in one order, and each function is checked against the composition of the same name in
+//! [`graph`](crate::graph).
+
+mod attention;
+mod cross_entropy;
+mod elementwise;
+pub(crate) mod rms_norm;
+
+pub use crate::dropout::DropoutMask;
+
+pub use self::attention::{Attention, AttentionGrads, AttentionInputs, AttentionScratch, RelativeBias, attend_past};
+pub use self::cross_entropy::{cross_entropy, log_softmax};
+pub use self::elementwise::{
+    add_dropped, drop_in_place, dropped, gated_gelu, gated_gelu_backward, relu_dropout, relu_dropout_backward,
+};
+pub use self::rms_norm::{rms_norm, rms_norm_backward};
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,254 @@
+//! Loss and gradients on the CPU without a graph: ragged sequences, packed weights, one thread a share of the batch.
+
+mod attention;
+mod chunk;
+mod decode;
+mod encode;
+mod feed_forward;
+mod grads;
+mod layers;
+mod network;
+mod pass;
+
+use std::{
+    ops::Range,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
+
+use candle_core::{Device, Error, Result, Tensor};
+use genrec_kernels::gemm::GemmError;
+use genrec_kernels::{CounterRng, Gradients, Parameters};
+use rayon::prelude::*;
+
+pub(super) use self::decode::Caches;
+use self::{
+    chunk::{Biases, Chunk, Pass, Spread, Workspace},
+    decode::Pool,
+    grads::Grads,
+    network::Network,
+    pass::{Dropout, Span},
+};
+use super::config::T5Config;
+use crate::batch::RaggedBatch;
+
+/// Shares of a batch whose gradients are summed apart, and so the most threads that a step uses. It is fixed, for the
+/// order of the sums, and with it every bit of the result, must not depend on the number of threads.
+const SHARES: usize = 8;
+
+/// Source positions that a chunk is filled up to: its activations then stay in a second-level cache.
+const CHUNK_POSITIONS: usize = 256;
+
+/// Elements of the gradient that one task sums.
+const REDUCE_BLOCK: usize = 1 << 16;
+
+/// The engine of one model: packed weights and every buffer that a step needs, kept for the next.
+#[derive(Debug)]
+pub(super) struct Engine {
+    config: T5Config,
+    params: Parameters,
+    packed: Mutex<Packed>,
+    training: Mutex<Training>,
+    decoding: Pool,
+}
+
+/// The weights as of some version.
+#[derive(Debug)]
+struct Packed {
+    network: Arc<Network>,
+    version: Option<u64>,
+    /// Whether the backward pass can be computed too.
+    both_ways: bool,
+}
+
+#[derive(Debug)]
+struct Training {
+    ranges: Arc<[Range<usize>]>,
+    /// Parameters whose gradients are always added to.
+    added: Vec<usize>,
+    shares: Vec<Share>,
+}
+
+/// The gradients and buffers of one share of the batch.
+#[derive(Debug)]
+struct Share {
+    grads: Option<Grads>,
+    workspace: Workspace,
+    loss: f64,
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    // Whatever a panic left behind is overwritten by the next step.
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Engine {
+    pub(super) fn new(config: &T5Config, params: &Parameters) -> Result<Self> {
+        let network = Network::new(config, params)?;
+        let mut start = 0;
+        let ranges = params
+            .iter()
+            .map(|(_, weight)| {
+                let range = start..start + weight.elem_count();
+                start = range.end;
+                range
+            })
+            .collect();
+        let added = network.added();
+        let share = || Share { grads: None, workspace: Workspace::default(), loss: 0.0 };
+        let shares = std::iter::repeat_with(share).take(SHARES).collect();
+        Ok(Self {
+            config: config.clone(),
+            params: params.clone(),
+            packed: Mutex::new(Packed { network: Arc::new(network), version: None, both_ways: false }),
+            training: Mutex::new(Training { ranges, added, shares }),
+            decoding: Pool::default(),
+        })
+    }
+
+    /// The layers over the weights' current values.
+    fn network(&self, training: bool) -> Result<Arc<Network>> {
+        let mut packed = lock(&self.packed);
+        let version = self.params.version();
+        if packed.version == Some(version) && (packed.both_ways || !training) {
+            return Ok(Arc::clone(&packed.network));
+        }
+        packed.version = None;
+        if Arc::get_mut(&mut packed.network).is_none() {
+            // Somebody still decodes with the earlier values.
+            packed.network = Arc::new(Network::new(&self.config, &self.params)?);
+        }
+        if let Some(network) = Arc::get_mut(&mut packed.network) {
+            network.load(&self.params, training)?;
+            packed.version = Some(version);
+            packed.both_ways = training;
+        }
+        Ok(Arc::clone(&packed.network))
+    }
+
+    /// The mean loss over the batch and its gradients.
+    pub(super) fn loss_and_grads(&self, batch: &RaggedBatch, seed: u64) -> Result<(f32, Gradients)> {
+        let rng = CounterRng::new(seed).named("dropout");
+        let rate = self.config.dropout_rate;
+        let dropout = (rate > 0.0).then_some(Dropout { rate, rng });
+        let mut training = lock(&self.training);
+        let loss = self.run(&mut training, batch, dropout.as_ref(), true)?;
+        Ok((loss, training.sum(&self.params)?))
+    }
+
+    /// The mean loss over the batch without dropout.
+    pub(super) fn loss(&self, batch: &RaggedBatch) -> Result<f32> {
+        self.run(&mut lock(&self.training), batch, None, false)
+    }
+
+    /// Encodes the batch for decoding.
+    pub(super) fn start(&self, batch: &RaggedBatch) -> Result<Caches> {
+        decode::start(&self.network(false)?, batch, &self.decoding).map_err(Error::wrap)
+    }
+
+    /// The log-probabilities of the next token of every row, `(rows, vocabulary)`.
+    pub(super) fn step(&self, caches: &mut Caches, users: &[u32], tokens: &[u32]) -> Result<Tensor> {
+        let values = decode::step(caches, users, tokens, &self.decoding).map_err(Error::wrap)?;
+        Tensor::from_vec(values, (tokens.len(), self.config.vocab_size), &Device::Cpu)
+    }
+
+    /// Computes the loss of every share and, if `training`, its gradients.
+    fn run(&self, state: &mut Training, batch: &RaggedBatch, dropout: Option<&Dropout>, training: bool) -> Result<f32> {
+        let network = &*self.network(training)?;
+        let biases = Biases {
+            encoder: Spread::new(&network.encoder, network.heads, batch.max_len()),
+            decoder: Spread::new(&network.decoder, network.heads, batch.target_len()),
+        };
+        let factor = 1.0 / batch.labels().len() as f32;
+        let pass = Pass { network, biases: &biases, dropout, factor };
+        let shares = shares(batch, self.config.decoder_start_token_id);
+        let (ranges, added) = (&state.ranges, &state.added);
+        state
+            .shares
+            .par_iter_mut()
+            .zip(&shares)
+            .try_for_each(|(share, chunks)| -> std::result::Result<(), GemmError> {
+                let Share { grads, workspace, loss } = share;
+                *loss = 0.0;
+                pass.begin(workspace);
+                let grads = grads.get_or_insert_with(|| Grads::new(Arc::clone(ranges)));
+                grads.reset(added);
+                for chunk in chunks {
+                    *loss += pass.loss(chunk, workspace)?;
+                    if training {
+                        pass.backward(chunk, workspace, grads)?;
+                        grads.keep();
+                    }
+                }
+                if training {
+                    pass.end(workspace, grads);
+                }
+                Ok(())
+            })
+            .map_err(Error::wrap)?;
+        let used = shares.len();
+        state.shares[used..].iter_mut().for_each(|share| share.grads = None);
+        let total: f64 = state.shares[..used].iter().map(|share| share.loss).sum();
+        Ok((total / batch.labels().len() as f64) as f32)
+    }
+}
+
+impl Training {
+    /// The gradients of all shares together.
+    fn sum(&self, params: &Parameters) -> Result<Gradients> {
+        let parts: Vec<&[f32]> = self.shares.iter().filter_map(|share| Some(share.grads.as_ref()?.values())).collect();
+        let mut gradients = Gradients::default();
+        let sums: Vec<Vec<f32>> = self
+            .ranges
+            .par_iter()
+            .map(|range| {
+                let mut sum = Vec::with_capacity(range.len());
+                for start in range.clone().step_by(REDUCE_BLOCK) {
+                    let block = start..range.end.min(start + REDUCE_BLOCK);
+                    let first = sum.len();
+                    if let Some((head, rest)) = parts.split_first() {
+                        sum.extend_from_slice(&head[block.clone()]);
+                        for part in rest {
+                            sum[first..].iter_mut().zip(&part[block.clone()]).for_each(|(s, v)| *s += v);
+                        }
+                    }
+                }
+                sum
+            })
+            .collect();
+        for ((name, var), sum) in params.iter().zip(sums) {
+            gradients.insert(name, Tensor::from_vec(sum, var.shape(), &Device::Cpu)?);
+        }
+        Ok(gradients)
+    }
+}
+
+/// Cuts the batch into chunks and shares them out so that every share has about the same work; what the result is
+/// depends on the batch alone.
+fn shares(batch: &RaggedBatch, start_token: u32) -> Vec<Vec<Chunk>> {
+    let targets = batch.target_len();
+    let mut chunks: Vec<Chunk> = Vec::new();
+    for (row, (tokens, labels)) in batch.sequences().zip(batch.labels().chunks(targets.max(1))).enumerate() {
+        let room = chunks.last().is_some_and(|chunk| chunk.tokens.len() + tokens.len() <= CHUNK_POSITIONS);
+        if !room {
+            chunks.push(Chunk::default());
+        }
+        if let Some(chunk) = chunks.last_mut() {
+            chunk.sources.push(Span { row, start: chunk.tokens.len(), len: tokens.len() });
+            chunk.targets.push(Span { row, start: chunk.labels.len(), len: targets });
+            chunk.tokens.extend_from_slice(tokens);
+            chunk.inputs.push(start_token);
+            chunk.inputs.extend_from_slice(&labels[..targets - 1]);
+            chunk.labels.extend_from_slice(labels);
+        }
+    }
+    chunks.sort_by_key(|chunk| std::cmp::Reverse(chunk.tokens.len()));
+    let mut shares: Vec<(usize, Vec<Chunk>)> = Vec::new();
+    shares.resize_with(SHARES.min(chunks.len()), Default::default);
+    for chunk in chunks {
+        if let Some((work, share)) = shares.iter_mut().min_by_key(|(work, _)| *work) {
+            *work += chunk.tokens.len();
+            share.push(chunk);
+        }
+    }
+    shares.into_iter().map(|(_, share)| share).collect()
+}

@@ -1,0 +1,79 @@
+//! The fused engine against candle's autograd: the same loss and gradients, with the same dropout masks.
+
+use candle_core::Device;
+use genrec_kernels::CounterRng;
+use genrec_model::{
+    RaggedBatch, Trainable,
+    t5::{FeedForwardKind, T5, T5Config},
+};
+use proptest::prelude::*;
+
+use super::values;
+
+/// Sequences of 1 to `longest` tokens.
+fn batch(seed: u64, rows: u64, vocab: u64, longest: u64, targets: u64) -> RaggedBatch {
+    let rng = CounterRng::new(seed);
+    let mut batch = RaggedBatch::new();
+    for row in 0..rows {
+        let rng = rng.stream(row);
+        let tokens = |stream: u64, count: u64| -> Vec<u32> {
+            (0..count).map(|i| u32::try_from(rng.stream(stream).below(i, vocab)).unwrap()).collect()
+        };
+        batch.push(&tokens(0, 1 + rng.below(0, longest)), &tokens(1, targets)).unwrap();
+    }
+    batch
+}
+
+/// Largest difference of any gradient relative to the largest entry of that gradient.
+fn compare(model: &T5, batch: &RaggedBatch, seed: u64) -> (f32, f32, String) {
+    let oracle = model.clone().with_autograd().with_micro_batch(Some(1));
+    let (loss, gradients) = model.loss_and_grads(batch, seed).unwrap();
+    let (wanted_loss, wanted) = oracle.loss_and_grads(batch, seed).unwrap();
+    assert_eq!(gradients.len(), wanted.len());
+    let mut worst = (0f32, String::new());
+    for ((name, got), (_, want)) in gradients.iter().zip(wanted.iter()) {
+        assert_eq!(got.dims(), want.dims(), "{name}");
+        let (got, want) = (values(got), values(want));
+        let top = want.iter().fold(1e-4f32, |m, v| m.max(v.abs()));
+        let far = got.iter().zip(&want).fold(0f32, |m, (a, b)| m.max((a - b).abs())) / top;
+        if far > worst.0 || far.is_nan() {
+            worst = (far, name.to_owned());
+        }
+    }
+    ((loss - wanted_loss).abs() / wanted_loss, worst.0, worst.1)
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(40))]
+    #[test]
+    fn engine_equals_autograd(
+        gated: bool, tied: bool, dropout in 0usize..3, heads in 1usize..4, d_kv in 1usize..12, d_model in 2usize..40,
+        d_ff in 1usize..50, layers in (1usize..3, 1usize..3), vocab in 3usize..70,
+        rows in 1u64..40, longest in 1u64..40, targets in 1u64..6, seed: u64,
+    ) {
+        let kind = if gated { FeedForwardKind::GatedGelu } else { FeedForwardKind::Relu };
+        let mut config = T5Config::cpu(vocab)
+            .with_d_model(d_model).with_heads(heads, d_kv).with_d_ff(d_ff).with_layers(layers.0, layers.1)
+            .with_feed_forward(kind).with_tied_embeddings(tied).with_dropout_rate([0.0, 0.1, 0.4][dropout]);
+        config.relative_attention_num_buckets = 8;
+        config.relative_attention_max_distance = 20;
+        let model = T5::new(config, seed, &Device::Cpu).unwrap();
+        let batch = batch(seed, rows, vocab as u64, longest, targets);
+        let (loss, far, name) = compare(&model, &batch, seed);
+        prop_assert!(loss < 1e-5, "loss: {loss}");
+        prop_assert!(far < 1e-3, "{name}: {far}");
+        let plain = model.clone().with_autograd().loss(&batch).unwrap();
+        prop_assert!((model.loss(&batch).unwrap() - plain).abs() < 1e-5 * plain);
+    }
+}
+
+#[test]
+fn the_papers_model_agrees_and_an_earlier_batch_leaves_no_trace() {
+    let model = T5::new(T5Config::paper(3_027), 3, &Device::Cpu).unwrap();
+    let batches: Vec<RaggedBatch> = (0..3).map(|i| batch(i, [20, 1, 9][i as usize], 3_027, 81, 4)).collect();
+    for (seed, batch) in (7..).zip(&batches) {
+        let (loss, far, name) = compare(&model, batch, seed);
+        assert!(loss < 1e-6, "loss: {loss}");
+        assert!(far < 2e-5, "{name}: {far}");
+    }
+}
