@@ -6,6 +6,7 @@
 #![allow(clippy::print_stdout, reason = "the answers are this program's output")]
 
 mod decode;
+mod quantize;
 mod train;
 
 use std::io::{BufRead, Write};
@@ -36,12 +37,25 @@ enum Request {
     DecodeLoad(decode::Load),
     /// Beam search for some users.
     DecodeSearch(decode::Search),
+    /// A matrix to work on.
+    QuantizeRows(quantize::Rows),
+    /// Lloyd's k-means from random rows.
+    QuantizeKMeans(quantize::KMeans),
+    /// Greedy residual codes.
+    QuantizeEncode(quantize::Encode),
+    /// Signs of projections.
+    QuantizeHash(quantize::Hash),
+    /// Epochs of an RQ-VAE.
+    QuantizeRqVaeFit(quantize::RqVaeFit),
+    /// Codes by the RQ-VAE fitted last.
+    QuantizeRqVaeEncode(quantize::RqVaeEncode),
 }
 
 #[derive(Default)]
 struct Worker {
     trainer: Option<train::Trainer>,
     shop: Option<decode::Shop>,
+    store: quantize::Store,
 }
 
 impl Worker {
@@ -64,6 +78,12 @@ impl Worker {
             }
             Request::DecodeLoad(load) => self.shop()?.load(&load),
             Request::DecodeSearch(search) => self.shop()?.search(&search),
+            Request::QuantizeRows(rows) => self.store.read(rows),
+            Request::QuantizeKMeans(kmeans) => self.store.kmeans(&kmeans),
+            Request::QuantizeEncode(encode) => self.store.encode(&encode),
+            Request::QuantizeHash(hash) => self.store.hash(&hash),
+            Request::QuantizeRqVaeFit(fit) => self.store.rqvae_fit(&fit),
+            Request::QuantizeRqVaeEncode(encode) => self.store.rqvae_encode(&encode),
         }
     }
 

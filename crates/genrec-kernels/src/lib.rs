@@ -52,6 +52,7 @@ pub mod nearest;
 pub mod optim;
 pub mod params;
 pub mod rng;
+pub mod simhash;
 
 pub use params::{Gradients, ParamError, Parameters};
 pub use rng::CounterRng;

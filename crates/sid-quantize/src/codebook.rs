@@ -1,7 +1,8 @@
 //! Greedy residual coding over codebooks, and the checks of what goes in.
 
-use candle_core::{Device, Result, Tensor};
-use genrec_kernels::nearest::nearest_codes;
+use candle_core::{DType, Device, Error, Result, Tensor};
+use genrec_kernels::host;
+use genrec_kernels::nearest::{Codebook, nearest_codes, residual_codes};
 use ndarray::ArrayView2;
 
 /// A host block as a tensor on the device.
@@ -30,6 +31,11 @@ pub(crate) fn check_input(xs: &Tensor, dim: usize) -> Result<()> {
 /// # Shapes
 /// - `xs`: `(n, d)`; each codebook `(k, d)`; result `(n, levels)`, u32
 pub(crate) fn encode_residual<'a>(xs: &Tensor, codebooks: impl IntoIterator<Item = &'a Tensor>) -> Result<Tensor> {
+    let codebooks: Vec<&Tensor> = codebooks.into_iter().collect();
+    let on_host = |t: &Tensor| t.device().is_cpu() && t.dtype() == DType::F32;
+    if on_host(xs) && codebooks.iter().all(|codebook| on_host(codebook)) {
+        return encode_on_host(xs, &codebooks);
+    }
     let mut residual = xs.clone();
     let mut codes = Vec::new();
     let mut codebooks = codebooks.into_iter().peekable();
@@ -41,6 +47,21 @@ pub(crate) fn encode_residual<'a>(xs: &Tensor, codebooks: impl IntoIterator<Item
         codes.push(level);
     }
     Tensor::stack(&codes, 1)
+}
+
+/// All levels of a block of rows while it lies in the cache.
+fn encode_on_host(xs: &Tensor, codebooks: &[&Tensor]) -> Result<Tensor> {
+    let (rows, _) = xs.dims2()?;
+    let prepared = codebooks
+        .iter()
+        .map(|codebook| {
+            let (_, d) = codebook.dims2()?;
+            host::read(codebook, |values| Codebook::new(values, d).map_err(Error::wrap))
+        })
+        .collect::<Result<Vec<_>>>()?;
+    let mut codes = vec![0; rows * prepared.len()];
+    host::read(xs, |xs| residual_codes(xs, &prepared, &mut codes).map_err(Error::wrap))?;
+    Tensor::from_vec(codes, (rows, prepared.len()), &Device::Cpu)
 }
 
 /// The sum of each row's codewords.

@@ -6,15 +6,15 @@
 
 use std::ops::ControlFlow;
 
-use candle_core::Device;
+use candle_core::{Device, Tensor};
 use genrec_kernels::CounterRng;
-use genrec_kernels::nearest::nearest_codes;
+use genrec_kernels::nearest::{Codebook, nearest_codes};
 use ndarray::{Array2, ArrayView2};
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
 use crate::codebook::to_tensor;
-use crate::usage::scan;
+use crate::usage::pass;
 use crate::{QuantizeError, Result, RowSource};
 
 /// How the first centroids are chosen.
@@ -179,6 +179,40 @@ fn plus_plus(sample: ArrayView2<'_, f32>, codes: usize, rng: CounterRng) -> Arra
     centroids
 }
 
+/// The centroids of one pass, prepared on the host or on a device.
+enum Search {
+    Host(Codebook),
+    Device(Tensor),
+}
+
+impl Search {
+    fn new(centroids: &Array2<f32>, device: &Device) -> Result<Self> {
+        match (device, centroids.as_slice()) {
+            (Device::Cpu, Some(values)) => {
+                Ok(Self::Host(Codebook::new(values, centroids.ncols()).map_err(candle_core::Error::wrap)?))
+            }
+            _ => Ok(Self::Device(to_tensor(centroids.view(), device)?)),
+        }
+    }
+
+    /// The nearest centroid of each row of a contiguous block.
+    fn codes(&self, block: ArrayView2<'_, f32>) -> Result<Vec<u32>> {
+        match (self, block.as_slice()) {
+            (Self::Host(codebook), Some(flat)) => {
+                let mut codes = vec![0; block.nrows()];
+                codebook.assign(flat, &mut codes, None).map_err(candle_core::Error::wrap)?;
+                Ok(codes)
+            }
+            (Self::Host(_), None) => {
+                Err(candle_core::Error::Msg("rows are scanned in contiguous blocks".to_owned()).into())
+            }
+            (Self::Device(codebook), _) => {
+                Ok(nearest_codes(&to_tensor(block, codebook.device())?, codebook)?.to_vec1::<u32>()?)
+            }
+        }
+    }
+}
+
 /// Where each row belongs, and what is needed to move the centroids.
 struct Assignment {
     codes: Vec<u32>,
@@ -206,11 +240,11 @@ impl Assignment {
         let dim = self.dim;
         self.counts.fill(0);
         self.sums.fill(0.0);
-        let codebook = to_tensor(centroids.view(), device)?;
+        let search = Search::new(centroids, device)?;
         let centroids = centroids.as_slice().unwrap_or_default();
         let mut changed = 0;
-        scan(dim, rows, |first, block| {
-            let found = nearest_codes(&to_tensor(block, device)?, &codebook)?.to_vec1::<u32>()?;
+        pass(dim, rows, |first, block| {
+            let found = search.codes(block)?;
             let flat = block.as_slice().unwrap_or_default();
             let range = first..first + found.len();
             self.distances[range.clone()].par_iter_mut().with_min_len(512).enumerate().for_each(|(at, distance)| {

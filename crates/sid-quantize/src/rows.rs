@@ -36,6 +36,13 @@ pub trait RowSource {
     /// When the range runs past the end, `out` has another width, or the medium fails.
     fn read(&mut self, start: usize, out: ArrayViewMut2<'_, f32>) -> Result<()>;
 
+    /// The values of `count` rows from `start` on where they lie in memory, row after row; `None` where they have to be
+    /// read. What scans the rows reads them there instead of copying them.
+    fn slice(&self, start: usize, count: usize) -> Option<&[f32]> {
+        let _ = (start, count);
+        None
+    }
+
     /// Reads the rows of the given indices, in the order given.
     ///
     /// The default makes one [`read`](Self::read) for each run of consecutive indices.
@@ -99,6 +106,11 @@ impl RowSource for ArrayRows<'_> {
         let end = check_read(self.len(), self.dim(), start, &out)?;
         out.assign(&self.rows.slice(s![start..end, ..]));
         Ok(())
+    }
+
+    fn slice(&self, start: usize, count: usize) -> Option<&[f32]> {
+        let dim = self.dim();
+        self.rows.as_slice()?.get(start.checked_mul(dim)?..start.checked_add(count)?.checked_mul(dim)?)
     }
 }
 

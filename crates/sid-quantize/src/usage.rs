@@ -214,17 +214,33 @@ pub(crate) fn scan(
     xs: &mut dyn RowSource,
     mut visit: impl FnMut(usize, ArrayView2<'_, f32>) -> Result<()>,
 ) -> Result<()> {
+    pass(dim, xs, |first, block| {
+        check_finite(block.view(), first)?;
+        visit(first, block)
+    })
+}
+
+/// [`scan`] of rows that were checked before.
+pub(crate) fn pass(
+    dim: usize,
+    xs: &mut dyn RowSource,
+    mut visit: impl FnMut(usize, ArrayView2<'_, f32>) -> Result<()>,
+) -> Result<()> {
     check_dim(dim, xs)?;
     let rows = xs.len();
-    let mut buffer = Array2::<f32>::zeros((rows.min(SCAN_ROWS), dim));
-    let mut first = 0;
-    while first < rows {
+    let mut buffer = Array2::<f32>::zeros((0, dim));
+    for first in (0..rows).step_by(SCAN_ROWS) {
         let count = (rows - first).min(SCAN_ROWS);
+        if let Some(view) = xs.slice(first, count).and_then(|flat| ArrayView2::from_shape((count, dim), flat).ok()) {
+            visit(first, view)?;
+            continue;
+        }
+        if buffer.is_empty() {
+            buffer = Array2::zeros((rows.min(SCAN_ROWS), dim));
+        }
         let (mut block, _) = buffer.view_mut().split_at(Axis(0), count);
         xs.read(first, block.view_mut())?;
-        check_finite(block.view(), first)?;
         visit(first, block.view())?;
-        first += count;
     }
     Ok(())
 }
