@@ -88,9 +88,9 @@ impl T5 {
     fn from_parameters(config: T5Config, params: Parameters) -> candle_core::Result<Self> {
         let tracked = Network::new(&config, &Source { params: &params, tracked: true })?;
         let detached = Network::new(&config, &Source { params: &params, tracked: false })?;
-        let micro_batch = matches!(params.device(), Device::Cpu).then_some(CPU_MICRO_BATCH);
         let on_cpu = matches!(params.device(), Device::Cpu);
-        let engine = on_cpu.then(|| Engine::new(&config, &params).map(Arc::new)).transpose()?;
+        let micro_batch = on_cpu.then_some(CPU_MICRO_BATCH);
+        let engine = on_cpu.then(|| Arc::new(Engine::new(&config, &params)));
         Ok(Self { config, params, tracked, detached, micro_batch, engine })
     }
 
@@ -98,7 +98,7 @@ impl T5 {
     /// has no use for it.
     ///
     /// Rows are sorted by length first, so that small micro-batches hold little padding. They share out the CPU's
-    /// threads, need less memory and stay in its caches; the gradient is that of the whole batch up to rounding. Dropout
+    /// threads, need less memory and stay in its caches; the gradient is that of the whole batch up to rounding. Its dropout
     /// masks depend on the size, the number of threads changes nothing. The default is 8 on the CPU and the whole batch
     /// on other devices. It is not part of the configuration and not saved.
     #[must_use]

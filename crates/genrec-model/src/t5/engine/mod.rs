@@ -42,12 +42,15 @@ const CHUNK_POSITIONS: usize = 256;
 const REDUCE_BLOCK: usize = 1 << 16;
 
 /// The engine of one model: packed weights and every buffer that a step needs, kept for the next.
+///
+/// No lock is held while work runs in parallel: a thread that waits for others may pick up another call of this engine,
+/// and would wait for itself. What is in use elsewhere is made anew.
 #[derive(Debug)]
 pub(super) struct Engine {
     config: T5Config,
     params: Parameters,
-    packed: Mutex<Packed>,
-    training: Mutex<Training>,
+    packed: Mutex<Option<Packed>>,
+    training: Mutex<Option<Training>>,
     decoding: Pool,
 }
 
@@ -55,7 +58,7 @@ pub(super) struct Engine {
 #[derive(Debug)]
 struct Packed {
     network: Arc<Network>,
-    version: Option<u64>,
+    version: u64,
     /// Whether the backward pass can be computed too.
     both_ways: bool,
 }
@@ -77,13 +80,12 @@ struct Share {
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    // Whatever a panic left behind is overwritten by the next step.
+    // Nothing is left half done under a lock.
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-impl Engine {
-    pub(super) fn new(config: &T5Config, params: &Parameters) -> Result<Self> {
-        let network = Network::new(config, params)?;
+impl Training {
+    fn new(network: &Network, params: &Parameters) -> Self {
         let mut start = 0;
         let ranges = params
             .iter()
@@ -93,36 +95,53 @@ impl Engine {
                 range
             })
             .collect();
-        let added = network.added();
         let share = || Share { grads: None, workspace: Workspace::default(), loss: 0.0 };
-        let shares = std::iter::repeat_with(share).take(SHARES).collect();
-        Ok(Self {
+        Self { ranges, added: network.added(), shares: std::iter::repeat_with(share).take(SHARES).collect() }
+    }
+}
+
+impl Engine {
+    pub(super) fn new(config: &T5Config, params: &Parameters) -> Self {
+        Self {
             config: config.clone(),
             params: params.clone(),
-            packed: Mutex::new(Packed { network: Arc::new(network), version: None, both_ways: false }),
-            training: Mutex::new(Training { ranges, added, shares }),
+            packed: Mutex::new(None),
+            training: Mutex::new(None),
             decoding: Pool::default(),
-        })
+        }
     }
 
     /// The layers over the weights' current values.
     fn network(&self, training: bool) -> Result<Arc<Network>> {
-        let mut packed = lock(&self.packed);
         let version = self.params.version();
-        if packed.version == Some(version) && (packed.both_ways || !training) {
-            return Ok(Arc::clone(&packed.network));
-        }
-        packed.version = None;
-        if Arc::get_mut(&mut packed.network).is_none() {
-            // Somebody still decodes with the earlier values.
-            packed.network = Arc::new(Network::new(&self.config, &self.params)?);
-        }
-        if let Some(network) = Arc::get_mut(&mut packed.network) {
-            network.load(&self.params, training)?;
-            packed.version = Some(version);
-            packed.both_ways = training;
-        }
-        Ok(Arc::clone(&packed.network))
+        let taken = {
+            let mut packed = lock(&self.packed);
+            match &*packed {
+                Some(packed) if packed.version == version && (packed.both_ways || !training) => {
+                    return Ok(Arc::clone(&packed.network));
+                }
+                _ => packed.take(),
+            }
+        };
+        // The memory is used again unless somebody still decodes with the earlier values.
+        let mut network = match taken.and_then(|packed| Arc::into_inner(packed.network)) {
+            Some(network) => network,
+            None => Network::new(&self.config, &self.params)?,
+        };
+        network.load(&self.params, training)?;
+        let network = Arc::new(network);
+        *lock(&self.packed) = Some(Packed { network: Arc::clone(&network), version, both_ways: training });
+        Ok(network)
+    }
+
+    /// Calls `work` with the buffers of training and the layers.
+    fn with_training<T>(&self, backward: bool, work: impl FnOnce(&mut Training, &Network) -> Result<T>) -> Result<T> {
+        let network = self.network(backward)?;
+        let taken = lock(&self.training).take();
+        let mut training = taken.unwrap_or_else(|| Training::new(&network, &self.params));
+        let done = work(&mut training, &network);
+        *lock(&self.training) = Some(training);
+        done
     }
 
     /// The mean loss over the batch and its gradients.
@@ -130,14 +149,15 @@ impl Engine {
         let rng = CounterRng::new(seed).named("dropout");
         let rate = self.config.dropout_rate;
         let dropout = (rate > 0.0).then_some(Dropout { rate, rng });
-        let mut training = lock(&self.training);
-        let loss = self.run(&mut training, batch, dropout.as_ref(), true)?;
-        Ok((loss, training.sum(&self.params)?))
+        self.with_training(true, |training, network| {
+            let loss = training.run(network, &self.config, batch, dropout.as_ref(), true)?;
+            Ok((loss, training.sum(&self.params)?))
+        })
     }
 
     /// The mean loss over the batch without dropout.
     pub(super) fn loss(&self, batch: &RaggedBatch) -> Result<f32> {
-        self.run(&mut lock(&self.training), batch, None, false)
+        self.with_training(false, |training, network| training.run(network, &self.config, batch, None, false))
     }
 
     /// Encodes the batch for decoding.
@@ -150,49 +170,56 @@ impl Engine {
         let values = decode::step(caches, users, tokens, &self.decoding).map_err(Error::wrap)?;
         Tensor::from_vec(values, (tokens.len(), self.config.vocab_size), &Device::Cpu)
     }
+}
 
-    /// Computes the loss of every share and, if `training`, its gradients.
-    fn run(&self, state: &mut Training, batch: &RaggedBatch, dropout: Option<&Dropout>, training: bool) -> Result<f32> {
-        let network = &*self.network(training)?;
+impl Training {
+    /// Computes the loss of every share and, if `backward`, its gradients.
+    fn run(
+        &mut self,
+        network: &Network,
+        config: &T5Config,
+        batch: &RaggedBatch,
+        dropout: Option<&Dropout>,
+        backward: bool,
+    ) -> Result<f32> {
         let biases = Biases {
             encoder: Spread::new(&network.encoder, network.heads, batch.max_len()),
             decoder: Spread::new(&network.decoder, network.heads, batch.target_len()),
         };
         let factor = 1.0 / batch.labels().len() as f32;
         let pass = Pass { network, biases: &biases, dropout, factor };
-        let shares = shares(batch, self.config.decoder_start_token_id);
-        let (ranges, added) = (&state.ranges, &state.added);
-        state
-            .shares
+        let shares = shares(batch, config.decoder_start_token_id);
+        let (ranges, added) = (&self.ranges, &self.added);
+        self.shares
             .par_iter_mut()
             .zip(&shares)
             .try_for_each(|(share, chunks)| -> std::result::Result<(), GemmError> {
                 let Share { grads, workspace, loss } = share;
                 *loss = 0.0;
+                if !backward {
+                    return chunks.iter().try_for_each(|chunk| {
+                        *loss += pass.loss(chunk, workspace)?;
+                        Ok(())
+                    });
+                }
                 pass.begin(workspace);
                 let grads = grads.get_or_insert_with(|| Grads::new(Arc::clone(ranges)));
                 grads.reset(added);
                 for chunk in chunks {
                     *loss += pass.loss(chunk, workspace)?;
-                    if training {
-                        pass.backward(chunk, workspace, grads)?;
-                        grads.keep();
-                    }
+                    pass.backward(chunk, workspace, grads)?;
+                    grads.keep();
                 }
-                if training {
-                    pass.end(workspace, grads);
-                }
+                pass.end(workspace, grads);
                 Ok(())
             })
             .map_err(Error::wrap)?;
         let used = shares.len();
-        state.shares[used..].iter_mut().for_each(|share| share.grads = None);
-        let total: f64 = state.shares[..used].iter().map(|share| share.loss).sum();
+        self.shares[used..].iter_mut().for_each(|share| share.grads = None);
+        let total: f64 = self.shares[..used].iter().map(|share| share.loss).sum();
         Ok((total / batch.labels().len() as f64) as f32)
     }
-}
 
-impl Training {
     /// The gradients of all shares together.
     fn sum(&self, params: &Parameters) -> Result<Gradients> {
         let parts: Vec<&[f32]> = self.shares.iter().filter_map(|share| Some(share.grads.as_ref()?.values())).collect();
