@@ -19,7 +19,7 @@ use crate::{
 /// `generate(num_beams=beams, length_penalty=0, do_sample=False)` with the same tokens allowed. Equal scores are ordered
 /// by their tokens, ascending, both in the result and when a step decides what to keep.
 ///
-/// All users advance together, one call of the model a step, in runs of the size that the model prefers. Constraints are asked on the host, users in parallel. Beams
+/// The users of a run advance together, one call of the model a step; a model may prefer several smaller runs. Constraints are asked on the host, users in parallel. Beams
 /// that cannot be filled are not carried along: a user has as many rows as live hypotheses, one at the first step. A
 /// token of probability zero is never taken. A hypothesis that its constraint calls complete keeps its place at its
 /// score and is not continued.
@@ -122,7 +122,14 @@ impl Decoder for BeamSearch {
         let mut all = Vec::with_capacity(users);
         // In order, so that of several failures the first user's is returned.
         for part in parts {
-            all.extend(part?);
+            match part {
+                Ok(found) => all.extend(found),
+                Err(error) => {
+                    // What is wrong with a sequence is said with its row in the whole batch.
+                    model.start(batch)?;
+                    return Err(error);
+                }
+            }
         }
         Ok(all)
     }

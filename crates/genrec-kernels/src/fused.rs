@@ -1,8 +1,7 @@
 //! What a transformer computes beside its matrix products, forward and backward, on slices and on the calling thread.
 //!
 //! Sequences lie end to end without padding. Nothing is allocated once the scratch has grown to its size, every sum
-//! runs in one order, and each function is checked against the composition of the same name in
-//! [`graph`](crate::graph).
+//! runs in one order, and the functions are checked against the compositions of [`graph`](crate::graph).
 
 mod attention;
 mod cross_entropy;

@@ -24,6 +24,14 @@ pub enum GemmError {
         /// Elements given.
         got: usize,
     },
+    /// The inner axes differ.
+    #[error("the left operand has {a} columns, the right one {b} rows; a product needs as many of one as of the other")]
+    Inner {
+        /// Columns of the left operand.
+        a: usize,
+        /// Rows of the right operand.
+        b: usize,
+    },
 }
 
 /// Whether an operand is read as stored or transposed.
@@ -204,11 +212,11 @@ mod tests {
         let run = |a, b, c: &mut [f32]| {
             gemm((2, 2, 2), 1.0, Operand::new(a), Operand::new(b), 0.0, c, Parallelism::Single).unwrap_err()
         };
-        let GemmError::Length { operand, expected, got, .. } = run(&short, &full, &mut c);
+        let GemmError::Length { operand, expected, got, .. } = run(&short, &full, &mut c) else { panic!() };
         assert_eq!((operand, expected, got), ("a", 4, 3));
-        let GemmError::Length { operand, .. } = run(&full, &short, &mut c);
+        let GemmError::Length { operand, .. } = run(&full, &short, &mut c) else { panic!() };
         assert_eq!(operand, "b");
-        let GemmError::Length { operand, .. } = run(&full, &full, &mut c[..1]);
+        let GemmError::Length { operand, .. } = run(&full, &full, &mut c[..1]) else { panic!() };
         assert_eq!(operand, "c");
         let huge =
             gemm((usize::MAX, 2, 2), 1.0, Operand::new(&full), Operand::new(&full), 0.0, &mut c, Parallelism::Single);

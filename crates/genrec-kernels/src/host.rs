@@ -3,7 +3,7 @@
 use candle_core::{CpuStorage, DType, Device, Layout, Result, Storage, Tensor, bail};
 use rayon::prelude::*;
 
-/// Elements that one parallel task of an element-wise pass takes; even, as dropout hashes pairs.
+/// Elements that one parallel task of an element-wise pass takes; a whole number of blocks of dropout's hashes.
 pub(crate) const BLOCK: usize = 1 << 13;
 
 /// Elements below which a pass stays on the calling thread.

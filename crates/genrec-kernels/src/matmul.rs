@@ -2,7 +2,8 @@
 //!
 //! [`mod@crate::gemm`] packs both operands anew in every call and shares one large product among threads. A model that
 //! gives each thread examples of its own multiplies small matrices by the same weights thousands of times: here the
-//! right operand is packed once ([`Panels`]), the left one is read where it lies, and nothing is allocated.
+//! right operand is packed once ([`Panels`]), the left one is read where it lies, and nothing is allocated but for a right
+//! operand that is column-major and not packed.
 //!
 //! The sum over the inner axis runs in blocks of a fixed length from first to last, so that an element of a product
 //! depends on its row and column alone, not on how many rows are multiplied with it.
@@ -37,9 +38,9 @@ impl<'a> View<'a> {
     /// A row-major matrix whose rows start `stride` elements apart.
     ///
     /// # Errors
-    /// [`GemmError::Length`] when the slice ends before the last element, or rows overlap.
+    /// [`GemmError::Length`], which calls the matrix `view`, when the slice ends before the last element, or rows overlap.
     pub fn new(values: &'a [f32], rows: usize, cols: usize, stride: usize) -> Result<Self, GemmError> {
-        check("a", values.len(), rows, cols, stride)?;
+        check("view", values.len(), rows, cols, stride)?;
         Ok(Self { values, rows, cols, row_stride: stride, col_stride: 1 })
     }
 
@@ -114,7 +115,7 @@ impl Panels {
     }
 }
 
-/// Writes columns `first..first + cols` of a column-major matrix row by row, a square at a time so that both sides stay
+/// Writes columns `first..first + cols` of a matrix whose columns are contiguous row by row, a square at a time so that both sides stay
 /// in the cache.
 fn transpose(b: View<'_>, first: usize, cols: usize, out: &mut [f32], width: usize) {
     const SIDE: usize = 16;
@@ -124,17 +125,10 @@ fn transpose(b: View<'_>, first: usize, cols: usize, out: &mut [f32], width: usi
             for (block, out) in out.chunks_mut(SIDE * width).enumerate() {
                 let top = block * SIDE;
                 for col in 0..cols {
-                    let start = (first + col) * b.col_stride + top * b.row_stride;
-                    if b.row_stride == 1 {
-                        let rows = out.len() / width;
-                        for (out, &value) in out[col..].iter_mut().step_by(width).zip(&b.values[start..start + rows]) {
-                            *out = value;
-                        }
-                    } else {
-                        let values = b.values[start..].iter().step_by(b.row_stride);
-                        for (out, &value) in out[col..].iter_mut().step_by(width).zip(values) {
-                            *out = value;
-                        }
+                    let start = (first + col) * b.col_stride + top;
+                    let rows = out.len() / width;
+                    for (out, &value) in out[col..].iter_mut().step_by(width).zip(&b.values[start..start + rows]) {
+                        *out = value;
                     }
                 }
                 for out in out.chunks_exact_mut(width) {
@@ -195,8 +189,9 @@ impl<'a> Target<'a> {
         Self { values, stride, store: Store::Add, spill: false }
     }
 
-    /// Lets the product write zeros into the rest of each row, up to the next multiple of [`panel_width`] where the
-    /// stride has room for it: at a stride of [`padded`] no column is treated apart.
+    /// Lets a product by packed [`Panels`] write zeros into the rest of each row, up to the next multiple of
+    /// [`panel_width`] where the stride has room for it: at a stride of [`padded`] no column is treated apart. Products
+    /// by rows leave the rest undefined there.
     #[must_use]
     pub fn with_padding(mut self) -> Self {
         self.spill = true;
@@ -241,9 +236,14 @@ pub fn product<'b>(a: View<'_>, b: impl Into<Right<'b>>, c: Target<'_>) -> Resul
         }
     };
     if a.cols != k {
-        return Err(GemmError::Length { operand: "b", rows: k, cols: n, expected: a.cols, got: k });
+        return Err(GemmError::Inner { a: a.cols, b: k });
     }
     check("c", c.values.len(), a.rows, n, c.stride)?;
+    let mut c = c;
+    if a.rows == 1 {
+        // One row has no stride; a shorter one would only mislead.
+        c.stride = c.stride.max(n);
+    }
     if a.rows == 0 || n == 0 {
         return Ok(());
     }

@@ -39,7 +39,9 @@ pub trait Seq2Seq: Sync {
     fn decoder_start_token(&self) -> u32;
 
     /// The most sequences that are worth decoding in one run, or `None` where more at once are always better, as on a
-    /// GPU. Decoders cut larger batches into runs of about that size and do them side by side on the host's threads.
+    /// GPU. Decoders cut larger batches into runs of at most that size and do them side by side on the host's threads.
+    /// Only a model whose rows do not depend on one another to the last bit may return `Some`: how a batch is cut depends
+    /// on the number of threads.
     fn run_size(&self) -> Option<usize> {
         None
     }

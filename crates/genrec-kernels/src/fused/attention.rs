@@ -16,6 +16,12 @@ pub struct RelativeBias<'a> {
     pub centre: usize,
 }
 
+/// Fails unless `len` elements are enough for the operand.
+fn enough(operand: &'static str, len: usize, rows: usize, cols: usize, stride: usize) -> Result<(), GemmError> {
+    let expected = if rows == 0 { 0 } else { (rows - 1).saturating_mul(stride).saturating_add(cols) };
+    if len >= expected { Ok(()) } else { Err(GemmError::Length { operand, rows, cols, expected, got: len }) }
+}
+
 impl RelativeBias<'_> {
     /// Where the biases of query `query` over its keys start.
     fn start(&self, head: usize, query: usize) -> usize {
@@ -95,6 +101,20 @@ impl Attention<'_> {
         self.heads * self.queries * padded(self.keys)
     }
 
+    /// Checks the bias, whose reach depends on the shape alone.
+    fn check_bias(&self) -> Result<(), GemmError> {
+        let Some(bias) = &self.bias else { return Ok(()) };
+        // The first query sees the most distant later key, the last one the most distant earlier one.
+        let reach = bias.centre.checked_sub(self.queries.saturating_sub(1)).and(bias.centre.checked_add(self.keys));
+        let fits = reach.is_some_and(|end| end <= bias.span);
+        let needed = self.heads.saturating_mul(bias.span);
+        if !fits || bias.values.len() < needed {
+            let (expected, got) = (needed.max(self.queries + self.keys), bias.values.len());
+            return Err(GemmError::Length { operand: "bias", rows: self.heads, cols: bias.span, expected, got });
+        }
+        Ok(())
+    }
+
     /// Keys that a query sees: those before the returned position.
     #[inline(always)]
     fn visible(&self, query: usize) -> usize {
@@ -119,9 +139,16 @@ impl Attention<'_> {
     ) -> Result<(), GemmError> {
         let (stride, d) = (padded(self.keys), self.d_kv);
         let per_head = self.queries * stride;
-        if per_head == 0 {
+        if per_head == 0 || d == 0 {
             return Ok(());
         }
+        self.check_bias()?;
+        let inner = self.heads * d;
+        enough("q", inputs.q.len(), self.queries, inner, inputs.q_stride)?;
+        enough("k", inputs.k.len(), self.keys, inner, inputs.kv_stride)?;
+        enough("v", inputs.v.len(), self.keys, inner, inputs.kv_stride)?;
+        enough("probs", probs.len(), 1, self.probs_len(), 0)?;
+        enough("out", out.len(), self.queries, inner, out_stride)?;
         scratch.grow(per_head);
         let AttentionScratch { panels, first, factors, .. } = scratch;
         for (head, probs) in probs.chunks_exact_mut(per_head).take(self.heads).enumerate() {
@@ -162,6 +189,14 @@ impl Attention<'_> {
     ) -> Result<(), GemmError> {
         let (stride, d, inner) = (padded(self.keys), self.d_kv, self.heads * self.d_kv);
         let per_head = self.queries * stride;
+        if per_head == 0 || d == 0 {
+            return Ok(());
+        }
+        self.check_bias()?;
+        enough("q", q.len(), self.queries, inner, inner)?;
+        enough("k", keys.len(), inner, stride, stride)?;
+        enough("v", v.len(), self.keys, inner, inner)?;
+        enough("out", out.len(), self.queries, inner, inner)?;
         scratch.grow(per_head);
         let probs = &mut scratch.first[..per_head];
         for head in 0..self.heads {
@@ -244,8 +279,19 @@ impl Attention<'_> {
     ) -> Result<(), GemmError> {
         let (stride, d) = (padded(self.keys), self.d_kv);
         let per_head = self.queries * stride;
-        if per_head == 0 {
+        if per_head == 0 || d == 0 {
             return Ok(());
+        }
+        self.check_bias()?;
+        let inner = self.heads * d;
+        enough("q", inputs.q.len().min(grads.q.len()), self.queries, inner, inputs.q_stride)?;
+        enough("k", inputs.k.len().min(grads.kv.len()), self.keys, inner, inputs.kv_stride)?;
+        enough("v", inputs.v.len(), self.keys, inner, inputs.kv_stride)?;
+        enough("v", grads.kv.len().saturating_sub(grads.v_start), self.keys, inner, inputs.kv_stride)?;
+        enough("probs", probs.len(), 1, self.probs_len(), 0)?;
+        enough("out", d_out.len(), self.queries, inner, out_stride)?;
+        if let (Some(bias), Some(sums)) = (&self.bias, &grads.bias) {
+            enough("bias", sums.len(), self.heads, bias.span, bias.span)?;
         }
         scratch.grow(per_head);
         let AttentionScratch { panels, first, second, factors } = scratch;
@@ -317,6 +363,9 @@ impl Attention<'_> {
 /// # Shapes
 /// `q`, `out`: `(heads * d_kv,)`; `past`: for each position the keys, then the values, of all heads; `scores`: at least
 /// one element a position, overwritten.
+///
+/// # Panics
+/// When a slice is shorter than that.
 pub fn attend_past(
     heads: usize,
     d_kv: usize,

@@ -13,6 +13,9 @@ fn each(mask: Option<&DropoutMask>, len: usize, mut f: impl FnMut(usize, f32)) {
 }
 
 /// `out = x` with dropout.
+///
+/// # Panics
+/// When another slice is shorter than `x`.
 pub fn dropped(x: &[f32], mask: Option<&DropoutMask>, out: &mut [f32]) {
     let out = &mut out[..x.len()];
     pulp::Arch::new().dispatch(
@@ -31,6 +34,9 @@ pub fn drop_in_place(x: &mut [f32], mask: Option<&DropoutMask>) {
 }
 
 /// `x += branch` with dropout on the branch: a residual connection, and its gradient.
+///
+/// # Panics
+/// When another slice is shorter than `x`.
 pub fn add_dropped(x: &mut [f32], branch: &[f32], mask: Option<&DropoutMask>) {
     let branch = &branch[..x.len()];
     pulp::Arch::new().dispatch(
@@ -63,6 +69,9 @@ pub fn relu_dropout_backward(y: &[f32], mask: Option<&DropoutMask>, dy: &mut [f3
 }
 
 /// `out = gelu(gate) * x` with dropout, GELU in its tanh form.
+///
+/// # Panics
+/// When another slice is shorter than `x`.
 pub fn gated_gelu(gate: &[f32], x: &[f32], mask: Option<&DropoutMask>, out: &mut [f32]) {
     let (gate, out) = (&gate[..x.len()], &mut out[..x.len()]);
     pulp::Arch::new().dispatch(
@@ -72,6 +81,9 @@ pub fn gated_gelu(gate: &[f32], x: &[f32], mask: Option<&DropoutMask>, out: &mut
 }
 
 /// Gradients of [`gated_gelu`]'s arguments from that of its result, written over the arguments.
+///
+/// # Panics
+/// When another slice is shorter than `x`.
 pub fn gated_gelu_backward(gate: &mut [f32], x: &mut [f32], mask: Option<&DropoutMask>, dy: &[f32]) {
     let (gate, dy) = (&mut gate[..x.len()], &dy[..x.len()]);
     pulp::Arch::new().dispatch(

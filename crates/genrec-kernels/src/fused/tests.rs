@@ -1,4 +1,4 @@
-//! Each function against the composition of the same name, forward and backward, by random shapes.
+//! The functions against the compositions of candle's operations, forward and backward, by random shapes.
 
 use candle_core::{Device, Tensor, Var};
 use proptest::prelude::*;

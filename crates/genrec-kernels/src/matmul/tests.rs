@@ -52,6 +52,9 @@ proptest! {
             let between = i * stride + n..((i + 1) * stride).min(c.len());
             if !spill {
                 prop_assert_eq!(&c[between.clone()], &c0[between]);
+            } else if packed && !add {
+                let zeroed = |at: usize| c[at] == 0.0 || c[at] == c0[at];
+                prop_assert!(between.clone().all(zeroed));
             }
         }
     }
@@ -91,7 +94,18 @@ fn misfits_are_errors() {
     assert!(View::new(&values, usize::MAX, 4, 4).is_err());
     let a = View::new(&values, 3, 4, 4).unwrap();
     let mut c = [0f32; 8];
-    assert!(product(a, a, Target::set(&mut c, 4)).is_err());
+    assert_eq!(product(a, a, Target::set(&mut c, 4)), Err(GemmError::Inner { a: 4, b: 3 }));
+    // One row needs no stride, and no inner axis is a sum of nothing.
+    let mut panels = Panels::default();
+    panels.pack(View::new(&[], 0, 4, 4).unwrap());
+    let mut row = [9f32; 4];
+    product(View::new(&[], 1, 0, 0).unwrap(), &panels, Target::set(&mut row, 0).with_padding()).unwrap();
+    assert_eq!(row, [0.0; 4]);
+    let long = [1f32; 64];
+    panels.pack(View::new(&long, 1, 64, 64).unwrap());
+    let mut row = [9f32; 65];
+    product(View::new(&[2.0], 1, 1, 1).unwrap(), &panels, Target::set(&mut row, 0).with_padding()).unwrap();
+    assert_eq!((row[63], row[64]), (2.0, 9.0));
     assert!(product(a, a.t(), Target::set(&mut c, 3)).is_err());
     assert!(product(a.t(), a, Target::set(&mut c, 4)).is_err());
 }

@@ -114,6 +114,8 @@ impl State {
             }
         }
         self.step += 1;
+        // Before as well as after: an error between leaves some parameters changed.
+        params.touch();
         for (name, var) in params.iter() {
             if let (Some(grad), Some(moments)) = (grads.get(name), self.moments.get_mut(name))
                 && let Some(new) = update(rule, self.step, lr, var, grad, moments)?

@@ -69,7 +69,7 @@ pub struct T5 {
     /// Over the same weights, recording nothing.
     detached: Network,
     micro_batch: Option<usize>,
-    /// Trains on the CPU; `None` where candle's graph does.
+    /// Trains and decodes on the CPU; `None` where candle's graph does.
     engine: Option<Arc<Engine>>,
 }
 
@@ -107,7 +107,7 @@ impl T5 {
         self
     }
 
-    /// Trains by candle's autograd on the CPU too, as on every other device: the oracle of the fused kernels.
+    /// Trains and decodes by candle's graph on the CPU too, as on every other device: the oracle of the fused kernels.
     ///
     /// With micro-batches of one row dropout has the same masks either way.
     #[must_use]

@@ -175,7 +175,9 @@ impl Seq2Seq for T5 {
         match (&mut state.cache, &self.engine) {
             (Cache::Fused(caches), Some(engine)) => engine.step(caches, &state.users, &fed),
             (Cache::Graph(cache), _) => cache.step(self, &state.users, tokens),
-            (Cache::Fused(_), None) => candle_core::bail!("the state was started by another model"),
+            (Cache::Fused(_), None) => {
+                candle_core::bail!("the state was started by another model; start one with this model")
+            }
         }
     }
 }

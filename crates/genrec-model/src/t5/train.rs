@@ -1,4 +1,4 @@
-//! Loss and gradients by candle's autograd, over micro-batches of similar length.
+//! Loss and gradients: by the engine, or by candle's autograd over micro-batches of similar length.
 
 use candle_core::{Device, Result, Tensor};
 use genrec_kernels::graph;

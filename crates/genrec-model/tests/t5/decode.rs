@@ -13,18 +13,20 @@ fn source() -> impl Strategy<Value = Vec<u32>> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(12))]
+    #![proptest_config(ProptestConfig::with_cases(24))]
 
     /// A random walk over the operations of beam search: feed tokens, then select rows with repetition, reordering and
     /// loss, so that rows are grouped evenly, unevenly and not at all.
     #[test]
     fn steps_are_teacher_forcing(
         variant in 0usize..4,
+        graph: bool,
         seed in 0u64..1000,
         sources in proptest::collection::vec(source(), 1..4),
         walk in proptest::collection::vec((any::<u64>(), 1usize..7, any::<bool>()), 1..5),
     ) {
         let model = T5::new(variants(VOCAB as usize)[variant].clone(), seed, &Device::Cpu).unwrap();
+        let model = if graph { model.with_autograd() } else { model };
         let rows: Vec<_> = sources.iter().map(|source| (source.clone(), vec![])).collect();
         let mut state = model.start(&batch(&rows)).unwrap();
         // The user and the tokens decoded so far of every row, first the start token.
@@ -71,6 +73,18 @@ proptest! {
             let difference = largest_difference(&together.get(i).unwrap(), &alone.get(0).unwrap());
             prop_assert!(difference < 1e-5, "row {i} differs by {difference}");
         }
+    }
+}
+
+#[test]
+fn a_state_of_another_model_is_refused() {
+    let [a, b] = [3, 4].map(|seed| T5::new(tiny(23), seed, &Device::Cpu).unwrap());
+    for b in [b.clone(), b.with_autograd()] {
+        let mut state = a.start(&batch(&[(vec![4, 5, 6], vec![])])).unwrap();
+        let error = b.step(&ids(&[0]), &mut state).unwrap_err().to_string();
+        assert!(error.contains("started by another model"), "{error}");
+        assert_eq!(state.position(), 0);
+        a.step(&ids(&[0]), &mut state).unwrap();
     }
 }
 

@@ -60,7 +60,9 @@ fn check(model: &T5, seed: u64) -> usize {
 fn gradients_are_slopes() {
     for config in variants(VOCAB) {
         let model = T5::new(config.with_layers(2, 1), 5, &Device::Cpu).unwrap();
-        assert_eq!(check(&model, 0), 4 * model.parameters().len());
+        for model in [model.clone(), model.with_autograd()] {
+            assert_eq!(check(&model, 0), 4 * model.parameters().len());
+        }
     }
 }
 
@@ -70,7 +72,9 @@ fn gradients_are_slopes_under_dropout() {
         let model = T5::new(config.with_layers(1, 2).with_dropout_rate(0.2), 6, &Device::Cpu)
             .unwrap()
             .with_micro_batch(Some(2));
-        assert_eq!(check(&model, 77), 4 * model.parameters().len());
+        for model in [model.clone(), model.with_autograd()] {
+            assert_eq!(check(&model, 77), 4 * model.parameters().len());
+        }
     }
 }
 

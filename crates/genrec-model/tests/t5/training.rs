@@ -34,6 +34,7 @@ fn the_loss_is_the_mean_negative_log_likelihood() {
     for config in variants(19) {
         let model = T5::new(config, 2, &Device::Cpu).unwrap().with_micro_batch(Some(3));
         let batch = examples(10, 19);
+        let graph = model.clone().with_autograd();
         let logits = model.logits(&batch).unwrap().to_vec3::<f32>().unwrap();
         let mut total = 0.0;
         for (row, target) in logits.iter().zip(batch.labels().chunks(3)) {
@@ -43,14 +44,16 @@ fn the_loss_is_the_mean_negative_log_likelihood() {
             }
         }
         let expected = total / 30.0;
-        assert!((f64::from(model.loss(&batch).unwrap()) - expected).abs() < 1e-5);
-        assert!((f64::from(model.loss_and_grads(&batch, 4).unwrap().0) - expected).abs() < 1e-5);
+        for model in [model, graph] {
+            assert!((f64::from(model.loss(&batch).unwrap()) - expected).abs() < 1e-5);
+            assert!((f64::from(model.loss_and_grads(&batch, 4).unwrap().0) - expected).abs() < 1e-5);
+        }
     }
 }
 
 #[test]
 fn micro_batches_change_rounding_alone() {
-    let whole = T5::new(tiny(19), 2, &Device::Cpu).unwrap().with_micro_batch(None);
+    let whole = T5::new(tiny(19), 2, &Device::Cpu).unwrap().with_autograd().with_micro_batch(None);
     let batch = examples(13, 19);
     let (loss, gradients) = whole.loss_and_grads(&batch, 0).unwrap();
     for rows in [0, 1, 4, 100] {
@@ -64,20 +67,23 @@ fn micro_batches_change_rounding_alone() {
 
 #[test]
 fn equal_arguments_give_equal_bytes_at_any_number_of_threads() {
-    let batch = examples(21, 40);
-    let run = |threads| {
-        let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
-        pool.install(|| {
-            let config = T5Config::cpu(40).with_dropout_rate(0.1);
-            let model = T5::new(config, 11, &Device::Cpu).unwrap().with_micro_batch(Some(4));
-            let (loss, gradients) = model.loss_and_grads(&batch, 3).unwrap();
-            (loss.to_bits(), flat(&gradients).iter().map(|x| x.to_bits()).collect::<Vec<_>>())
-        })
-    };
-    let one = run(1);
-    assert_eq!(one, run(1));
-    assert_eq!(one, run(2));
-    assert_eq!(one, run(3));
+    let engine = T5::new(T5Config::cpu(40).with_dropout_rate(0.1), 11, &Device::Cpu).unwrap();
+    let graph = engine.clone().with_autograd().with_micro_batch(Some(4));
+    // Some 2,800 positions: several chunks in each share.
+    for (model, batch) in [(engine, examples(300, 40)), (graph, examples(21, 40))] {
+        let run = |threads| {
+            let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
+            pool.install(|| {
+                let (loss, gradients) = model.loss_and_grads(&batch, 3).unwrap();
+                (loss.to_bits(), flat(&gradients).iter().map(|x| x.to_bits()).collect::<Vec<_>>())
+            })
+        };
+        let one = run(1);
+        assert_eq!(one, run(1));
+        assert_eq!(one, run(2));
+        assert_eq!(one, run(3));
+        assert_eq!(one, run(8));
+    }
 }
 
 #[test]

@@ -25,6 +25,13 @@ pub(super) struct Chunk {
     pub(super) labels: Vec<u32>,
 }
 
+impl Chunk {
+    /// Positions of sources and targets together: the measure of its work.
+    pub(super) fn positions(&self) -> usize {
+        self.tokens.len() + self.labels.len()
+    }
+}
+
 /// The relative position biases of a batch, spread over distances.
 #[derive(Debug)]
 pub(super) struct Biases {

@@ -43,6 +43,7 @@ type StepKeys = Arc<Vec<f32>>;
 /// The caches of one decoding run.
 #[derive(Debug, Clone)]
 pub(crate) struct Caches {
+    owner: Arc<()>,
     network: Arc<Network>,
     memories: Arc<Vec<Memory>>,
     /// One a step.
@@ -52,6 +53,11 @@ pub(crate) struct Caches {
 }
 
 impl Caches {
+    /// Whether the engine of that identity started them.
+    pub(super) fn belong_to(&self, identity: &Arc<()>) -> bool {
+        Arc::ptr_eq(&self.owner, identity)
+    }
+
     /// Number of steps taken.
     pub(crate) fn position(&self) -> usize {
         self.own.len()
@@ -105,7 +111,12 @@ fn with<B: Default, T>(pool: &Mutex<Vec<B>>, work: impl FnOnce(&mut B) -> T) -> 
 }
 
 /// Encodes every sequence of the batch.
-pub(super) fn start(network: &Arc<Network>, batch: &RaggedBatch, pool: &Pool) -> Result<Caches, GemmError> {
+pub(super) fn start(
+    network: &Arc<Network>,
+    batch: &RaggedBatch,
+    pool: &Pool,
+    identity: &Arc<()>,
+) -> Result<Caches, GemmError> {
     let bias = Spread::new(&network.encoder, network.heads, batch.max_len());
     let mut groups: Vec<(Vec<u32>, Vec<Span>)> = Vec::new();
     for (row, tokens) in batch.sequences().enumerate() {
@@ -131,7 +142,13 @@ pub(super) fn start(network: &Arc<Network>, batch: &RaggedBatch, pool: &Pool) ->
         })
         .collect::<Result<_, GemmError>>()?;
     let memories = Arc::new(memories.into_iter().flatten().collect());
-    Ok(Caches { network: Arc::clone(network), memories, own: Vec::new(), ancestors: Vec::new() })
+    Ok(Caches {
+        owner: Arc::clone(identity),
+        network: Arc::clone(network),
+        memories,
+        own: Vec::new(),
+        ancestors: Vec::new(),
+    })
 }
 
 /// Keys and values of one sequence from the encoder's output, the blocks side by side where there are threads for it.

@@ -1,4 +1,4 @@
-//! Loss and gradients on the CPU without a graph: ragged sequences, packed weights, one thread a share of the batch.
+//! Training and decoding on the CPU without a graph: ragged sequences, packed weights, one thread a share of the batch.
 
 mod attention;
 mod chunk;
@@ -35,7 +35,8 @@ use crate::batch::RaggedBatch;
 /// order of the sums, and with it every bit of the result, must not depend on the number of threads.
 const SHARES: usize = 8;
 
-/// Source positions that a chunk is filled up to: its activations then stay in a second-level cache.
+/// Positions, source and target, that a chunk is filled up to: its activations then stay near a second-level cache's
+/// size.
 const CHUNK_POSITIONS: usize = 256;
 
 /// Elements of the gradient that one task sums.
@@ -52,6 +53,8 @@ pub(super) struct Engine {
     packed: Mutex<Option<Packed>>,
     training: Mutex<Option<Training>>,
     decoding: Pool,
+    /// Tells the caches of this engine from others'.
+    identity: Arc<()>,
 }
 
 /// The weights as of some version.
@@ -108,6 +111,7 @@ impl Engine {
             packed: Mutex::new(None),
             training: Mutex::new(None),
             decoding: Pool::default(),
+            identity: Arc::new(()),
         }
     }
 
@@ -162,11 +166,14 @@ impl Engine {
 
     /// Encodes the batch for decoding.
     pub(super) fn start(&self, batch: &RaggedBatch) -> Result<Caches> {
-        decode::start(&self.network(false)?, batch, &self.decoding).map_err(Error::wrap)
+        decode::start(&self.network(false)?, batch, &self.decoding, &self.identity).map_err(Error::wrap)
     }
 
     /// The log-probabilities of the next token of every row, `(rows, vocabulary)`.
     pub(super) fn step(&self, caches: &mut Caches, users: &[u32], tokens: &[u32]) -> Result<Tensor> {
+        if !caches.belong_to(&self.identity) {
+            candle_core::bail!("the state was started by another model; start one with this model")
+        }
         let values = decode::step(caches, users, tokens, &self.decoding).map_err(Error::wrap)?;
         Tensor::from_vec(values, (tokens.len(), self.config.vocab_size), &Device::Cpu)
     }
@@ -215,7 +222,9 @@ impl Training {
             })
             .map_err(Error::wrap)?;
         let used = shares.len();
-        self.shares[used..].iter_mut().for_each(|share| share.grads = None);
+        if backward {
+            self.shares[used..].iter_mut().for_each(|share| share.grads = None);
+        }
         let total: f64 = self.shares[..used].iter().map(|share| share.loss).sum();
         Ok((total / batch.labels().len() as f64) as f32)
     }
@@ -255,7 +264,7 @@ fn shares(batch: &RaggedBatch, start_token: u32) -> Vec<Vec<Chunk>> {
     let targets = batch.target_len();
     let mut chunks: Vec<Chunk> = Vec::new();
     for (row, (tokens, labels)) in batch.sequences().zip(batch.labels().chunks(targets.max(1))).enumerate() {
-        let room = chunks.last().is_some_and(|chunk| chunk.tokens.len() + tokens.len() <= CHUNK_POSITIONS);
+        let room = chunks.last().is_some_and(|chunk| chunk.positions() + tokens.len() + targets <= CHUNK_POSITIONS);
         if !room {
             chunks.push(Chunk::default());
         }
@@ -268,12 +277,12 @@ fn shares(batch: &RaggedBatch, start_token: u32) -> Vec<Vec<Chunk>> {
             chunk.labels.extend_from_slice(labels);
         }
     }
-    chunks.sort_by_key(|chunk| std::cmp::Reverse(chunk.tokens.len()));
+    chunks.sort_by_key(|chunk| std::cmp::Reverse(chunk.positions()));
     let mut shares: Vec<(usize, Vec<Chunk>)> = Vec::new();
     shares.resize_with(SHARES.min(chunks.len()), Default::default);
     for chunk in chunks {
         if let Some((work, share)) = shares.iter_mut().min_by_key(|(work, _)| *work) {
-            *work += chunk.tokens.len();
+            *work += chunk.positions();
             share.push(chunk);
         }
     }
