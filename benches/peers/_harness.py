@@ -48,6 +48,10 @@ def timed(work):
     return time.perf_counter() - start
 
 
+# Long enough for the threads of the side that has just run to stop spinning.
+PAUSE = 0.05
+
+
 def in_turn(rounds, peers, ours, warmup=1):
     """Times every peer and ours round by round; `peers` maps names to functions of the round that return seconds.
 
@@ -61,6 +65,7 @@ def in_turn(rounds, peers, ours, warmup=1):
         names = list(sides)
         names = names[round % len(names):] + names[:round % len(names)]
         for name in names:
+            time.sleep(PAUSE)
             times[name].append(sides[name](round))
     return times
 
@@ -94,7 +99,8 @@ class Table:
         print(f"{work}: {value:.3g} (at most {at_most}) {json.dumps(more)}", flush=True)
 
     def markdown(self):
-        lines = ["| work | peer | ratio (median, lowest to highest) | at least | genrec | peer |", "|---|---|---|---|---|---|"]
+        lines = ["| work | peer | ratio (median, lowest to highest, rounds) | at least | genrec | peer |",
+                 "|---|---|---|---|---|---|"]
         for row in self.rows:
             if "ratio" not in row:
                 lines.append(f"| {row['work']} | | | at most {row['at_most']} | {row['value']:.3g} | {row.get('peer_value', '')} |")
@@ -102,8 +108,9 @@ class Table:
             figures = row.get("per_second", row["seconds"])
             unit = row.get("unit", "s")
             ours, peer = (f"{figures[name]:.4g} {unit}" for name in ("genrec", row["peer"]))
-            lines.append(f"| {row['work']} | {row['peer']} | {row['ratio']:.2f} ({row['low']:.2f} to {row['high']:.2f}) "
-                         f"| {row['at_least']} | {ours} | {peer} |")
+            missed = "" if row["ratio"] >= row["at_least"] else " **missed**"
+            lines.append(f"| {row['work']} | {row['peer']} | {row['ratio']:.2f} ({row['low']:.2f} to {row['high']:.2f}, "
+                         f"{row['rounds']}) | {row['at_least']}{missed} | {ours} | {peer} |")
         return "\n".join(lines) + "\n"
 
     def write(self, **versions):

@@ -24,6 +24,7 @@ pub(crate) struct Toy {
     /// How many different logits there are: few make ties, one makes nothing but ties.
     pub(crate) logits: u64,
     pub(crate) fault: Fault,
+    pub(crate) run_size: Option<usize>,
 }
 
 pub(crate) struct ToyState {
@@ -33,7 +34,7 @@ pub(crate) struct ToyState {
 
 impl Toy {
     pub(crate) fn new(vocab_size: usize, seed: u64, logits: u64) -> Self {
-        Self { vocab_size, seed, logits, fault: Fault::None }
+        Self { vocab_size, seed, logits, fault: Fault::None, run_size: None }
     }
 
     /// Log-probabilities after a prefix, which begins with the start token.
@@ -89,6 +90,10 @@ impl Seq2Seq for Toy {
 
     fn decoder_start_token(&self) -> u32 {
         START
+    }
+
+    fn run_size(&self) -> Option<usize> {
+        self.run_size
     }
 
     fn start(&self, batch: &RaggedBatch) -> Result<ToyState> {

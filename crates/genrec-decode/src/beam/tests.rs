@@ -381,6 +381,32 @@ fn every_misuse_is_a_typed_error() {
     }
 }
 
+/// In smaller runs every user finds what it finds alone, under its own constraint.
+#[test]
+fn runs_change_nothing() {
+    let world = World::new(&[[0, 0], [1, 1], [1, 2], [2, 3], [3, 3], [3, 0]], false);
+    let users = batch(&(0..11).map(|user| vec![user, user % 3]).collect::<Vec<_>>());
+    let constraints: Vec<_> = (0..11).map(|user| world.catalogue().excluding([ItemId(user % 6)]).unwrap()).collect();
+    let together = BeamSearch::new(3).decode(&world.toy(5, 9), &users, &constraints).unwrap();
+    for threads in [1, 2, 5] {
+        let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
+        for run_size in [1, 2, 4, 30] {
+            let toy = Toy { run_size: Some(run_size), ..world.toy(5, 9) };
+            let found = pool.install(|| BeamSearch::new(3).decode(&toy, &users, &constraints)).unwrap();
+            assert_eq!(found, together, "{threads} threads, runs of {run_size}");
+        }
+    }
+    let token = world.vocab.token(0, 1).unwrap();
+    let toy = Toy { run_size: Some(2), fault: Fault::Value(0, token, f32::NAN), ..world.toy(5, 9) };
+    // Users 1 and 7 may not have item 1, but item 2 starts alike.
+    let error = BeamSearch::new(3).decode(&toy, &users, &constraints).unwrap_err();
+    assert!(matches!(error, DecodeError::NotALogProb { user: 0, .. }), "{error}");
+    let last = [vec![&constraints[1]; 10], vec![&constraints[0]]].concat();
+    let late = Fault::Value(2, world.vocab.token(2, 0).unwrap(), f32::NAN);
+    let error = BeamSearch::new(3).decode(&Toy { fault: late, ..toy }, &users, &last).unwrap_err();
+    assert!(matches!(error, DecodeError::NotALogProb { user: 0, step: 2, .. }), "{error}");
+}
+
 /// Lists a token and then refuses it.
 struct Contrary;
 
