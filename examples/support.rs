@@ -60,7 +60,8 @@ pub fn config_or(file: Option<&Path>, preset: fn() -> TigerConfig) -> Result<Tig
 fn overlay(base: &mut Value, given: Value) {
     match (base, given) {
         (Value::Object(base), Value::Object(given))
-            if given.get("type").is_none_or(|other| base.get("type") == Some(other)) =>
+            if given.get("type").is_none_or(|other| base.get("type") == Some(other))
+                && !(base.len() == 1 && given.len() == 1 && base.keys().ne(given.keys())) =>
         {
             for (name, value) in given {
                 overlay(base.entry(name).or_insert(Value::Null), value);

@@ -15,11 +15,15 @@ pub struct WindowConfig {
     pub max_history: usize,
     /// Items of history at least: the first `min_history` items of a user are never a target. Default: 1.
     pub min_history: usize,
+    /// Items by which the start of a history moves on once the history is longer than `max_history`: with 1 it holds the
+    /// last `max_history` items, with more it is up to that many items less one shorter, and histories of a user that
+    /// start at the same item begin alike. Default: 1.
+    pub start_step: usize,
 }
 
 impl Default for WindowConfig {
     fn default() -> Self {
-        Self { max_history: 20, min_history: 1 }
+        Self { max_history: 20, min_history: 1, start_step: 1 }
     }
 }
 
@@ -38,10 +42,23 @@ impl WindowConfig {
         self
     }
 
+    /// Sets [`start_step`](Self::start_step).
+    #[must_use]
+    pub fn with_start_step(mut self, start_step: usize) -> Self {
+        self.start_step = start_step;
+        self
+    }
+
+    /// The first item of the history of the item at `at`.
+    fn start(&self, at: usize) -> usize {
+        at.saturating_sub(self.max_history).next_multiple_of(self.start_step)
+    }
+
     /// Checks the bounds.
     ///
     /// # Errors
-    /// [`DataError::Config`] unless `1 <= min_history <= max_history`.
+    /// [`DataError::Config`] unless `1 <= min_history <= max_history` and
+    /// `1 <= start_step <= max_history - min_history + 1`.
     pub fn validate(&self) -> Result<()> {
         if self.min_history == 0 {
             return Err(DataError::config(
@@ -57,6 +74,13 @@ impl WindowConfig {
                 "it must not be below `min_history`; raise it or lower `min_history`",
             ));
         }
+        if self.start_step == 0 || self.start_step > self.max_history - self.min_history + 1 {
+            return Err(DataError::config(
+                "WindowConfig::start_step",
+                self.start_step,
+                "a step is at least one item and leaves at least `min_history` items of `max_history`",
+            ));
+        }
         Ok(())
     }
 }
@@ -67,7 +91,7 @@ impl WindowConfig {
 pub struct Window<'a> {
     /// Number of the user in the sequences.
     pub user: usize,
-    /// The items before the target, oldest first, the last [`WindowConfig::max_history`] of them.
+    /// The items before the target, oldest first, at most the last [`WindowConfig::max_history`] of them.
     pub history: &'a [ItemId],
     /// The item that follows.
     pub target: ItemId,
@@ -135,7 +159,7 @@ impl<'a> Windows<'a> {
         let user = self.starts.partition_point(|&start| start <= i) - 1;
         let at = self.config.min_history + (i - self.starts[user]) as usize;
         let items = self.split.train(user);
-        Some(Window { user, history: &items[at.saturating_sub(self.config.max_history)..at], target: items[at] })
+        Some(Window { user, history: &items[self.config.start(at)..at], target: items[at] })
     }
 
     /// All windows, in the order of users and time.
@@ -154,9 +178,16 @@ impl<'a> Windows<'a> {
     pub fn batches(&self, config: BatchConfig, epoch: u32) -> Vec<Vec<u32>> {
         let batch_size = config.batch_size.max(1);
         // `len` fits: `new` has checked it.
-        let mut order: Vec<u32> = (0..self.starts.last().copied().unwrap_or(0)).collect();
         let mut rng = Rng::new(config.seed, u64::from(epoch));
-        rng.shuffle(&mut order);
+        let mut order: Vec<u32>;
+        if config.by_user {
+            let mut users: Vec<&[u32]> = self.starts.windows(2).collect();
+            rng.shuffle(&mut users);
+            order = users.into_iter().flat_map(|user| user[0]..user[1]).collect();
+        } else {
+            order = (0..self.starts.last().copied().unwrap_or(0)).collect();
+            rng.shuffle(&mut order);
+        }
         if let Some(pool) = config.bucketing {
             let length = |&i: &u32| self.get(i as usize).map_or(0, |window| window.history.len());
             for pool in order.chunks_mut(pool.max(1).saturating_mul(batch_size)) {
@@ -183,11 +214,14 @@ pub struct BatchConfig {
     /// Batches a pool: the windows of a pool are sorted by the length of their history before they are cut into
     /// batches, so that one batch holds like lengths; the batches are then shuffled. Default: none, a plain shuffle.
     pub bucketing: Option<usize>,
+    /// Whether users are shuffled rather than windows, so that the windows of a user stand together, in one batch or in
+    /// two that follow one another. It excludes `bucketing`. Default: no.
+    pub by_user: bool,
 }
 
 impl Default for BatchConfig {
     fn default() -> Self {
-        Self { batch_size: 256, seed: 0, bucketing: None }
+        Self { batch_size: 256, seed: 0, bucketing: None, by_user: false }
     }
 }
 
@@ -213,10 +247,17 @@ impl BatchConfig {
         self
     }
 
+    /// Sets [`by_user`](Self::by_user).
+    #[must_use]
+    pub fn with_by_user(mut self, by_user: bool) -> Self {
+        self.by_user = by_user;
+        self
+    }
+
     /// Checks the bounds.
     ///
     /// # Errors
-    /// [`DataError::Config`] when `batch_size` or `bucketing` is zero.
+    /// [`DataError::Config`] when `batch_size` or `bucketing` is zero, or `bucketing` would tear users apart.
     pub fn validate(&self) -> Result<()> {
         if self.batch_size == 0 {
             return Err(DataError::config("BatchConfig::batch_size", 0, "a batch holds at least one window"));
@@ -226,6 +267,13 @@ impl BatchConfig {
                 "BatchConfig::bucketing",
                 0,
                 "a pool holds at least one batch; use `None` for no pools",
+            ));
+        }
+        if let (true, Some(pool)) = (self.by_user, self.bucketing) {
+            return Err(DataError::config(
+                "BatchConfig::bucketing",
+                pool,
+                "windows sorted by length cannot stand together by user; use `None`, or leave `by_user` out",
             ));
         }
         Ok(())

@@ -120,10 +120,61 @@ fn bucketing_puts_like_lengths_together() {
 }
 
 #[test]
+fn users_stay_together() {
+    let lengths = [3, 30, 7, 12, 2, 9, 25, 4];
+    let sequences = sequences(&lengths);
+    let windows = Windows::new(&LeaveOneOut::new(&sequences), WindowConfig::default()).unwrap();
+    let config = BatchConfig::default().with_batch_size(10).with_by_user(true);
+    let order = windows.batches(config, 0).concat();
+    let users: Vec<usize> = order.iter().map(|&i| windows.get(i as usize).unwrap().user).collect();
+    let runs: Vec<usize> = users.chunk_by(|a, b| a == b).map(|run| run[0]).collect();
+    let mut distinct = runs.clone();
+    distinct.sort_unstable();
+    distinct.dedup();
+    assert_eq!(runs.len(), distinct.len());
+    assert_ne!(runs, distinct, "shuffled");
+    let mut sorted = order.clone();
+    sorted.sort_unstable();
+    assert_eq!(sorted, (0..windows.len() as u32).collect::<Vec<_>>());
+    assert_ne!(order, windows.batches(config, 1).concat());
+    assert!(config.with_bucketing(Some(1)).validate().is_err());
+}
+
+proptest! {
+    #[test]
+    fn histories_that_start_alike_begin_alike(
+        length in 3usize..80, max_history in 1usize..25, start_step in 1usize..25, min_history in 1usize..25,
+    ) {
+        let sequences = sequences(&[length]);
+        let split = LeaveOneOut::new(&sequences);
+        let config = WindowConfig::default()
+            .with_max_history(max_history).with_min_history(min_history).with_start_step(start_step);
+        let Ok(windows) = Windows::new(&split, config) else {
+            prop_assert!(min_history > max_history || start_step > max_history - min_history + 1);
+            return Ok(());
+        };
+        let items = split.train(0);
+        for (i, window) in windows.iter().enumerate() {
+            let at = i + min_history;
+            let start = at - window.history.len();
+            prop_assert_eq!((window.history, window.target), (&items[start..at], items[at]));
+            prop_assert!(start.is_multiple_of(start_step));
+            prop_assert!(window.history.len() <= max_history && window.history.len() >= min_history);
+            prop_assert!(start == 0 || window.history.len() + start_step > max_history);
+        }
+    }
+}
+
+#[test]
 fn bounds_are_checked() {
     let sequences = sequences(&[5]);
     let split = LeaveOneOut::new(&sequences);
-    for config in [WindowConfig::default().with_min_history(0), WindowConfig::default().with_max_history(0)] {
+    for config in [
+        WindowConfig::default().with_min_history(0),
+        WindowConfig::default().with_max_history(0),
+        WindowConfig::default().with_start_step(0),
+        WindowConfig::default().with_start_step(21),
+    ] {
         assert!(matches!(Windows::new(&split, config), Err(DataError::Config { .. })));
     }
     assert!(BatchConfig::default().with_batch_size(0).validate().is_err());

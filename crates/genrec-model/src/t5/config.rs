@@ -13,6 +13,11 @@ const MAX_LAYERS: usize = 1024;
 /// The version of the model directory's format.
 pub(crate) const FORMAT_VERSION: u64 = 1;
 
+/// What `model_type` says in a file of Hugging Face's T5.
+pub(crate) const MODEL_TYPE: &str = "t5";
+/// What it says where the encoder is causal, so that nothing reads such a model as a T5.
+pub(crate) const CAUSAL_MODEL_TYPE: &str = "genrec-t5-causal-encoder";
+
 /// The position-wise network of every block.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
@@ -29,7 +34,8 @@ pub enum FeedForwardKind {
 ///
 /// It is read leniently, because the files of others carry fields that do not concern the model: unknown fields are
 /// ignored and absent ones take the defaults of `transformers.T5Config`. It is written so that
-/// `transformers.T5ForConditionalGeneration.from_pretrained` builds the same model.
+/// `transformers.T5ForConditionalGeneration.from_pretrained` builds the same model, unless
+/// [`causal_encoder`](Self::causal_encoder) makes it one that `transformers` does not know; its `model_type` says so.
 ///
 /// ```
 /// use genrec_model::t5::T5Config;
@@ -74,6 +80,10 @@ pub struct T5Config {
     /// Whether the output layer's inputs are scaled by `d_model^-0.5`, as they are where the embeddings are tied.
     /// Where a file says nothing, this is `tie_word_embeddings`.
     pub scale_decoder_outputs: bool,
+    /// Whether an encoder position sees only itself and those before it. This is not T5: it lets the CPU's engine encode
+    /// the sources of a batch that are prefixes of one another, as are a user's histories, once for all of them. The
+    /// buckets of the position bias are those of the decoder then.
+    pub causal_encoder: bool,
     /// Token that pads; never read as input but for the decoder's start.
     pub pad_token_id: u32,
     /// Token that ends a sequence in T5's own tasks; Semantic IDs have one length and do without.
@@ -105,6 +115,7 @@ impl T5Config {
             feed_forward_proj: FeedForwardKind::Relu,
             tie_word_embeddings: true,
             scale_decoder_outputs: true,
+            causal_encoder: false,
             pad_token_id: 0,
             eos_token_id: 1,
             decoder_start_token_id: 0,
@@ -171,6 +182,13 @@ impl T5Config {
     #[must_use]
     pub fn with_tied_embeddings(mut self, tied: bool) -> Self {
         (self.tie_word_embeddings, self.scale_decoder_outputs) = (tied, tied);
+        self
+    }
+
+    /// Sets whether encoder positions see only those before them.
+    #[must_use]
+    pub fn with_causal_encoder(mut self, causal: bool) -> Self {
+        self.causal_encoder = causal;
         self
     }
 
@@ -287,6 +305,8 @@ struct HuggingFaceConfig {
     feed_forward_proj: FeedForwardKind,
     tie_word_embeddings: bool,
     scale_decoder_outputs: Option<bool>,
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    causal_encoder: bool,
     pad_token_id: u32,
     eos_token_id: u32,
     decoder_start_token_id: Option<u32>,
@@ -297,7 +317,7 @@ impl Default for HuggingFaceConfig {
     fn default() -> Self {
         Self {
             architectures: vec!["T5ForConditionalGeneration".to_owned()],
-            model_type: "t5".to_owned(),
+            model_type: MODEL_TYPE.to_owned(),
             format_version: FORMAT_VERSION,
             is_encoder_decoder: true,
             use_cache: true,
@@ -316,6 +336,7 @@ impl Default for HuggingFaceConfig {
             feed_forward_proj: FeedForwardKind::Relu,
             tie_word_embeddings: true,
             scale_decoder_outputs: None,
+            causal_encoder: false,
             pad_token_id: 0,
             eos_token_id: 1,
             decoder_start_token_id: None,
@@ -341,6 +362,7 @@ impl From<HuggingFaceConfig> for T5Config {
             feed_forward_proj: file.feed_forward_proj,
             tie_word_embeddings: file.tie_word_embeddings,
             scale_decoder_outputs: file.scale_decoder_outputs.unwrap_or(file.tie_word_embeddings),
+            causal_encoder: file.causal_encoder,
             pad_token_id: file.pad_token_id,
             eos_token_id: file.eos_token_id,
             decoder_start_token_id: file.decoder_start_token_id.unwrap_or(file.pad_token_id),
@@ -350,6 +372,11 @@ impl From<HuggingFaceConfig> for T5Config {
 
 impl From<T5Config> for HuggingFaceConfig {
     fn from(config: T5Config) -> Self {
+        let mut file = Self::default();
+        if config.causal_encoder {
+            file.architectures = vec!["T5CausalEncoder".to_owned()];
+            file.model_type = CAUSAL_MODEL_TYPE.to_owned();
+        }
         Self {
             vocab_size: config.vocab_size,
             d_model: config.d_model,
@@ -366,10 +393,11 @@ impl From<T5Config> for HuggingFaceConfig {
             feed_forward_proj: config.feed_forward_proj,
             tie_word_embeddings: config.tie_word_embeddings,
             scale_decoder_outputs: Some(config.scale_decoder_outputs),
+            causal_encoder: config.causal_encoder,
             pad_token_id: config.pad_token_id,
             eos_token_id: config.eos_token_id,
             decoder_start_token_id: Some(config.decoder_start_token_id),
-            ..Self::default()
+            ..file
         }
     }
 }

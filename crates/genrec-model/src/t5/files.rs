@@ -9,7 +9,11 @@ use candle_core::{Device, Tensor, safetensors::Load};
 use genrec_kernels::ParamError;
 use safetensors::SafeTensors;
 
-use super::{T5, T5Config, config::FORMAT_VERSION, weights};
+use super::{
+    T5, T5Config,
+    config::{CAUSAL_MODEL_TYPE, FORMAT_VERSION, MODEL_TYPE},
+    weights,
+};
 use crate::{error::ModelError, io};
 
 const CONFIG: &str = "config.json";
@@ -25,7 +29,7 @@ impl T5 {
     /// Writes `config.json` and `model.safetensors` into a directory, making it where it is missing.
     ///
     /// Each file is written under a temporary name, flushed to the disk and renamed. The directory is a plain Hugging
-    /// Face T5: `transformers.T5ForConditionalGeneration.from_pretrained(dir)` reads it.
+    /// Face T5: `transformers.T5ForConditionalGeneration.from_pretrained(dir)` reads it, unless its encoder is causal.
     ///
     /// # Errors
     /// [`ModelError::Io`] when a file cannot be written.
@@ -68,7 +72,7 @@ fn read_config(path: &Path) -> Result<T5Config, ModelError> {
     let value: serde_json::Value = serde_json::from_slice(&text).map_err(json)?;
     match value.get("model_type") {
         None => {}
-        Some(found) if found == "t5" => {}
+        Some(found) if found == MODEL_TYPE || found == CAUSAL_MODEL_TYPE => {}
         Some(found) => {
             let found = found.as_str().map_or_else(|| found.to_string(), str::to_owned);
             return Err(ModelError::Architecture { path: path.to_owned(), found });

@@ -107,7 +107,7 @@ impl Stack {
             buckets: Buckets {
                 count: config.relative_attention_num_buckets,
                 max_distance: config.relative_attention_max_distance,
-                bidirectional: !decoder,
+                bidirectional: !decoder && !config.causal_encoder,
             },
         })
     }
@@ -132,6 +132,7 @@ pub(crate) struct Network {
     decoder: Stack,
     head: Option<Tensor>,
     scale_outputs: bool,
+    causal_encoder: bool,
     d_model: usize,
 }
 
@@ -144,6 +145,7 @@ impl Network {
             decoder: Stack::new(config, source, true)?,
             head,
             scale_outputs: config.scale_decoder_outputs,
+            causal_encoder: config.causal_encoder,
             d_model: config.d_model,
         })
     }
@@ -157,7 +159,7 @@ impl Network {
         let stack = &self.encoder;
         let positions = ids.dim(1)?;
         let bias = stack.buckets.bias(&stack.bias, 0, positions, positions)?;
-        let mask = Mask { bias: Some(&bias), key_lengths: Some(lengths), causal: false };
+        let mask = Mask { bias: Some(&bias), key_lengths: Some(lengths), causal: self.causal_encoder };
         let mut xs = dropout.apply(graph::embedding(&self.shared, ids)?)?;
         for block in &stack.blocks {
             let normed = block.attention_norm.forward(&xs)?;

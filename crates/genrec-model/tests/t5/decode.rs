@@ -19,7 +19,7 @@ proptest! {
     /// loss, so that rows are grouped evenly, unevenly and not at all.
     #[test]
     fn steps_are_teacher_forcing(
-        variant in 0usize..4,
+        variant in 0usize..5,
         graph: bool,
         seed in 0u64..1000,
         sources in proptest::collection::vec(source(), 1..4),
@@ -60,7 +60,7 @@ proptest! {
     /// A row's outputs do not depend on the rows beside it or on their lengths.
     #[test]
     fn rows_do_not_influence_one_another(
-        variant in 0usize..4,
+        variant in 0usize..5,
         seed in 0u64..1000,
         sources in proptest::collection::vec(source(), 2..6),
         target in proptest::collection::vec(0..VOCAB, 3),
@@ -73,6 +73,19 @@ proptest! {
             let difference = largest_difference(&together.get(i).unwrap(), &alone.get(0).unwrap());
             prop_assert!(difference < 1e-5, "row {i} differs by {difference}");
         }
+    }
+}
+
+/// A user alone is encoded by all threads.
+#[test]
+fn a_long_source_alone_is_teacher_forcing() {
+    for causal in [false, true] {
+        let model = T5::new(tiny(VOCAB as usize).with_causal_encoder(causal), 8, &Device::Cpu).unwrap();
+        let source: Vec<u32> = (0..83).map(|i| (i * 7 + i / 5) % VOCAB).collect();
+        let mut state = model.start(&batch(&[(source.clone(), vec![])])).unwrap();
+        let found = model.step(&ids(&[model.decoder_start_token()]), &mut state).unwrap();
+        let difference = largest_difference(&found.get(0).unwrap(), &next(&model, &source, &[]).unwrap());
+        assert!(difference < 1e-5, "{difference}");
     }
 }
 

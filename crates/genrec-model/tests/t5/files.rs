@@ -58,6 +58,17 @@ fn a_round_trip_keeps_every_byte() {
 }
 
 #[test]
+fn only_a_plain_t5_says_that_it_is_one() {
+    for (causal, expected) in [(false, "t5"), (true, "genrec-t5-causal-encoder")] {
+        let (_, dir) = saved(tiny(19).with_causal_encoder(causal));
+        let text = fs::read(dir.path().join("deep/model/config.json")).unwrap();
+        let json: serde_json::Value = serde_json::from_slice(&text).unwrap();
+        assert_eq!(json["model_type"], expected);
+        assert_eq!(json.get("causal_encoder"), causal.then_some(&serde_json::Value::Bool(true)));
+    }
+}
+
+#[test]
 fn saving_again_replaces_the_weights() {
     let (_, dir) = saved(tiny(19));
     let other = T5::new(tiny(19), 4, &Device::Cpu).unwrap();

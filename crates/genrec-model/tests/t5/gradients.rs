@@ -11,7 +11,12 @@ const VOCAB: usize = 17;
 const STEPS: [f32; 2] = [4e-3, 1e-3];
 
 fn examples() -> RaggedBatch {
-    batch(&[(vec![2, 3, 4, 5, 6, 7], vec![8, 9]), (vec![10], vec![11, 12]), (vec![13, 14, 2, 16], vec![3, 15])])
+    batch(&[
+        (vec![2, 3, 4, 5, 6, 7], vec![8, 9]),
+        (vec![10], vec![11, 12]),
+        (vec![13, 14, 2, 16], vec![3, 15]),
+        (vec![2, 3, 4], vec![8, 12]),
+    ])
 }
 
 /// The loss with entry `index` of a weight moved by `by`.

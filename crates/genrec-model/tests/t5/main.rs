@@ -37,6 +37,7 @@ fn variants(vocab_size: usize) -> Vec<T5Config> {
             all.push(tiny(vocab_size).with_feed_forward(kind).with_tied_embeddings(tied));
         }
     }
+    all.push(tiny(vocab_size).with_causal_encoder(true));
     all
 }
 

@@ -2,7 +2,7 @@
 
 use std::{path::PathBuf, time::Duration};
 
-use genrec_data::WindowConfig;
+use genrec_data::{BatchConfig, WindowConfig};
 use genrec_embed::{EmbedderSpec, TextTemplate, TfidfConfig};
 use genrec_kernels::optim::{AdafactorConfig, AdamWConfig, OptimizerConfig, Schedule};
 use genrec_model::t5::T5Config;
@@ -64,8 +64,12 @@ pub struct TigerConfig {
     pub model: T5Config,
     /// Examples a step. 256, as in the paper (section 4).
     pub batch_size: usize,
-    /// Batches that are sorted by length together: the more, the less padding and the less random the batches. 32.
-    pub bucketing: usize,
+    /// Batches that are sorted by length together: the more, the less padding and the less random the batches; `None` sorts
+    /// nothing. 32, for a GPU pads; the CPU's engine does not.
+    pub bucketing: Option<usize>,
+    /// Whether the examples of a user stand in one batch, which a model with a causal encoder reads at once. It excludes
+    /// `bucketing`. No.
+    pub by_user: bool,
     /// Optimiser, schedule, length of training, checkpoints.
     pub train: TrainConfig,
     /// Users that validation asks, drawn by seed; `None` asks all.
@@ -105,7 +109,8 @@ impl TigerConfig {
             windows: WindowConfig::default(),
             model: T5Config::paper(0),
             batch_size: 256,
-            bucketing: 32,
+            bucketing: Some(32),
+            by_user: false,
             train,
             validation_users: None,
             invalid_rate_users: 1_000,
@@ -210,7 +215,6 @@ impl TigerConfig {
     pub fn validate(&self) -> Result<()> {
         for (field, value) in [
             ("batch_size", self.batch_size),
-            ("bucketing", self.bucketing),
             ("suffix_size", self.suffix_size as usize),
             ("validation_users", self.validation_users.unwrap_or(1)),
             ("invalid_rate_users", self.invalid_rate_users),
@@ -232,11 +236,21 @@ impl TigerConfig {
         }
         self.quantizer.validate()?;
         self.windows.validate()?;
+        self.batches().validate()?;
         self.train.validate()?;
         self.decode.validate()?;
         let layout = SidLayout::new(self.quantizer.codebook_sizes().to_vec())?.with_suffix(self.suffix_size);
         let vocab = SidVocab::new(&layout, self.decode.user_tokens)?;
         Ok(self.model.clone().with_vocab_size(vocab.size()).validate()?)
+    }
+
+    /// How examples are grouped into batches.
+    pub(crate) fn batches(&self) -> BatchConfig {
+        BatchConfig::default()
+            .with_batch_size(self.batch_size)
+            .with_seed(self.seed)
+            .with_bucketing(self.bucketing)
+            .with_by_user(self.by_user)
     }
 
     /// The settings with every seed derived from [`seed`](Self::seed), so that one number decides the run.

@@ -6,7 +6,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use genrec_data::{BatchConfig, Windows};
+use genrec_data::Windows;
 use genrec_model::t5::T5;
 use genrec_train::{BoxError, Callback, StepReport, TrainReport, Trainer, ValidationReport};
 use sid_index::{SidIndex, SidVocab};
@@ -57,10 +57,7 @@ pub(super) fn train(
         &windows,
         &users,
         SequenceTokenizer::new(index, &vocab, config.windows.max_history),
-        BatchConfig::default()
-            .with_batch_size(config.batch_size)
-            .with_seed(config.seed)
-            .with_bucketing(Some(config.bucketing)),
+        config.batches(),
     );
     let model = T5::new(config.model.clone().with_vocab_size(vocab.size()), config.seed, ctx.device)?;
     let searcher = Searcher::new(index, &vocab, &config.decode);

@@ -41,7 +41,8 @@ pub(super) struct AttentionSaved {
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Sight<'a> {
     pub(super) queries: &'a [Span],
-    /// The encoder's output and its sequences, one a query's; `None` for self-attention.
+    /// The encoder's output, and what each query sees of it; `None` for self-attention. Several may see the same
+    /// positions.
     pub(super) memory: Option<(&'a [f32], &'a [Span])>,
     pub(super) bias: Option<RelativeBias<'a>>,
     pub(super) causal: bool,
@@ -50,6 +51,16 @@ pub(super) struct Sight<'a> {
 impl<'a> Sight<'a> {
     fn keys(&self) -> &'a [Span] {
         self.memory.map_or(self.queries, |(_, spans)| spans)
+    }
+
+    /// Positions that keys and values are computed of.
+    fn positions(&self, width: usize) -> usize {
+        self.memory.map_or(positions(self.queries), |(memory, _)| memory.len() / width)
+    }
+
+    /// Whether two queries see the same positions.
+    fn overlaps(&self, positions: usize) -> bool {
+        self.keys().iter().map(|key| key.len).sum::<usize>() > positions
     }
 }
 
@@ -89,7 +100,7 @@ impl AttentionLayer {
         scratch: &mut Scratch,
     ) -> Result<(), GemmError> {
         let (inner, width) = (self.inner(), self.q.inputs);
-        let (queries, keys) = (positions(sight.queries), positions(sight.keys()));
+        let (queries, keys) = (positions(sight.queries), sight.positions(width));
         self.norm.forward(x, &mut saved.norm);
         let normed = Rows::new(&saved.norm.normed, width);
         let source = sight.memory.map_or(normed, |(memory, _)| Rows::new(memory, width));
@@ -132,7 +143,7 @@ impl AttentionLayer {
     ) -> Result<(), GemmError> {
         let Sink { memory: d_memory, bias: mut d_bias, grads } = into;
         let (inner, width) = (self.inner(), self.q.inputs);
-        let (queries, keys) = (positions(sight.queries), positions(sight.keys()));
+        let (queries, keys) = (positions(sight.queries), sight.positions(width));
         let branch = fit(&mut scratch.branch, dx.len());
         for span in sight.queries {
             let mask = Dropout::mask(dropout, span.row, self.site + 1);
@@ -145,6 +156,10 @@ impl AttentionLayer {
 
         let dq = fit(&mut scratch.q, queries * inner);
         let dkv = fit(&mut scratch.kv, keys * 2 * inner);
+        let overlaps = sight.overlaps(keys);
+        if overlaps {
+            dkv.fill(0.0);
+        }
         let mut probs = saved.probs.as_slice();
         for (example, (query, key)) in sight.queries.iter().zip(sight.keys()).enumerate() {
             let attention = self.attention(sight, example, dropout);
@@ -152,9 +167,11 @@ impl AttentionLayer {
             probs = rest;
             let inputs = inputs(query.of(&saved.q, inner), key.of(&saved.kv, 2 * inner), inner);
             // The keys' and values' gradients interleave row by row: each is written at its own columns.
-            let dkv = key.of_mut(dkv, 2 * inner);
+            let sum = key.of_mut(dkv, 2 * inner);
+            let mut part = overlaps.then(|| fit(&mut scratch.part, sum.len()));
+            let kv = part.as_deref_mut().unwrap_or(sum);
             let mut own_grads =
-                AttentionGrads { q: query.of_mut(dq, inner), kv: dkv, v_start: inner, bias: d_bias.as_deref_mut() };
+                AttentionGrads { q: query.of_mut(dq, inner), kv, v_start: inner, bias: d_bias.as_deref_mut() };
             attention.backward(
                 inputs,
                 own,
@@ -163,6 +180,9 @@ impl AttentionLayer {
                 &mut own_grads,
                 &mut scratch.attention,
             )?;
+            if let Some(part) = part {
+                fused::add_dropped(key.of_mut(dkv, 2 * inner), part, None);
+            }
         }
 
         let normed = Rows::new(&saved.norm.normed, width);

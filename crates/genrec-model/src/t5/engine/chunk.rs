@@ -16,8 +16,11 @@ use super::{
 /// Examples that one thread computes at once, without padding.
 #[derive(Debug, Default)]
 pub(super) struct Chunk {
+    /// The sequences that are encoded.
     pub(super) sources: Vec<Span>,
     pub(super) targets: Vec<Span>,
+    /// What each target sees of the encoded sequences: one of them, or the start of one.
+    pub(super) seen: Vec<Span>,
     /// Source tokens, end to end.
     pub(super) tokens: Vec<u32>,
     /// Target tokens shifted right, end to end.
@@ -100,7 +103,7 @@ pub(super) struct Workspace {
 struct Feed<'a> {
     tokens: &'a [u32],
     sight: Sight<'a>,
-    /// The encoder's output and its sequences, for the decoder.
+    /// The encoder's output and what each sequence sees of it, for the decoder.
     memory: Option<(&'a [f32], &'a [Span])>,
 }
 
@@ -117,14 +120,15 @@ pub(super) struct Pass<'a> {
 impl Pass<'_> {
     fn sources<'c>(&'c self, chunk: &'c Chunk) -> Feed<'c> {
         let bias = Some(self.biases.encoder.view());
-        let sight = Sight { queries: &chunk.sources, memory: None, bias, causal: false };
+        let sight = Sight { queries: &chunk.sources, memory: None, bias, causal: self.network.causal_encoder };
         Feed { tokens: &chunk.tokens, sight, memory: None }
     }
 
     fn targets<'c>(&'c self, chunk: &'c Chunk, encoded: &'c [f32]) -> Feed<'c> {
         let bias = Some(self.biases.decoder.view());
         let sight = Sight { queries: &chunk.targets, memory: None, bias, causal: true };
-        Feed { tokens: &chunk.inputs, sight, memory: Some((encoded, &chunk.sources)) }
+        let encoded = &encoded[..chunk.tokens.len() * self.network.d_model];
+        Feed { tokens: &chunk.inputs, sight, memory: Some((encoded, &chunk.seen)) }
     }
 
     /// Drops from every span of an activation at a site of a stack.

@@ -8,7 +8,6 @@ use genrec_kernels::matmul::{Panels, Target, View, padded, product};
 use rayon::prelude::*;
 
 use super::{
-    CHUNK_POSITIONS,
     attention::AttentionLayer,
     chunk::Spread,
     encode::Encoder,
@@ -16,6 +15,7 @@ use super::{
     layers::{NormSaved, Rows, fit},
     network::Network,
     pass::{Scratch, Span},
+    shares::CHUNK_POSITIONS,
 };
 use crate::batch::RaggedBatch;
 

@@ -6,7 +6,7 @@ use genrec_kernels::matmul::Target;
 use rayon::prelude::*;
 
 use super::{
-    attention::AttentionLayer,
+    attention::{AttentionLayer, Sight},
     feed_forward::FeedForwardSaved,
     layers::{NormSaved, Rows, fit},
     network::{Block, Network},
@@ -56,6 +56,7 @@ impl Encoder {
         for (token, x) in tokens.iter().zip(x.chunks_exact_mut(width)) {
             x.copy_from_slice(&network.shared[*token as usize * width..][..width]);
         }
+        let sight = Sight { queries: spans, memory: None, bias: Some(bias), causal: network.causal_encoder };
         for block in &network.encoder.blocks {
             let layer = &block.attention;
             let inner = layer.inner();
@@ -63,7 +64,7 @@ impl Encoder {
             each(size, width, x, parts, Some((kv, 2 * inner)), |_, x, part, kv| part.project(layer, x, kv))?;
             let kv = &*kv;
             each(size, width, x, parts, None, |first, x, part, _| {
-                part.attend(layer, x, kv, bias, first, spans)?;
+                part.attend(layer, x, kv, first, sight)?;
                 part.feed_forward(block, x)
             })?;
         }
@@ -115,20 +116,19 @@ impl Part {
         layer.v.forward(normed, rows, Target::set(&mut kv[inner..], 2 * inner))
     }
 
-    /// Adds the attention of the rows from `first` on to all keys of their sequences.
+    /// Adds the attention of the rows from `first` on to the keys of their sequences.
     fn attend(
         &mut self,
         layer: &AttentionLayer,
         x: &mut [f32],
         kv: &[f32],
-        bias: RelativeBias<'_>,
         first: usize,
-        spans: &[Span],
+        sight: Sight<'_>,
     ) -> Result<(), GemmError> {
         let (inner, width) = (layer.inner(), layer.q.inputs);
         let rows = x.len() / width;
         let context = fit(&mut self.context, rows * inner);
-        for span in spans {
+        for span in sight.queries {
             let (start, end) = (span.start.max(first), (span.start + span.len).min(first + rows));
             if start >= end {
                 continue;
@@ -137,9 +137,9 @@ impl Part {
                 heads: layer.heads,
                 d_kv: layer.d_kv,
                 queries: end - start,
-                keys: span.len,
-                causal: false,
-                bias: Some(RelativeBias { centre: bias.centre - (start - span.start), ..bias }),
+                keys: if sight.causal { end - span.start } else { span.len },
+                causal: sight.causal,
+                bias: sight.bias.map(|bias| RelativeBias { centre: bias.centre - (start - span.start), ..bias }),
                 dropout: None,
             };
             let kv = span.of(kv, 2 * inner);

@@ -9,6 +9,7 @@ mod grads;
 mod layers;
 mod network;
 mod pass;
+mod shares;
 
 use std::{
     ops::Range,
@@ -22,22 +23,15 @@ use rayon::prelude::*;
 
 pub(super) use self::decode::Caches;
 use self::{
-    chunk::{Biases, Chunk, Pass, Spread, Workspace},
+    chunk::{Biases, Pass, Spread, Workspace},
     decode::Pool,
     grads::Grads,
     network::Network,
-    pass::{Dropout, Span},
+    pass::Dropout,
+    shares::{SHARES, shares},
 };
 use super::config::T5Config;
 use crate::batch::RaggedBatch;
-
-/// Shares of a batch whose gradients are summed apart, and so the most threads that a step uses. It is fixed, for the
-/// order of the sums, and with it every bit of the result, must not depend on the number of threads.
-const SHARES: usize = 8;
-
-/// Positions, source and target, that a chunk is filled up to: its activations then stay near a second-level cache's
-/// size.
-const CHUNK_POSITIONS: usize = 256;
 
 /// Elements of the gradient that one task sums.
 const REDUCE_BLOCK: usize = 1 << 16;
@@ -195,7 +189,7 @@ impl Training {
         };
         let factor = 1.0 / batch.labels().len() as f32;
         let pass = Pass { network, biases: &biases, dropout, factor };
-        let shares = shares(batch, config.decoder_start_token_id);
+        let shares = shares(batch, config);
         let (ranges, added) = (&self.ranges, &self.added);
         self.shares
             .par_iter_mut()
@@ -256,35 +250,4 @@ impl Training {
         }
         Ok(gradients)
     }
-}
-
-/// Cuts the batch into chunks and shares them out so that every share has about the same work; what the result is
-/// depends on the batch alone.
-fn shares(batch: &RaggedBatch, start_token: u32) -> Vec<Vec<Chunk>> {
-    let targets = batch.target_len();
-    let mut chunks: Vec<Chunk> = Vec::new();
-    for (row, (tokens, labels)) in batch.sequences().zip(batch.labels().chunks(targets.max(1))).enumerate() {
-        let room = chunks.last().is_some_and(|chunk| chunk.positions() + tokens.len() + targets <= CHUNK_POSITIONS);
-        if !room {
-            chunks.push(Chunk::default());
-        }
-        if let Some(chunk) = chunks.last_mut() {
-            chunk.sources.push(Span { row, start: chunk.tokens.len(), len: tokens.len() });
-            chunk.targets.push(Span { row, start: chunk.labels.len(), len: targets });
-            chunk.tokens.extend_from_slice(tokens);
-            chunk.inputs.push(start_token);
-            chunk.inputs.extend_from_slice(&labels[..targets - 1]);
-            chunk.labels.extend_from_slice(labels);
-        }
-    }
-    chunks.sort_by_key(|chunk| std::cmp::Reverse(chunk.positions()));
-    let mut shares: Vec<(usize, Vec<Chunk>)> = Vec::new();
-    shares.resize_with(SHARES.min(chunks.len()), Default::default);
-    for chunk in chunks {
-        if let Some((work, share)) = shares.iter_mut().min_by_key(|(work, _)| *work) {
-            *work += chunk.positions();
-            share.push(chunk);
-        }
-    }
-    shares.into_iter().map(|(_, share)| share).collect()
 }

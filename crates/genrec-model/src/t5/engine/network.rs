@@ -49,6 +49,7 @@ pub(super) struct Network {
     pub(super) head: Linear,
     /// Factor on the output layer's input.
     pub(super) scale: f32,
+    pub(super) causal_encoder: bool,
     pub(super) d_model: usize,
     pub(super) heads: usize,
 }
@@ -140,7 +141,7 @@ impl Names<'_> {
             buckets: Buckets {
                 count: self.config.relative_attention_num_buckets,
                 max_distance: self.config.relative_attention_max_distance,
-                bidirectional: !decoder,
+                bidirectional: !decoder && !self.config.causal_encoder,
             },
             first_site,
             last_site: site,
@@ -164,6 +165,7 @@ impl Network {
             decoder,
             head: names.linear(head)?,
             scale: if config.scale_decoder_outputs { (config.d_model as f64).sqrt().recip() as f32 } else { 1.0 },
+            causal_encoder: config.causal_encoder,
             d_model: config.d_model,
             heads: config.num_heads,
         })

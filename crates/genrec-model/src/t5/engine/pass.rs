@@ -59,4 +59,6 @@ pub(super) struct Scratch {
     pub(super) inner: Vec<f32>,
     pub(super) q: Vec<f32>,
     pub(super) kv: Vec<f32>,
+    /// One query's part of `kv`, where several see the same positions.
+    pub(super) part: Vec<f32>,
 }
