@@ -15,10 +15,19 @@ use crate::gemm::GemmError;
 use crate::host;
 use crate::matmul::{Panels, Target, View, padded, product};
 
-/// Elements of the block of products that one task holds.
-const PRODUCTS: usize = 1 << 14;
+mod lloyd;
+mod lowest;
+mod residual;
 
-/// Most rows of a block: eight tiles of the product.
+pub use self::{lloyd::ClusterSums, residual::residual_codes};
+
+/// Elements of the block of products that one task holds: they stay in a first-level cache until the least is found.
+const PRODUCTS: usize = 1 << 13;
+
+/// Rows of a tile of the product; a block is a whole number of them.
+const TILE: usize = 12;
+
+/// Most rows of a block.
 const ROWS: usize = 96;
 
 /// Squared length of the codewords' mean, in units of their mean squared distance to it, above which they are far from
@@ -48,6 +57,26 @@ pub enum NearestError {
         len: usize,
         /// Vectors in `x`.
         rows: usize,
+    },
+    /// A code is that of no codeword.
+    #[error("row {row} has code {code}, but there are {codewords} codewords")]
+    Code {
+        /// The row.
+        row: usize,
+        /// Its code.
+        code: u32,
+        /// Codewords in the codebook.
+        codewords: usize,
+    },
+    /// There are no sums to add to, or they are of another codebook.
+    #[error("{shares} sums were given; give at least one, each for {codewords} codewords of dimension {dim}")]
+    Shares {
+        /// Sums given.
+        shares: usize,
+        /// Codewords in the codebook.
+        codewords: usize,
+        /// Dimension of a codeword.
+        dim: usize,
     },
     /// More codewords than a `u32` counts.
     #[error("{codewords} codewords cannot be numbered by u32; split the codebook")]
@@ -81,6 +110,7 @@ pub struct Codebook {
     d: usize,
     /// `(d, codewords)`, less the centre.
     words: Panels,
+    /// Half of the squared lengths of the codewords, less the centre; infinite up to the width of a row of products.
     half_norms: Vec<f32>,
     centre: Option<Vec<f32>>,
 }
@@ -117,12 +147,14 @@ impl Codebook {
         };
         let mut words = Panels::default();
         words.pack(View::new(near, codewords, d, d)?.t());
+        let mut half_norms = half_norms;
+        half_norms.resize(padded(codewords), f32::INFINITY);
         Ok(Self { values: values.to_vec(), d, words, half_norms, centre })
     }
 
     /// Number of codewords.
     pub fn codewords(&self) -> usize {
-        self.half_norms.len()
+        self.words.cols()
     }
 
     /// Dimension of a codeword.
@@ -137,7 +169,7 @@ impl Codebook {
 
     /// Rows that one task takes.
     fn block(&self) -> usize {
-        (PRODUCTS / self.codewords()).clamp(12, ROWS)
+        (PRODUCTS / self.codewords()).clamp(TILE, ROWS) / TILE * TILE
     }
 
     fn check(&self, x: &[f32], places: usize) -> Result<usize, NearestError> {
@@ -198,62 +230,9 @@ impl Codebook {
             }
         };
         product(View::new(x, codes.len(), self.d, self.d)?, &self.words, Target::set(products, stride).with_padding())?;
-        pulp::Arch::new().dispatch(
-            #[inline(always)]
-            || {
-                for (products, code) in products.chunks_exact(stride).zip(codes) {
-                    *code = lowest(&products[..self.half_norms.len()], &self.half_norms);
-                }
-            },
-        );
+        lowest::lowest(products, &self.half_norms, codes);
         Ok(())
     }
-}
-
-/// Greedy residual codes: at every level the nearest codeword is taken and subtracted.
-///
-/// # Shapes
-/// `x`: `(n, d)` row-major; `codebooks`: one a level, all of dimension `d`; `out`: `(n, levels)`.
-///
-/// # Errors
-/// [`NearestError`] when a slice or a codebook does not fit.
-pub fn residual_codes(x: &[f32], codebooks: &[Codebook], out: &mut [u32]) -> Result<(), NearestError> {
-    let Some(first) = codebooks.first() else {
-        return Err(NearestError::Length { what: "codebooks", len: 0, dim: 0 });
-    };
-    let (d, levels) = (first.d, codebooks.len());
-    if let Some(other) = codebooks.iter().find(|codebook| codebook.d != d) {
-        return Err(NearestError::Length { what: "codebook", len: other.values.len(), dim: d });
-    }
-    if !out.len().is_multiple_of(levels) {
-        return Err(NearestError::Output { what: "out", len: out.len(), rows: x.len() / d });
-    }
-    first.check(x, out.len() / levels)?;
-    let block = codebooks.iter().map(Codebook::block).min().unwrap_or(1);
-    x.par_chunks(block * d).zip(out.par_chunks_mut(block * levels)).try_for_each_init(
-        Buffers::default,
-        |buffers, (x, out)| {
-            let rows = x.len() / d;
-            let (mut residual, mut codes) = (std::mem::take(&mut buffers.residual), std::mem::take(&mut buffers.codes));
-            residual.clear();
-            residual.extend_from_slice(x);
-            codes.resize(rows, 0);
-            for (level, codebook) in codebooks.iter().enumerate() {
-                codebook.assign_block(&residual, &mut codes, buffers)?;
-                for ((residual, &code), out) in
-                    residual.chunks_exact_mut(d).zip(&codes).zip(out.chunks_exact_mut(levels))
-                {
-                    out[level] = code;
-                    if level + 1 < levels {
-                        let word = &codebook.values[code as usize * d..][..d];
-                        residual.iter_mut().zip(word).for_each(|(r, w)| *r -= w);
-                    }
-                }
-            }
-            (buffers.residual, buffers.codes) = (residual, codes);
-            Ok(())
-        },
-    )
 }
 
 /// The codeword nearest to the codewords' mean where that is [`FAR`] from the origin for their spread. Taking off a
@@ -279,39 +258,6 @@ fn minus(rows: &[f32], centre: &[f32]) -> Vec<f32> {
         row.iter_mut().zip(centre).for_each(|(v, c)| *v -= c);
     }
     moved
-}
-
-/// Index of the least `half_norm - product`, the first of equals.
-#[inline(always)]
-fn lowest(products: &[f32], half_norms: &[f32]) -> u32 {
-    const LANES: usize = 16;
-    let mut best = [f32::INFINITY; LANES];
-    let mut index = [0u32; LANES];
-    let mut start = 0u32;
-    let (products, rest) = products.as_chunks::<LANES>();
-    let (norms, rest_norms) = half_norms.as_chunks::<LANES>();
-    for (p, h) in products.iter().zip(norms) {
-        for lane in 0..LANES {
-            let value = h[lane] - p[lane];
-            let less = value < best[lane];
-            best[lane] = if less { value } else { best[lane] };
-            index[lane] = if less { start } else { index[lane] };
-        }
-        start += LANES as u32;
-    }
-    let (mut value, mut at) = (f32::INFINITY, 0);
-    for lane in 0..LANES {
-        let candidate = index[lane] + lane as u32;
-        if best[lane] < value || (best[lane] == value && candidate < at && value < f32::INFINITY) {
-            (value, at) = (best[lane], candidate);
-        }
-    }
-    for (i, (p, h)) in (start..).zip(rest.iter().zip(rest_norms)) {
-        if h - p < value {
-            (value, at) = (h - p, i);
-        }
-    }
-    at
 }
 
 fn dot(a: &[f32], b: &[f32]) -> f32 {
@@ -345,132 +291,4 @@ pub fn nearest_codes(x: &Tensor, codebook: &Tensor) -> TensorResult<Tensor> {
 }
 
 #[cfg(test)]
-mod tests {
-    use proptest::prelude::*;
-
-    use super::*;
-    use crate::rng::CounterRng;
-
-    /// A search with a codebook prepared for it alone.
-    fn nearest(
-        x: &[f32],
-        d: usize,
-        codebook: &[f32],
-        codes: &mut [u32],
-        distances: Option<&mut [f32]>,
-    ) -> Result<(), NearestError> {
-        Codebook::new(codebook, d)?.assign(x, codes, distances)
-    }
-
-    fn values(seed: u64, n: usize) -> Vec<f32> {
-        let mut v = vec![0f32; n];
-        CounterRng::new(seed).fill_normal(&mut v);
-        v
-    }
-
-    proptest! {
-        #![proptest_config(ProptestConfig::with_cases(40))]
-        #[test]
-        fn equals_brute_force(seed: u64, n in 0usize..200, d in 1usize..40, k in 1usize..70) {
-            let (x, codebook) = (values(seed, n * d), values(seed ^ 1, k * d));
-            let (mut codes, mut dist) = (vec![0u32; n], vec![0f32; n]);
-            nearest(&x, d, &codebook, &mut codes, Some(&mut dist)).unwrap();
-            for (i, row) in x.chunks(d).enumerate() {
-                let all: Vec<f64> = codebook
-                    .chunks(d)
-                    .map(|c| row.iter().zip(c).map(|(a, b)| f64::from(a - b).powi(2)).sum())
-                    .collect();
-                let least = all.iter().copied().fold(f64::INFINITY, f64::min);
-                let got = all[codes[i] as usize];
-                prop_assert!(got - least < 1e-4 * (1.0 + least), "row {i}: {got} is not {least}");
-                prop_assert!((f64::from(dist[i]) - got).abs() < 1e-4 * (1.0 + got));
-            }
-        }
-    }
-
-    #[test]
-    fn residual_codes_are_level_after_level() {
-        let (n, d) = (500, 24);
-        let x = values(1, n * d);
-        let books: Vec<Codebook> =
-            (2..5).map(|seed| Codebook::new(&values(seed, (30 + seed as usize) * d), d).unwrap()).collect();
-        let mut codes = vec![0; n * 3];
-        residual_codes(&x, &books, &mut codes).unwrap();
-        let mut residual = x;
-        for (level, book) in books.iter().enumerate() {
-            let mut want = vec![0; n];
-            book.assign(&residual, &mut want, None).unwrap();
-            for ((row, &code), codes) in residual.chunks_mut(d).zip(&want).zip(codes.chunks(3)) {
-                assert_eq!(codes[level], code);
-                row.iter_mut().zip(book.word(code).unwrap()).for_each(|(r, w)| *r -= w);
-            }
-        }
-    }
-
-    #[test]
-    fn ties_go_to_the_lowest_index() {
-        // Three distinct codewords, repeated: equal values sit in different lanes and in the remainder.
-        let codebook: Vec<f32> = (0..50).flat_map(|i| [f32::from((i % 3) as u8), 0.0]).collect();
-        let mut codes = [9; 4];
-        nearest(&[2.1, 0.0, 0.9, 0.0, -1.0, 0.0, 0.5, 0.0], 2, &codebook, &mut codes, None).unwrap();
-        assert_eq!(codes, [2, 1, 0, 0]);
-    }
-
-    #[test]
-    fn the_same_at_any_number_of_threads_and_on_tensors() {
-        let (n, d, k) = (3000, 24, 77);
-        let (x, codebook) = (values(1, n * d), values(2, k * d));
-        let run = |threads: usize| {
-            let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
-            let (mut codes, mut dist) = (vec![0u32; n], vec![0f32; n]);
-            pool.install(|| nearest(&x, d, &codebook, &mut codes, Some(&mut dist))).unwrap();
-            (codes, dist.iter().map(|v| v.to_bits()).collect::<Vec<_>>())
-        };
-        assert_eq!(run(1), run(2));
-        let device = candle_core::Device::Cpu;
-        let xt = Tensor::from_slice(&x, (n, d), &device).unwrap();
-        let ct = Tensor::from_slice(&codebook, (k, d), &device).unwrap();
-        let fused = nearest_codes(&xt, &ct).unwrap().to_vec1::<u32>().unwrap();
-        assert_eq!(fused, run(1).0);
-        let double = |t: &Tensor| t.to_dtype(DType::F64).unwrap();
-        let composed = nearest_codes(&double(&xt), &double(&ct)).unwrap().to_vec1::<u32>().unwrap();
-        assert_eq!(fused, composed);
-    }
-
-    #[test]
-    fn a_common_offset_does_not_blur_the_choice() {
-        let (n, d, k) = (200, 768, 64);
-        for offset in [0.0, 100.0, 1e4, -1e6] {
-            let shifted = |seed| values(seed, d * k.max(n)).into_iter().map(|v| v + offset).collect::<Vec<f32>>();
-            let (x, codebook) = (&shifted(1)[..n * d], &shifted(2)[..k * d]);
-            let mut codes = vec![0u32; n];
-            nearest(x, d, codebook, &mut codes, None).unwrap();
-            for (row, &code) in x.chunks(d).zip(&codes) {
-                let distance = |c: &[f32]| row.iter().zip(c).map(|(a, b)| f64::from(a - b).powi(2)).sum::<f64>();
-                let least = codebook.chunks(d).map(distance).fold(f64::INFINITY, f64::min);
-                let got = distance(&codebook[code as usize * d..][..d]);
-                assert!(got - least < 1e-3 * least, "offset {offset}: {got} is not {least}");
-            }
-        }
-    }
-
-    #[test]
-    fn every_error_is_reached() {
-        let mut codes = [0; 1];
-        let run = |x: &[f32], d, c: &[f32], codes: &mut [u32]| nearest(x, d, c, codes, None);
-        assert!(matches!(run(&[1.0], 0, &[1.0], &mut codes), Err(NearestError::Length { what: "codebook", .. })));
-        assert!(matches!(run(&[1.0; 3], 2, &[1.0; 2], &mut codes), Err(NearestError::Length { what: "x", .. })));
-        assert!(matches!(run(&[1.0], 1, &[], &mut codes), Err(NearestError::Length { what: "codebook", .. })));
-        assert!(matches!(run(&[1.0; 2], 1, &[1.0], &mut codes), Err(NearestError::Output { rows: 2, .. })));
-        let mut short = [];
-        let result = nearest(&[1.0], 1, &[1.0], &mut codes, Some(&mut short));
-        assert!(matches!(result, Err(NearestError::Output { what: "out_sq_dist", .. })));
-        let books = [Codebook::new(&[1.0, 2.0], 2).unwrap(), Codebook::new(&[1.0], 1).unwrap()];
-        let mut out = [0; 2];
-        assert!(matches!(residual_codes(&[1.0; 2], &books, &mut out), Err(NearestError::Length { .. })));
-        assert!(matches!(residual_codes(&[1.0; 2], &[], &mut out), Err(NearestError::Length { .. })));
-        assert!(matches!(residual_codes(&[1.0; 2], &books[..1], &mut out), Err(NearestError::Output { .. })));
-        let t = Tensor::zeros((2, 3), DType::F32, &candle_core::Device::Cpu).unwrap();
-        assert!(nearest_codes(&t, &t.narrow(1, 0, 2).unwrap()).is_err());
-    }
-}
+mod tests;

@@ -1,14 +1,13 @@
 //! Lloyd's k-means over rows that need not fit in memory.
 //!
-//! Every pass reads the rows in blocks of one fixed size. Inside a block rows are assigned independently of one
-//! another and each cluster is summed over its rows in their order, in f64, so that the result does not depend on the
-//! number of threads.
+//! Every pass reads the rows in blocks of one fixed size and shares each block out over a fixed number of sums, so that
+//! the result does not depend on the number of threads.
 
 use std::ops::ControlFlow;
 
 use candle_core::{Device, Tensor};
 use genrec_kernels::CounterRng;
-use genrec_kernels::nearest::{Codebook, nearest_codes};
+use genrec_kernels::nearest::{ClusterSums, Codebook, nearest_codes};
 use ndarray::{Array2, ArrayView2};
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
@@ -16,6 +15,9 @@ use serde::{Deserialize, Serialize};
 use crate::codebook::to_tensor;
 use crate::usage::pass;
 use crate::{QuantizeError, Result, RowSource};
+
+/// Parts of the sums over the rows, and so the most threads that a pass uses.
+const SHARES: usize = 16;
 
 /// How the first centroids are chosen.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -78,7 +80,7 @@ impl Lloyd {
             let reseeded = assignment.update(rows, &mut centroids)?;
             let before = assignment.inertia;
             let changed = assignment.assign(rows, &centroids, device)?;
-            let used = assignment.counts.iter().filter(|&&count| count > 0).count() as u32;
+            let used = assignment.total.counts().iter().filter(|&&count| count > 0).count() as u32;
             let step = Iteration { inertia: assignment.inertia, used, reseeded };
             tracing::trace!(number, inertia = step.inertia, used, reseeded, changed, "k-means iteration");
             if watch(step).is_break() || changed == 0 {
@@ -179,57 +181,39 @@ fn plus_plus(sample: ArrayView2<'_, f32>, codes: usize, rng: CounterRng) -> Arra
     centroids
 }
 
-/// The centroids of one pass, prepared on the host or on a device.
-enum Search {
-    Host(Codebook),
-    Device(Tensor),
+/// The centroids of one pass, prepared on the host, and as they lie on a device.
+struct Search {
+    codebook: Codebook,
+    device: Option<Tensor>,
 }
 
 impl Search {
     fn new(centroids: &Array2<f32>, device: &Device) -> Result<Self> {
-        match (device, centroids.as_slice()) {
-            (Device::Cpu, Some(values)) => {
-                Ok(Self::Host(Codebook::new(values, centroids.ncols()).map_err(candle_core::Error::wrap)?))
-            }
-            _ => Ok(Self::Device(to_tensor(centroids.view(), device)?)),
-        }
-    }
-
-    /// The nearest centroid of each row of a contiguous block.
-    fn codes(&self, block: ArrayView2<'_, f32>) -> Result<Vec<u32>> {
-        match (self, block.as_slice()) {
-            (Self::Host(codebook), Some(flat)) => {
-                let mut codes = vec![0; block.nrows()];
-                codebook.assign(flat, &mut codes, None).map_err(candle_core::Error::wrap)?;
-                Ok(codes)
-            }
-            (Self::Host(_), None) => {
-                Err(candle_core::Error::Msg("rows are scanned in contiguous blocks".to_owned()).into())
-            }
-            (Self::Device(codebook), _) => {
-                Ok(nearest_codes(&to_tensor(block, codebook.device())?, codebook)?.to_vec1::<u32>()?)
-            }
-        }
+        let values = centroids.as_slice().unwrap_or_default();
+        let codebook = Codebook::new(values, centroids.ncols()).map_err(candle_core::Error::wrap)?;
+        let device = if device.is_cpu() { None } else { Some(to_tensor(centroids.view(), device)?) };
+        Ok(Self { codebook, device })
     }
 }
 
 /// Where each row belongs, and what is needed to move the centroids.
 struct Assignment {
     codes: Vec<u32>,
-    distances: Vec<f64>,
-    counts: Vec<u64>,
-    sums: Vec<f64>,
+    distances: Vec<f32>,
+    shares: Vec<ClusterSums>,
+    total: ClusterSums,
     inertia: f64,
     dim: usize,
 }
 
 impl Assignment {
     fn new(rows: usize, codes: usize, dim: usize) -> Self {
+        let empty = ClusterSums::new(codes, dim);
         Self {
             codes: vec![u32::MAX; rows],
             distances: vec![0.0; rows],
-            counts: vec![0; codes],
-            sums: vec![0.0; codes * dim],
+            shares: vec![empty.clone(); SHARES],
+            total: empty,
             inertia: f64::INFINITY,
             dim,
         }
@@ -237,54 +221,41 @@ impl Assignment {
 
     /// Gives each row its nearest centroid and returns how many rows changed.
     fn assign(&mut self, rows: &mut dyn RowSource, centroids: &Array2<f32>, device: &Device) -> Result<usize> {
-        let dim = self.dim;
-        self.counts.fill(0);
-        self.sums.fill(0.0);
-        let search = Search::new(centroids, device)?;
-        let centroids = centroids.as_slice().unwrap_or_default();
+        self.shares.iter_mut().for_each(ClusterSums::clear);
+        let Search { codebook, device } = Search::new(centroids, device)?;
         let mut changed = 0;
-        pass(dim, rows, |first, block| {
-            let found = search.codes(block)?;
+        pass(self.dim, rows, |first, block| {
             let flat = block.as_slice().unwrap_or_default();
-            let range = first..first + found.len();
-            self.distances[range.clone()].par_iter_mut().with_min_len(512).enumerate().for_each(|(at, distance)| {
-                let centroid = &centroids[found[at] as usize * dim..][..dim];
-                *distance = squared_distance(&flat[at * dim..][..dim], centroid);
-            });
-            changed += self.codes[range.clone()].iter().zip(&found).filter(|(old, new)| old != new).count();
-            let mut members = vec![Vec::new(); self.counts.len()];
-            for (at, &code) in found.iter().enumerate() {
-                members[code as usize].push(at);
-            }
-            for (count, members) in self.counts.iter_mut().zip(&members) {
-                *count += members.len() as u64;
-            }
-            self.sums.par_chunks_mut(dim.max(1)).zip(&members).for_each(|(sum, members)| {
-                for &at in members {
-                    for (sum, &x) in sum.iter_mut().zip(&flat[at * dim..][..dim]) {
-                        *sum += f64::from(x);
-                    }
+            let range = first..first + block.nrows();
+            let (codes, distances) = (&mut self.codes[range.clone()], &mut self.distances[range]);
+            match &device {
+                None => codebook.assign_and_sum(flat, codes, distances, &mut self.shares),
+                Some(centroids) => {
+                    let found = nearest_codes(&to_tensor(block, centroids.device())?, centroids)?.to_vec1::<u32>()?;
+                    changed += codes.iter().zip(&found).filter(|(old, new)| old != new).count();
+                    codes.copy_from_slice(&found);
+                    codebook.sum(flat, codes, distances, &mut self.shares)
                 }
-            });
-            self.codes[range].copy_from_slice(&found);
+            }
+            .map_err(candle_core::Error::wrap)?;
             Ok(())
         })?;
-        self.inertia = self.distances.iter().sum::<f64>() / self.distances.len().max(1) as f64;
-        Ok(changed)
+        self.total.clear();
+        for share in &self.shares {
+            self.total.merge(share);
+        }
+        self.inertia = self.total.squared_error() / self.codes.len().max(1) as f64;
+        Ok(changed + self.total.changed())
     }
 
     /// Moves each centroid to the mean of its rows, and each that has none to one of the rows farthest from theirs.
     /// Returns how many were moved so.
     fn update(&mut self, rows: &mut dyn RowSource, centroids: &mut Array2<f32>) -> Result<u32> {
         let mut empty = Vec::new();
-        for (code, &count) in self.counts.iter().enumerate() {
-            if count == 0 {
-                empty.push(code);
-                continue;
-            }
-            let sum = &self.sums[code * self.dim..][..self.dim];
-            for (slot, sum) in centroids.row_mut(code).iter_mut().zip(sum) {
-                *slot = (sum / count as f64) as f32;
+        for (code, mut centroid) in centroids.outer_iter_mut().enumerate() {
+            match self.total.mean(code) {
+                Some(mean) => centroid.iter_mut().zip(mean).for_each(|(slot, mean)| *slot = mean),
+                None => empty.push(code),
             }
         }
         if empty.is_empty() {

@@ -337,6 +337,12 @@ impl RowSource for Residuals<'_> {
         Ok(())
     }
 
+    /// The first level's rows are the source's own.
+    fn slice(&self, start: usize, count: usize) -> Option<&[f32]> {
+        let unchanged = self.levels.is_empty() && self.standardizer.is_none();
+        unchanged.then(|| self.source.slice(start, count)).flatten()
+    }
+
     fn gather(&mut self, rows: &[usize], mut out: ArrayViewMut2<'_, f32>) -> Result<()> {
         self.source.gather(rows, out.view_mut())?;
         self.subtract(rows.iter().copied(), out);

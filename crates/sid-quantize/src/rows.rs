@@ -9,7 +9,7 @@ use ndarray::{ArrayView2, ArrayViewMut2, CowArray, Ix2, s};
 use crate::{QuantizeError, Result};
 
 /// Rows read in one call while a source is scanned from start to end.
-pub(crate) const SCAN_ROWS: usize = 8192;
+pub(crate) const SCAN_ROWS: usize = 9216;
 
 /// A matrix of f32 rows that can be read in pieces, so that it need not fit in memory.
 ///

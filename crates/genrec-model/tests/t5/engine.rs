@@ -129,7 +129,8 @@ fn calls_from_the_tasks_of_one_pool_do_not_wait_for_themselves() {
 fn the_papers_model_agrees_and_an_earlier_batch_leaves_no_trace() {
     let batches: Vec<RaggedBatch> = (0..3).map(|i| batch(i, [20, 1, 9][i as usize], 3_027, 81, 4)).collect();
     for causal in [false, true] {
-        let model = T5::new(T5Config::paper(3_027).with_causal_encoder(causal), 3, &Device::Cpu).unwrap();
+        // Of another seed some ReLU may lie on its kink, where rounding decides whether a gradient passes.
+        let model = T5::new(T5Config::paper(3_027).with_causal_encoder(causal), 4, &Device::Cpu).unwrap();
         for (seed, batch) in (7..).zip(&batches) {
             let (loss, far, name) = compare(&model, batch, seed);
             assert!(loss < 1e-6, "loss: {loss}");

@@ -1,0 +1,197 @@
+use proptest::prelude::*;
+
+use super::*;
+use crate::rng::CounterRng;
+
+/// A search with a codebook prepared for it alone.
+fn nearest(
+    x: &[f32],
+    d: usize,
+    codebook: &[f32],
+    codes: &mut [u32],
+    distances: Option<&mut [f32]>,
+) -> Result<(), NearestError> {
+    Codebook::new(codebook, d)?.assign(x, codes, distances)
+}
+
+fn values(seed: u64, n: usize) -> Vec<f32> {
+    let mut v = vec![0f32; n];
+    CounterRng::new(seed).fill_normal(&mut v);
+    v
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(40))]
+    #[test]
+    fn equals_brute_force(seed: u64, n in 0usize..200, d in 1usize..40, k in 1usize..70) {
+        let (x, codebook) = (values(seed, n * d), values(seed ^ 1, k * d));
+        let (mut codes, mut dist) = (vec![0u32; n], vec![0f32; n]);
+        nearest(&x, d, &codebook, &mut codes, Some(&mut dist)).unwrap();
+        for (i, row) in x.chunks(d).enumerate() {
+            let all: Vec<f64> = codebook
+                .chunks(d)
+                .map(|c| row.iter().zip(c).map(|(a, b)| f64::from(a - b).powi(2)).sum())
+                .collect();
+            let least = all.iter().copied().fold(f64::INFINITY, f64::min);
+            let got = all[codes[i] as usize];
+            prop_assert!(got - least < 1e-4 * (1.0 + least), "row {i}: {got} is not {least}");
+            prop_assert!((f64::from(dist[i]) - got).abs() < 1e-4 * (1.0 + got));
+        }
+    }
+}
+
+#[test]
+fn residual_codes_are_level_after_level() {
+    let (n, d) = (500, 24);
+    let x = values(1, n * d);
+    let books: Vec<Codebook> =
+        (2..5).map(|seed| Codebook::new(&values(seed, (30 + seed as usize) * d), d).unwrap()).collect();
+    let mut codes = vec![0; n * 3];
+    residual_codes(&x, &books, &mut codes).unwrap();
+    let mut residual = x;
+    for (level, book) in books.iter().enumerate() {
+        let mut want = vec![0; n];
+        book.assign(&residual, &mut want, None).unwrap();
+        for ((row, &code), codes) in residual.chunks_mut(d).zip(&want).zip(codes.chunks(3)) {
+            assert_eq!(codes[level], code);
+            row.iter_mut().zip(book.word(code).unwrap()).for_each(|(r, w)| *r -= w);
+        }
+    }
+}
+
+#[test]
+fn ties_go_to_the_lowest_index() {
+    // Three distinct codewords, repeated: equal values sit in different lanes and in the remainder.
+    let codebook: Vec<f32> = (0..50).flat_map(|i| [f32::from((i % 3) as u8), 0.0]).collect();
+    let mut codes = [9; 4];
+    nearest(&[2.1, 0.0, 0.9, 0.0, -1.0, 0.0, 0.5, 0.0], 2, &codebook, &mut codes, None).unwrap();
+    assert_eq!(codes, [2, 1, 0, 0]);
+}
+
+#[test]
+fn the_same_at_any_number_of_threads_and_on_tensors() {
+    let (n, d, k) = (3000, 24, 77);
+    let (x, codebook) = (values(1, n * d), values(2, k * d));
+    let run = |threads: usize| {
+        let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
+        let (mut codes, mut dist) = (vec![0u32; n], vec![0f32; n]);
+        pool.install(|| nearest(&x, d, &codebook, &mut codes, Some(&mut dist))).unwrap();
+        (codes, dist.iter().map(|v| v.to_bits()).collect::<Vec<_>>())
+    };
+    assert_eq!(run(1), run(2));
+    let device = candle_core::Device::Cpu;
+    let xt = Tensor::from_slice(&x, (n, d), &device).unwrap();
+    let ct = Tensor::from_slice(&codebook, (k, d), &device).unwrap();
+    let fused = nearest_codes(&xt, &ct).unwrap().to_vec1::<u32>().unwrap();
+    assert_eq!(fused, run(1).0);
+    let double = |t: &Tensor| t.to_dtype(DType::F64).unwrap();
+    let composed = nearest_codes(&double(&xt), &double(&ct)).unwrap().to_vec1::<u32>().unwrap();
+    assert_eq!(fused, composed);
+}
+
+#[test]
+fn a_common_offset_does_not_blur_the_choice() {
+    let (n, d, k) = (200, 768, 64);
+    for offset in [0.0, 100.0, 1e4, -1e6] {
+        let shifted = |seed| values(seed, d * k.max(n)).into_iter().map(|v| v + offset).collect::<Vec<f32>>();
+        let (x, codebook) = (&shifted(1)[..n * d], &shifted(2)[..k * d]);
+        let mut codes = vec![0u32; n];
+        nearest(x, d, codebook, &mut codes, None).unwrap();
+        for (row, &code) in x.chunks(d).zip(&codes) {
+            let distance = |c: &[f32]| row.iter().zip(c).map(|(a, b)| f64::from(a - b).powi(2)).sum::<f64>();
+            let least = codebook.chunks(d).map(distance).fold(f64::INFINITY, f64::min);
+            let got = distance(&codebook[code as usize * d..][..d]);
+            assert!(got - least < 1e-3 * least, "offset {offset}: {got} is not {least}");
+        }
+    }
+}
+
+#[test]
+fn every_error_is_reached() {
+    let mut codes = [0; 1];
+    let run = |x: &[f32], d, c: &[f32], codes: &mut [u32]| nearest(x, d, c, codes, None);
+    assert!(matches!(run(&[1.0], 0, &[1.0], &mut codes), Err(NearestError::Length { what: "codebook", .. })));
+    assert!(matches!(run(&[1.0; 3], 2, &[1.0; 2], &mut codes), Err(NearestError::Length { what: "x", .. })));
+    assert!(matches!(run(&[1.0], 1, &[], &mut codes), Err(NearestError::Length { what: "codebook", .. })));
+    assert!(matches!(run(&[1.0; 2], 1, &[1.0], &mut codes), Err(NearestError::Output { rows: 2, .. })));
+    let mut short = [];
+    let result = nearest(&[1.0], 1, &[1.0], &mut codes, Some(&mut short));
+    assert!(matches!(result, Err(NearestError::Output { what: "out_sq_dist", .. })));
+    let books = [Codebook::new(&[1.0, 2.0], 2).unwrap(), Codebook::new(&[1.0], 1).unwrap()];
+    let mut out = [0; 2];
+    assert!(matches!(residual_codes(&[1.0; 2], &books, &mut out), Err(NearestError::Length { .. })));
+    assert!(matches!(residual_codes(&[1.0; 2], &[], &mut out), Err(NearestError::Length { .. })));
+    assert!(matches!(residual_codes(&[1.0; 2], &books[..1], &mut out), Err(NearestError::Output { .. })));
+    let t = Tensor::zeros((2, 3), DType::F32, &candle_core::Device::Cpu).unwrap();
+    assert!(nearest_codes(&t, &t.narrow(1, 0, 2).unwrap()).is_err());
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(30))]
+    #[test]
+    fn a_pass_of_lloyd_gives_means_and_errors(
+        seed: u64, n in 0usize..400, d in 1usize..40, k in 1usize..70, shares in 1usize..6, calls in 1usize..3,
+    ) {
+        let (x, words) = (values(seed, n * d), values(seed ^ 1, k * d));
+        let codebook = Codebook::new(&words, d).unwrap();
+        let mut expected = vec![0; n];
+        codebook.assign(&x, &mut expected, None).unwrap();
+        let before: Vec<u32> = (0..n).map(|row| if row % 3 == 0 { u32::MAX } else { expected[row] }).collect();
+        let (mut codes, mut distances) = (before.clone(), vec![0.0; n]);
+        let mut parts = vec![ClusterSums::new(k, d); shares];
+        let cut = n / calls;
+        for (first, last) in [(0, cut * (calls - 1)), (cut * (calls - 1), n)] {
+            let x = &x[first * d..last * d];
+            codebook.assign_and_sum(x, &mut codes[first..last], &mut distances[first..last], &mut parts).unwrap();
+        }
+        prop_assert_eq!(&codes, &expected);
+        let mut known = vec![ClusterSums::new(k, d); shares];
+        codebook.sum(&x, &codes, &mut distances, &mut known).unwrap();
+        for (changed, parts) in [(n.div_ceil(3), parts), (0, known)] {
+            let mut total = ClusterSums::new(k, d);
+            parts.iter().for_each(|part| total.merge(part));
+            prop_assert_eq!(total.changed(), changed);
+            let mut error = 0.0;
+            for code in 0..k {
+                let rows: Vec<&[f32]> = x.chunks(d).zip(&codes).filter(|(_, c)| **c as usize == code).map(|(x, _)| x).collect();
+                prop_assert_eq!(total.counts()[code], rows.len() as u64);
+                let Some(mean) = total.mean(code) else {
+                    prop_assert!(rows.is_empty());
+                    continue;
+                };
+                for (axis, mean) in mean.enumerate() {
+                    let exact = rows.iter().map(|row| f64::from(row[axis])).sum::<f64>() / rows.len() as f64;
+                    prop_assert!((f64::from(mean) - exact).abs() < 1e-5);
+                }
+                for row in rows {
+                    error += row.iter().zip(codebook.word(code as u32).unwrap()).map(|(a, b)| f64::from(a - b).powi(2)).sum::<f64>();
+                }
+            }
+            prop_assert!((total.squared_error() - error).abs() < 1e-5 * (1.0 + error));
+        }
+    }
+}
+
+#[test]
+fn a_pass_of_lloyd_refuses_what_does_not_fit() {
+    let codebook = Codebook::new(&[0.0, 1.0, 2.0, 3.0], 2).unwrap();
+    let run = |distances: &mut [f32], shares: &mut [ClusterSums]| {
+        codebook.assign_and_sum(&[0.0; 4], &mut [0; 2], distances, shares).unwrap_err()
+    };
+    assert!(matches!(run(&mut [0.0; 2], &mut []), NearestError::Shares { .. }));
+    assert!(matches!(run(&mut [0.0; 2], &mut [ClusterSums::new(3, 2)]), NearestError::Shares { .. }));
+    assert!(matches!(run(&mut [0.0], &mut [ClusterSums::new(2, 2)]), NearestError::Output { what: "distances", .. }));
+    let error = codebook.sum(&[0.0; 4], &[0, 2], &mut [0.0; 2], &mut [ClusterSums::new(2, 2)]).unwrap_err();
+    assert_eq!(error, NearestError::Code { row: 1, code: 2, codewords: 2 });
+    assert_eq!(ClusterSums::new(2, 2).mean(0).map(Iterator::count), None);
+}
+
+#[test]
+fn rows_of_nan_get_the_first_code() {
+    for k in [1, 15, 16, 33, 100] {
+        let codebook = Codebook::new(&values(3, k * 4), 4).unwrap();
+        let mut codes = [7; 2];
+        codebook.assign(&[f32::NAN, 1.0, 2.0, 3.0, f32::NAN, f32::NAN, 0.0, 0.0], &mut codes, None).unwrap();
+        assert_eq!(codes, [0, 0]);
+    }
+}
