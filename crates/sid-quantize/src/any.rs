@@ -188,6 +188,10 @@ impl Quantizer for AnyQuantizer {
     fn encode(&self, xs: &Tensor) -> TensorResult<Tensor> {
         self.inner().encode(xs)
     }
+
+    fn encode_slice(&self, xs: &[f32], codes: &mut [u32]) -> TensorResult<bool> {
+        self.inner().encode_slice(xs, codes)
+    }
 }
 
 impl Reconstruct for AnyQuantizer {

@@ -2,8 +2,10 @@
 
 use candle_core::{DType, Device, Error, Result, Tensor};
 use genrec_kernels::host;
-use genrec_kernels::nearest::{Codebook, nearest_codes, residual_codes};
+use genrec_kernels::nearest::{nearest_codes, residual_codes};
 use ndarray::ArrayView2;
+
+use crate::encoder::prepared;
 
 /// A host block as a tensor on the device.
 pub(crate) fn to_tensor(rows: ArrayView2<'_, f32>, device: &Device) -> Result<Tensor> {
@@ -52,13 +54,7 @@ pub(crate) fn encode_residual<'a>(xs: &Tensor, codebooks: impl IntoIterator<Item
 /// All levels of a block of rows while it lies in the cache.
 fn encode_on_host(xs: &Tensor, codebooks: &[&Tensor]) -> Result<Tensor> {
     let (rows, _) = xs.dims2()?;
-    let prepared = codebooks
-        .iter()
-        .map(|codebook| {
-            let (_, d) = codebook.dims2()?;
-            host::read(codebook, |values| Codebook::new(values, d).map_err(Error::wrap))
-        })
-        .collect::<Result<Vec<_>>>()?;
+    let prepared = codebooks.iter().map(|codebook| prepared(codebook)).collect::<Result<Vec<_>>>()?;
     let mut codes = vec![0; rows * prepared.len()];
     host::read(xs, |xs| residual_codes(xs, &prepared, &mut codes).map_err(Error::wrap))?;
     Tensor::from_vec(codes, (rows, prepared.len()), &Device::Cpu)

@@ -56,6 +56,7 @@
 
 mod any;
 mod codebook;
+mod encoder;
 pub mod error;
 mod kmeans;
 mod residual;

@@ -9,6 +9,7 @@ use ndarray::{Array2, ArrayViewMut2};
 use serde::{Deserialize, Serialize};
 
 use crate::codebook::{check_input, decode_residual, encode_residual, to_tensor};
+use crate::encoder::{HostEncoder, LazyEncoder, on_host};
 use crate::kmeans::{KMeansInit, Lloyd};
 use crate::saved::{check_sizes, expect_shapes, matrix};
 use crate::standardize::{self, Standardizer};
@@ -146,9 +147,24 @@ pub struct ResidualKMeans {
     codebooks: Vec<Tensor>,
     standardizer: Option<Standardizer>,
     device: Device,
+    encoder: LazyEncoder,
 }
 
 impl ResidualKMeans {
+    fn new(
+        config: ResidualKMeansConfig,
+        dim: usize,
+        codebooks: Vec<Tensor>,
+        standardizer: Option<Standardizer>,
+        device: &Device,
+    ) -> Self {
+        Self { config, dim, codebooks, standardizer, device: device.clone(), encoder: LazyEncoder::default() }
+    }
+
+    fn host_encoder(&self) -> TensorResult<&HostEncoder> {
+        self.encoder.get(|| HostEncoder::new(self.dim, self.standardizer.as_ref(), [], &self.codebooks))
+    }
+
     /// The configuration it was fitted with.
     pub fn config(&self) -> &ResidualKMeansConfig {
         &self.config
@@ -197,7 +213,7 @@ impl ResidualKMeans {
             .map(|level| matrix(tensors, &codebook_name(level), device))
             .collect::<Result<_>>()?;
         let standardizer = if config.standardize { Some(Standardizer::load(tensors, device)?) } else { None };
-        Ok(Self { config, dim, codebooks, standardizer, device: device.clone() })
+        Ok(Self::new(config, dim, codebooks, standardizer, device))
     }
 }
 
@@ -220,10 +236,21 @@ impl Quantizer for ResidualKMeans {
 
     fn encode(&self, xs: &Tensor) -> TensorResult<Tensor> {
         check_input(xs, self.dim)?;
+        if on_host(&self.device, xs) {
+            return self.host_encoder()?.encode_tensor(xs);
+        }
         match &self.standardizer {
             Some(standardizer) => encode_residual(&standardizer.apply(xs)?, &self.codebooks),
             None => encode_residual(xs, &self.codebooks),
         }
+    }
+
+    fn encode_slice(&self, xs: &[f32], codes: &mut [u32]) -> TensorResult<bool> {
+        if !self.device.is_cpu() {
+            return Ok(false);
+        }
+        self.host_encoder()?.encode(xs, codes)?;
+        Ok(true)
     }
 }
 
@@ -298,7 +325,7 @@ impl Fit for ResidualKMeansConfig {
             .iter()
             .map(|(centroids, _)| to_tensor(centroids.view(), device))
             .collect::<TensorResult<_>>()?;
-        Ok(ResidualKMeans { config: self.clone(), dim, codebooks, standardizer, device: device.clone() })
+        Ok(ResidualKMeans::new(self.clone(), dim, codebooks, standardizer, device))
     }
 }
 

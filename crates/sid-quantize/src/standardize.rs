@@ -91,8 +91,25 @@ impl Standardizer {
         xs.broadcast_mul(&self.deviation)?.broadcast_add(&self.mean)
     }
 
+    /// [`apply`](Self::apply) on rows that lie one after another, in place.
+    pub(crate) fn apply_rows(&self, rows: &mut [f32]) {
+        pulp::Arch::new().dispatch(
+            #[inline(always)]
+            || {
+                for row in rows.chunks_exact_mut(self.host.len().max(1)) {
+                    for (x, (mean, deviation)) in row.iter_mut().zip(&self.host) {
+                        *x = (*x - mean) / deviation;
+                    }
+                }
+            },
+        );
+    }
+
     /// [`apply`](Self::apply) on the host, in place.
     pub(crate) fn apply_host(&self, mut rows: ArrayViewMut2<'_, f32>) {
+        if let Some(rows) = rows.as_slice_mut() {
+            return self.apply_rows(rows);
+        }
         for mut row in rows.outer_iter_mut() {
             for (x, (mean, deviation)) in row.iter_mut().zip(&self.host) {
                 *x = (*x - mean) / deviation;

@@ -34,7 +34,20 @@ pub trait Quantizer {
     /// When the shape, type or device of `xs` is wrong or a tensor operation fails.
     fn encode(&self, xs: &Tensor) -> candle_core::Result<Tensor>;
 
-    /// The codes of the rows of an array, `batch` rows at a time (0 counts as 1).
+    /// Writes the codes of rows where they lie, if the quantiser computes on the host; returns whether it did. The
+    /// default does not.
+    ///
+    /// # Shapes
+    /// - `xs`: `(n, dim)` row-major; `codes`: `(n, levels)`
+    ///
+    /// # Errors
+    /// When a slice does not fit or an operation fails.
+    fn encode_slice(&self, xs: &[f32], codes: &mut [u32]) -> candle_core::Result<bool> {
+        let _ = (xs, codes);
+        Ok(false)
+    }
+
+    /// The codes of the rows of an array, `batch` rows at a time (0 counts as 1) where they go through a device.
     ///
     /// # Shapes
     /// - `xs`: `(n, dim)`
@@ -49,6 +62,13 @@ pub trait Quantizer {
         check_finite(xs, 0).map_err(candle_core::Error::wrap)?;
         let levels = self.codebook_sizes().len();
         let mut codes = Array2::zeros((xs.nrows(), levels));
+        let done = match (xs.as_slice(), codes.as_slice_mut()) {
+            (Some(xs), Some(codes)) => self.encode_slice(xs, codes)?,
+            _ => false,
+        };
+        if done {
+            return Ok(codes);
+        }
         let batch = batch.max(1);
         for (rows, mut out) in xs.axis_chunks_iter(Axis(0), batch).zip(codes.axis_chunks_iter_mut(Axis(0), batch)) {
             let flat: Vec<f32> = rows.iter().copied().collect();

@@ -44,7 +44,7 @@ impl Fit for RqVaeConfig {
         let mut training = Training::new(self, data, network, count, rng)?;
         training.run(ctl)?;
         check_weights(&training.network)?;
-        Ok(RqVae { config: self.clone(), dim, network: training.network, standardizer })
+        Ok(RqVae::new(self.clone(), dim, training.network, standardizer))
     }
 }
 

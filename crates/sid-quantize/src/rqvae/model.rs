@@ -7,6 +7,7 @@ use genrec_kernels::{CounterRng, Gradients, ParamError, Parameters, init};
 
 use super::{RqVaeConfig, dense};
 use crate::codebook::{check_input, decode_residual, encode_residual};
+use crate::encoder::{HostEncoder, LazyEncoder, on_host};
 use crate::residual::codebook_name;
 use crate::saved::{expect_shapes, matrix};
 use crate::standardize::{self, Standardizer};
@@ -23,9 +24,20 @@ pub struct RqVae {
     pub(super) dim: usize,
     pub(super) network: Network,
     pub(super) standardizer: Option<Standardizer>,
+    encoder: LazyEncoder,
 }
 
 impl RqVae {
+    /// A fitted network, whose weights no longer change.
+    pub(super) fn new(config: RqVaeConfig, dim: usize, network: Network, standardizer: Option<Standardizer>) -> Self {
+        Self { config, dim, network, standardizer, encoder: LazyEncoder::default() }
+    }
+
+    fn host_encoder(&self) -> TensorResult<&HostEncoder> {
+        let layers = self.network.encoder.layers.iter().map(|(weight, bias)| (weight, bias));
+        self.encoder.get(|| HostEncoder::new(self.dim, self.standardizer.as_ref(), layers, self.network.codebooks()))
+    }
+
     /// The configuration it was fitted with.
     pub fn config(&self) -> &RqVaeConfig {
         &self.config
@@ -84,7 +96,7 @@ impl RqVae {
             .map(|name| matrix(tensors, &name, device).map(|value| (name, value)))
             .collect::<Result<_>>()?;
         let network = Network::new(&values, &config, device)?;
-        Ok(Self { config, dim, network, standardizer })
+        Ok(Self::new(config, dim, network, standardizer))
     }
 }
 
@@ -102,7 +114,19 @@ impl Quantizer for RqVae {
     }
 
     fn encode(&self, xs: &Tensor) -> TensorResult<Tensor> {
+        check_input(xs, self.dim)?;
+        if on_host(self.device(), xs) {
+            return self.host_encoder()?.encode_tensor(xs);
+        }
         encode_residual(&self.latent(xs)?, self.network.codebooks())
+    }
+
+    fn encode_slice(&self, xs: &[f32], codes: &mut [u32]) -> TensorResult<bool> {
+        if !self.device().is_cpu() {
+            return Ok(false);
+        }
+        self.host_encoder()?.encode(xs, codes)?;
+        Ok(true)
     }
 }
 
