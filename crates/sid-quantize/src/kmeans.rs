@@ -3,6 +3,8 @@
 //! Every pass reads the rows in blocks of one fixed size and shares each block out over a fixed number of sums, so that
 //! the result does not depend on the number of threads.
 
+mod mini_batch;
+
 use std::ops::ControlFlow;
 
 use candle_core::{Device, Tensor};
@@ -38,6 +40,8 @@ pub(crate) struct Lloyd {
     pub(crate) codes: usize,
     pub(crate) iterations: usize,
     pub(crate) tolerance: f64,
+    /// Rows that an iteration looks at; all where there are no more.
+    pub(crate) batch: Option<usize>,
     pub(crate) init: KMeansInit,
     /// Rows drawn to choose the first centroids from.
     pub(crate) init_rows: usize,
@@ -62,7 +66,8 @@ pub(crate) struct Iteration {
 
 impl Lloyd {
     /// Clusters all rows. Stops when no row changes its cluster, when an iteration lowers the mean squared distance by
-    /// no more than `tolerance` of it, after `iterations`, or when `watch` breaks.
+    /// no more than `tolerance` of it, after `iterations`, or when `watch` breaks. With a `batch` smaller than the rows
+    /// the iterations look at rows drawn anew, and all rows are only assigned at the end.
     pub(crate) fn run(
         &self,
         rows: &mut dyn RowSource,
@@ -75,6 +80,11 @@ impl Lloyd {
         }
         let mut centroids = self.first_centroids(rows)?;
         let mut assignment = Assignment::new(count, self.codes, rows.dim());
+        if let Some(batch) = self.batch.filter(|batch| *batch < count) {
+            self.mini_batches(rows, batch, device, &mut centroids, watch)?;
+            assignment.assign(rows, &centroids, device)?;
+            return Ok(Clusters { centroids, codes: assignment.codes });
+        }
         assignment.assign(rows, &centroids, device)?;
         for number in 1..=self.iterations {
             let reseeded = assignment.update(rows, &mut centroids)?;
@@ -261,14 +271,23 @@ impl Assignment {
         if empty.is_empty() {
             return Ok(0);
         }
-        let mut far: Vec<usize> = (0..self.distances.len()).filter(|&row| self.distances[row] > 0.0).collect();
-        far.sort_by(|&a, &b| self.distances[b].total_cmp(&self.distances[a]));
-        far.truncate(empty.len());
+        let far = self.farthest(empty.len());
         let seeds = gather(rows, &far)?;
         for (&code, seed) in empty.iter().zip(seeds.outer_iter()) {
             centroids.row_mut(code).assign(&seed);
         }
         Ok(far.len() as u32)
+    }
+
+    /// Up to `count` rows that are not their centroids, those farthest from theirs first.
+    fn farthest(&self, count: usize) -> Vec<usize> {
+        if count == 0 {
+            return Vec::new();
+        }
+        let mut far: Vec<usize> = (0..self.distances.len()).filter(|&row| self.distances[row] > 0.0).collect();
+        far.sort_by(|&a, &b| self.distances[b].total_cmp(&self.distances[a]));
+        far.truncate(count);
+        far
     }
 }
 

@@ -40,6 +40,9 @@ pub struct ResidualKMeansConfig {
     /// A level ends when an iteration lowers the mean squared distance by no more than this share of it; 1e-5 by
     /// default, 0 to go on until no row changes its cluster.
     pub tolerance: f64,
+    /// Rows drawn anew for each iteration (mini-batch k-means, Sculley 2010), for so many rows that a pass over all of them is
+    /// dear; an iteration is then far cheaper and the centroids a little worse. All rows by default.
+    pub batch_rows: Option<usize>,
     /// How the first centroids are chosen; k-means++ by default.
     pub init: KMeansInit,
     /// Rows drawn to choose the first centroids from; 65,536 by default, and never fewer than the codes.
@@ -57,6 +60,7 @@ impl Default for ResidualKMeansConfig {
             codebook_sizes: vec![256; 3],
             iterations: 100,
             tolerance: 1e-5,
+            batch_rows: None,
             init: KMeansInit::PlusPlus,
             init_rows: 65_536,
             standardize: false,
@@ -84,6 +88,13 @@ impl ResidualKMeansConfig {
     #[must_use]
     pub fn with_tolerance(mut self, tolerance: f64) -> Self {
         self.tolerance = tolerance;
+        self
+    }
+
+    /// Sets the rows drawn for each iteration, or takes all of them.
+    #[must_use]
+    pub fn with_batch_rows(mut self, batch_rows: Option<usize>) -> Self {
+        self.batch_rows = batch_rows;
         self
     }
 
@@ -123,6 +134,10 @@ impl ResidualKMeansConfig {
         check_sizes(&self.codebook_sizes)?;
         if self.iterations == 0 {
             return Err(QuantizeError::config("iterations", 0, "at least 1 is needed"));
+        }
+        let largest = self.codebook_sizes.iter().copied().max().unwrap_or(0) as usize;
+        if let Some(rows) = self.batch_rows.filter(|rows| *rows < largest) {
+            return Err(QuantizeError::config("batch_rows", rows, "a batch needs a row for each code of a level"));
         }
         if !(self.tolerance >= 0.0 && self.tolerance < 1.0) {
             return Err(QuantizeError::config("tolerance", self.tolerance, "it must lie in 0..1"));
@@ -295,6 +310,7 @@ impl Fit for ResidualKMeansConfig {
                 // A fit that was ended keeps valid codebooks for the levels left: their first centroids, moved once.
                 iterations: if stopped { 1 } else { self.iterations },
                 tolerance: self.tolerance,
+                batch: self.batch_rows,
                 init: self.init,
                 init_rows: self.init_rows,
                 rng: rng.stream(level as u64),

@@ -9,6 +9,7 @@ fn lloyd(codes: usize, seed: u64) -> Lloyd {
         codes,
         iterations: 50,
         tolerance: 0.0,
+        batch: None,
         init: KMeansInit::PlusPlus,
         init_rows: 1000,
         rng: CounterRng::new(seed),
@@ -159,4 +160,32 @@ proptest! {
             }
         }
     }
+}
+
+#[test]
+fn mini_batches_come_near_to_all_rows() {
+    let rows = noise(6000, 4, 3);
+    let mean = |clusters: &Clusters| {
+        let distances = clusters.codes.iter().zip(rows.outer_iter());
+        distances.map(|(&code, row)| distance(row, clusters.centroids.row(code as usize))).sum::<f64>() / 6000.0
+    };
+    let (all, _) = run(lloyd(32, 1), &rows);
+    let (some, trace) = run(Lloyd { batch: Some(512), iterations: 80, ..lloyd(32, 1) }, &rows);
+    assert!(trace.len() > 10, "{trace:?}");
+    assert!(mean(&some) < 1.1 * mean(&all), "{} against {}", mean(&some), mean(&all));
+    for (row, &code) in rows.outer_iter().zip(&some.codes) {
+        let nearest = some.centroids.outer_iter().map(|c| distance(row, c)).fold(f64::INFINITY, f64::min);
+        assert!(distance(row, some.centroids.row(code as usize)) <= nearest * (1.0 + 1e-5));
+    }
+    let again = run(Lloyd { batch: Some(512), iterations: 80, ..lloyd(32, 1) }, &rows).0;
+    assert_eq!((again.centroids, again.codes), (some.centroids, some.codes));
+}
+
+#[test]
+fn mini_batches_move_a_centroid_that_no_row_chooses() {
+    // Two tight groups; both first centroids lie in the first.
+    let rows = Array2::from_shape_fn((400, 1), |(i, _)| if i < 396 { (i % 7) as f32 * 1e-3 } else { 100.0 });
+    let (clusters, _) = run(Lloyd { batch: Some(100), iterations: 60, init: KMeansInit::Points, ..lloyd(3, 4) }, &rows);
+    assert_eq!(clusters.codes[396..].iter().min(), clusters.codes[396..].iter().max());
+    assert!(!clusters.codes[..396].contains(&clusters.codes[399]));
 }

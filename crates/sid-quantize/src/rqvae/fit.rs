@@ -184,6 +184,7 @@ fn init_codebooks(config: &RqVaeConfig, network: &Network, mut residual: Array2<
             codes: config.codebook_sizes[level] as usize,
             iterations: config.init_iterations,
             tolerance: 0.0,
+            batch: None,
             init: KMeansInit::PlusPlus,
             init_rows: rows,
             rng: rng.stream(level as u64),
