@@ -171,6 +171,16 @@ pub enum QuantizeError {
         /// What is wrong with its header.
         fact: RowFileFault,
     },
+    /// A file of rows cannot be decoded as Parquet.
+    #[cfg(feature = "parquet")]
+    #[error("cannot decode {} as Parquet: {source}", path.display())]
+    Parquet {
+        /// The file.
+        path: PathBuf,
+        /// The decoder's answer.
+        #[source]
+        source: parquet::errors::ParquetError,
+    },
     /// Saved tensors are not those of the model.
     #[error(transparent)]
     Parameters(#[from] genrec_kernels::ParamError),
@@ -219,6 +229,30 @@ pub enum RowFileFault {
         expected: u64,
         /// Bytes there are.
         got: u64,
+    },
+    /// There is no such column, or none was named and not exactly one holds lists of floats.
+    #[error("it has no one column {} among {columns}; name a column that holds a list of floats in each row", wanted.as_deref().map_or("of lists of floats".to_owned(), |name| format!("`{name}`")))]
+    NoColumn {
+        /// The name asked for.
+        wanted: Option<String>,
+        /// The columns there are.
+        columns: String,
+    },
+    /// A row, or an element of it, is null.
+    #[error("row {row} is null or holds a null; leave such rows out")]
+    Null {
+        /// The row.
+        row: usize,
+    },
+    /// A row is longer or shorter than the first.
+    #[error("row {row} has {got} values, the rows before it {expected}; all embeddings need one length")]
+    Ragged {
+        /// The row.
+        row: usize,
+        /// Values of the first row.
+        expected: usize,
+        /// Values of this one.
+        got: usize,
     },
     /// There is no tensor of the name asked for.
     #[error("it holds no tensor named `{0}`")]

@@ -5,7 +5,7 @@
 
 mod mini_batch;
 
-use std::ops::ControlFlow;
+use std::{collections::BTreeSet, ops::ControlFlow};
 
 use candle_core::{Device, Tensor};
 use genrec_kernels::CounterRng;
@@ -20,6 +20,9 @@ use crate::{QuantizeError, Result, RowSource};
 
 /// Parts of the sums over the rows, and so the most threads that a pass uses.
 const SHARES: usize = 16;
+
+/// Rows for each one drawn from which on no list of all of them is made.
+const SPARSE: usize = 64;
 
 /// How the first centroids are chosen.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -130,10 +133,23 @@ pub(crate) fn sample_rows(rng: CounterRng, rows: usize, wanted: usize) -> Result
     if wanted >= rows {
         return Ok((0..rows).collect());
     }
+    if rows / wanted.max(1) >= SPARSE {
+        return Ok(sample_sparse(rng, index(rows)?, wanted));
+    }
     let mut order = rng.permutation(index(rows)?);
     order.truncate(wanted);
     order.sort_unstable();
     Ok(order.into_iter().map(|row| row as usize).collect())
+}
+
+/// [`sample_rows`] without a list of all rows: what was drawn before is drawn again.
+fn sample_sparse(rng: CounterRng, rows: u32, wanted: usize) -> Vec<usize> {
+    let mut picked = BTreeSet::new();
+    let mut draws = 0..;
+    while picked.len() < wanted.min(rows as usize) {
+        picked.extend(draws.next().map(|draw| rng.below(draw, u64::from(rows)) as usize));
+    }
+    picked.into_iter().collect()
 }
 
 pub(crate) fn gather(rows: &mut dyn RowSource, which: &[usize]) -> Result<Array2<f32>> {

@@ -41,6 +41,8 @@
 //!
 //! # Features
 //!
+//! `parquet` reads embeddings from Parquet files.
+//!
 //! `cuda`, `cudnn`, `nccl`, `metal`, `accelerate` and `mkl` are passed through to candle; none is on by default and none
 //! changes behaviour. The device is a value: [`Fit::fit_on`] fits on it, [`AnyQuantizer::load`] loads onto it.
 //!
@@ -71,6 +73,8 @@ pub use any::{AnyQuantizer, QuantizerConfig};
 pub use error::{QuantizeError, Result};
 pub use kmeans::KMeansInit;
 pub use residual::{ResidualKMeans, ResidualKMeansConfig};
+#[cfg(feature = "parquet")]
+pub use rows::ParquetRows;
 pub use rows::{ArrayRows, FileRows, RowSource};
 pub use rqvae::{Estimator, RqVae, RqVaeConfig};
 pub use saved::FORMAT_VERSION;

@@ -1,8 +1,12 @@
 //! Where embeddings come from: memory or files larger than memory.
 
 mod file;
+#[cfg(feature = "parquet")]
+mod parquet;
 
 pub use file::FileRows;
+#[cfg(feature = "parquet")]
+pub use parquet::ParquetRows;
 
 use ndarray::{ArrayView2, ArrayViewMut2, CowArray, Ix2, s};
 

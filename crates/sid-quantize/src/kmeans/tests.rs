@@ -189,3 +189,14 @@ fn mini_batches_move_a_centroid_that_no_row_chooses() {
     assert_eq!(clusters.codes[396..].iter().min(), clusters.codes[396..].iter().max());
     assert!(!clusters.codes[..396].contains(&clusters.codes[399]));
 }
+
+#[test]
+fn samples_are_distinct_rows_in_order() {
+    for (rows, wanted) in [(1000, 1000), (1000, 900), (1_000_000, 700), (3_000_000_000, 50), (5, 9)] {
+        let picked = sample_rows(CounterRng::new(4), rows, wanted).unwrap();
+        assert_eq!(picked.len(), wanted.min(rows));
+        assert!(picked.windows(2).all(|pair| pair[0] < pair[1]) && picked.last().unwrap() < &rows);
+    }
+    // All of a few rows, whatever is drawn twice.
+    assert_eq!(sample_sparse(CounterRng::new(1), 6, 6), [0, 1, 2, 3, 4, 5]);
+}

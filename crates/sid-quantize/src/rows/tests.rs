@@ -143,3 +143,127 @@ proptest! {
         }
     }
 }
+
+#[cfg(feature = "parquet")]
+mod parquet {
+    use std::path::{Path, PathBuf};
+    use std::sync::Arc;
+
+    use ::parquet::arrow::ArrowWriter;
+    use ::parquet::file::properties::WriterProperties;
+    use arrow::array::{
+        ArrayRef, FixedSizeListBuilder, Float32Builder, Float64Builder, Int64Array, LargeListBuilder, ListBuilder,
+        RecordBatch,
+    };
+
+    use super::*;
+
+    fn write(dir: &Path, columns: Vec<(&str, ArrayRef)>, group: usize) -> PathBuf {
+        let batch = RecordBatch::try_from_iter(columns).unwrap();
+        let path = dir.join("x.parquet");
+        let properties = WriterProperties::builder().set_max_row_group_row_count(Some(group)).build();
+        let file = std::fs::File::create(&path).unwrap();
+        let mut writer = ArrowWriter::try_new(file, batch.schema(), Some(properties)).unwrap();
+        writer.write(&batch).unwrap();
+        writer.close().unwrap();
+        path
+    }
+
+    fn value(row: usize, column: usize) -> f32 {
+        (row * 10 + column) as f32
+    }
+
+    fn column(kind: usize, rows: usize, dim: usize) -> ArrayRef {
+        match kind {
+            0 => {
+                let mut list = FixedSizeListBuilder::new(Float32Builder::new(), i32::try_from(dim).unwrap());
+                for row in 0..rows {
+                    (0..dim).for_each(|at| list.values().append_value(value(row, at)));
+                    list.append(true);
+                }
+                Arc::new(list.finish())
+            }
+            1 => {
+                let mut list = ListBuilder::new(Float64Builder::new());
+                for row in 0..rows {
+                    list.append_value((0..dim).map(|at| Some(f64::from(value(row, at)))));
+                }
+                Arc::new(list.finish())
+            }
+            _ => {
+                let mut list = LargeListBuilder::new(Float32Builder::new());
+                for row in 0..rows {
+                    list.append_value((0..dim).map(|at| Some(value(row, at))));
+                }
+                Arc::new(list.finish())
+            }
+        }
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(40))]
+        #[test]
+        fn any_range_of_any_list_type_is_read(
+            kind in 0usize..3, rows in 1usize..3000, dim in 1usize..5, group in 1usize..2500,
+            reads in proptest::collection::vec((any::<u32>(), 0usize..1500), 1..6),
+        ) {
+            let group = group.max(rows / 20);
+            let dir = tempfile::tempdir().unwrap();
+            let ids: ArrayRef = Arc::new(Int64Array::from_iter_values(0..rows as i64));
+            let path = write(dir.path(), vec![("id", ids), ("vector", column(kind, rows, dim))], group);
+            let mut source = ParquetRows::open(&path, None).unwrap();
+            prop_assert_eq!((source.len(), source.dim(), source.column()), (rows, dim, "vector"));
+            for (start, count) in reads {
+                let start = start as usize % rows;
+                let mut out = Array2::zeros((count.min(rows - start), dim));
+                source.read(start, out.view_mut()).unwrap();
+                for ((row, at), found) in out.indexed_iter() {
+                    prop_assert_eq!(*found, value(start + row, at));
+                }
+            }
+            let mut whole = Array2::zeros((rows, dim));
+            source.read(0, whole.view_mut()).unwrap();
+            prop_assert_eq!(whole[[rows - 1, dim - 1]], value(rows - 1, dim - 1));
+        }
+    }
+
+    #[test]
+    fn what_is_no_matrix_is_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        let fact = |result: Result<ParquetRows>| match result {
+            Err(QuantizeError::RowFile { fact, .. }) => fact,
+            other => panic!("{other:?}"),
+        };
+        let ids = || -> ArrayRef { Arc::new(Int64Array::from(vec![1, 2])) };
+        let path = write(dir.path(), vec![("id", ids())], 10);
+        assert!(matches!(fact(ParquetRows::open(&path, None)), RowFileFault::NoColumn { wanted: None, .. }));
+        assert!(matches!(fact(ParquetRows::open(&path, Some("x"))), RowFileFault::NoColumn { wanted: Some(_), .. }));
+        assert!(matches!(fact(ParquetRows::open(&path, Some("id"))), RowFileFault::ElementType(_)));
+        let path = write(dir.path(), vec![("a", column(0, 2, 3)), ("b", column(1, 2, 3))], 10);
+        assert!(matches!(fact(ParquetRows::open(&path, None)), RowFileFault::NoColumn { .. }));
+        assert_eq!(ParquetRows::open(&path, Some("b")).unwrap().dim(), 3);
+
+        let read = |rows: Vec<Option<Vec<Option<f32>>>>| {
+            let mut list = ListBuilder::new(Float32Builder::new());
+            rows.iter().for_each(|row| list.append_option(row.clone()));
+            let path = write(dir.path(), vec![("a", Arc::new(list.finish()))], 10);
+            fact(ParquetRows::open(&path, None).and_then(|mut source| {
+                let mut out = Array2::zeros((rows.len(), 2));
+                source.read(0, out.view_mut()).map(|()| source)
+            }))
+        };
+        let full = || Some(vec![Some(1.0), Some(2.0)]);
+        assert_eq!(
+            read(vec![full(), full(), Some(vec![Some(1.0)])]),
+            RowFileFault::Ragged { row: 2, expected: 2, got: 1 }
+        );
+        assert_eq!(read(vec![full(), None]), RowFileFault::Null { row: 1 });
+        assert_eq!(read(vec![full(), full(), Some(vec![Some(1.0), None])]), RowFileFault::Null { row: 2 });
+        assert_eq!(read(vec![Some(vec![]), Some(vec![])]), RowFileFault::NoColumns(2));
+
+        let path = dir.path().join("x.parquet");
+        std::fs::write(&path, b"PAR1 nothing of the sort PAR1").unwrap();
+        assert!(matches!(ParquetRows::open(&path, None), Err(QuantizeError::Parquet { .. })));
+        assert!(matches!(ParquetRows::open(dir.path().join("none"), None), Err(QuantizeError::Io { .. })));
+    }
+}
