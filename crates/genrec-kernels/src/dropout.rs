@@ -1,5 +1,7 @@
 //! Dropout whose mask is a hash of the element's position.
 
+use std::ops::Range;
+
 use candle_core::{Device, Result, Tensor, bail};
 use rayon::prelude::*;
 
@@ -65,10 +67,10 @@ impl DropoutMask {
         }
     }
 
-    /// Calls `f(i, factor)` for the `len` elements from position `start` on, `i` counting from zero; the factor is 0 or
-    /// [`scale`](Self::scale).
+    /// Calls `f(range, factors)` for parts of the `len` elements from position `start` on, the range counting from zero; a
+    /// factor is 0 or [`scale`](Self::scale).
     #[inline(always)]
-    pub fn for_each(&self, start: usize, len: usize, mut f: impl FnMut(usize, f32)) {
+    pub fn for_each(&self, start: usize, len: usize, mut f: impl FnMut(Range<usize>, &[f32])) {
         let mut factors = [0f32; BLOCK];
         let mut done = 0;
         while done < len {
@@ -76,24 +78,26 @@ impl DropoutMask {
             let skip = at % BLOCK;
             self.fill(at / BLOCK, &mut factors);
             let count = (BLOCK - skip).min(len - done);
-            if count == BLOCK {
-                for (i, &factor) in factors.iter().enumerate() {
-                    f(done + i, factor);
-                }
-            } else {
-                for (i, &factor) in factors[skip..skip + count].iter().enumerate() {
-                    f(done + i, factor);
-                }
-            }
+            f(done..done + count, &factors[skip..skip + count]);
             done += count;
         }
+    }
+
+    /// `out[i] = f(x[i], factor)` for the elements from position `start` on.
+    #[inline(always)]
+    pub(crate) fn map(&self, start: usize, x: &[f32], out: &mut [f32], f: impl Fn(f32, f32) -> f32) {
+        self.for_each(start, out.len(), |range, factors| {
+            for ((out, x), factor) in out[range.clone()].iter_mut().zip(&x[range]).zip(factors) {
+                *out = f(*x, *factor);
+            }
+        });
     }
 
     /// The factors of the elements from zero on, as a tensor.
     pub(crate) fn tensor(&self, dims: &[usize], device: &Device) -> Result<Tensor> {
         let mut values = vec![0f32; dims.iter().product()];
         values.par_chunks_mut(TASK).enumerate().for_each(|(task, values)| {
-            self.for_each(task * TASK, values.len(), |i, factor| values[i] = factor);
+            self.for_each(task * TASK, values.len(), |range, factors| values[range].copy_from_slice(factors));
         });
         Tensor::from_vec(values, dims, device)
     }
@@ -107,14 +111,14 @@ mod tests {
     fn a_position_has_one_factor_wherever_the_range_starts() {
         let mask = DropoutMask::new(0.3, &CounterRng::new(5)).unwrap().unwrap();
         let mut all = vec![0f32; 1000];
-        mask.for_each(0, 1000, |i, factor| all[i] = factor);
+        mask.for_each(0, 1000, |range, factors| all[range].copy_from_slice(factors));
         assert!((mask.scale() - 1.0 / 0.7).abs() < 1e-4);
         let kept = all.iter().filter(|&&factor| factor > 0.0).count();
         assert!((600..800).contains(&kept), "{kept}");
         assert!(all.iter().all(|&factor| factor == 0.0 || factor == mask.scale()));
         for (start, len) in [(0, 0), (1, 1), (1, 300), (127, 2), (128, 129), (501, 499)] {
             let mut part = vec![9f32; len];
-            mask.for_each(start, len, |i, factor| part[i] = factor);
+            mask.for_each(start, len, |range, factors| part[range].copy_from_slice(factors));
             assert_eq!(part, all[start..start + len], "{start} {len}");
         }
     }
@@ -125,12 +129,14 @@ mod tests {
             let mask = DropoutMask::new(p, &CounterRng::new(seed)).unwrap().unwrap();
             let n = 1 << 20;
             let (mut dropped, mut sum, mut pairs, mut last) = (0u32, 0f64, 0u32, false);
-            mask.for_each(0, n, |_, factor| {
-                let zero = factor == 0.0;
-                dropped += u32::from(zero);
-                pairs += u32::from(zero && last);
-                last = zero;
-                sum += f64::from(factor);
+            mask.for_each(0, n, |_, factors| {
+                for &factor in factors {
+                    let zero = factor == 0.0;
+                    dropped += u32::from(zero);
+                    pairs += u32::from(zero && last);
+                    last = zero;
+                    sum += f64::from(factor);
+                }
             });
             let n = n as f64;
             assert!((f64::from(dropped) / n - p).abs() < 5.0 * (p * (1.0 - p) / n).sqrt(), "{p}: {dropped}");

@@ -1,5 +1,6 @@
 //! Host slices of tensors and the loops over their rows.
 
+use crate::math::vectorized;
 use candle_core::{CpuStorage, DType, Device, Layout, Result, Storage, Tensor, bail};
 use rayon::prelude::*;
 
@@ -67,7 +68,7 @@ pub(crate) fn rows(len: usize, width: usize, f: impl Fn(usize, &mut [f32]) + Syn
     }
     let per_task = (SERIAL / width).max(1);
     let run = |task: usize, block: &mut [f32]| {
-        pulp::Arch::new().dispatch(
+        vectorized(
             #[inline(always)]
             || {
                 for (i, row) in block.chunks_mut(width).enumerate() {
@@ -88,7 +89,7 @@ pub(crate) fn rows(len: usize, width: usize, f: impl Fn(usize, &mut [f32]) + Syn
 pub(crate) fn blocks(len: usize, f: impl Fn(usize, &mut [f32]) + Sync) -> Vec<f32> {
     let mut out = vec![0f32; len];
     let run = |block: usize, values: &mut [f32]| {
-        pulp::Arch::new().dispatch(
+        vectorized(
             #[inline(always)]
             || f(block * BLOCK, values),
         );

@@ -54,6 +54,7 @@ pub mod params;
 pub mod rng;
 pub mod simhash;
 
+pub use math::vectorized;
 pub use params::{Gradients, ParamError, Parameters};
 pub use rng::CounterRng;
 

@@ -1,6 +1,35 @@
 //! Arithmetic on slices that the compiler turns into vector instructions.
 
+use pulp::{Arch, Simd, WithSimd};
+
 const LANES: usize = 16;
+
+/// Runs `f`, a closure marked `#[inline(always)]`, compiled for the widest vector instructions that the processor has.
+///
+/// ```
+/// let mut x = [1.0_f32, 2.0];
+/// genrec_kernels::vectorized(
+///     #[inline(always)]
+///     || x.iter_mut().for_each(|x| *x *= 2.0),
+/// );
+/// assert_eq!(x, [2.0, 4.0]);
+/// ```
+pub fn vectorized<R>(f: impl FnMut() -> R) -> R {
+    Arch::new().dispatch(Vectorized(f))
+}
+
+// pulp takes a closure as `FnOnce`: calling one that is `FnMut` so goes through a shim, which is compiled for the oldest
+// processor and inlined only where it is small.
+struct Vectorized<F>(F);
+
+impl<R, F: FnMut() -> R> WithSimd for Vectorized<F> {
+    type Output = R;
+
+    #[inline(always)]
+    fn with_simd<S: Simd>(mut self, _: S) -> R {
+        (self.0)()
+    }
+}
 
 /// Sum of `f` over pairs of elements, in sixteen running sums: one order, whatever the processor.
 #[inline(always)]

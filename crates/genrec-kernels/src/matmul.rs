@@ -13,6 +13,7 @@
 mod tile;
 
 use crate::gemm::GemmError;
+use crate::math::vectorized;
 
 /// Columns of a panel: two vectors of the processor.
 pub fn panel_width() -> usize {
@@ -119,7 +120,7 @@ impl Panels {
 /// in the cache.
 fn transpose(b: View<'_>, first: usize, cols: usize, out: &mut [f32], width: usize) {
     const SIDE: usize = 16;
-    pulp::Arch::new().dispatch(
+    vectorized(
         #[inline(always)]
         || {
             for (block, out) in out.chunks_mut(SIDE * width).enumerate() {

@@ -3,6 +3,7 @@
 use rayon::prelude::*;
 
 use crate::gemm::GemmError;
+use crate::math::vectorized;
 use crate::matmul::{Panels, Target, View, padded, product};
 
 /// Rows that one task hashes.
@@ -81,7 +82,7 @@ impl SimHash {
                 let rows = x.len() / d;
                 let products = &mut products[..rows * stride];
                 product(View::new(x, rows, d, d)?, &self.planes, Target::set(products, stride).with_padding())?;
-                pulp::Arch::new().dispatch(
+                vectorized(
                     #[inline(always)]
                     || {
                         for (products, out) in products.chunks_exact(stride).zip(out.chunks_exact_mut(words)) {

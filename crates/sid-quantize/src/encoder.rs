@@ -9,6 +9,7 @@ use genrec_kernels::nearest::{Codebook, residual_codes};
 use rayon::prelude::*;
 
 use crate::standardize::Standardizer;
+use genrec_kernels::vectorized;
 
 /// Rows that one task takes through all layers: four tiles of a product.
 const BLOCK: usize = 48;
@@ -153,7 +154,7 @@ pub(crate) fn prepared(codebook: &Tensor) -> Result<Codebook> {
 
 /// Adds the bias to each row and, if `relu`, replaces what is negative by 0.
 fn activate(rows: &mut [f32], stride: usize, bias: &[f32], relu: bool) {
-    pulp::Arch::new().dispatch(
+    vectorized(
         #[inline(always)]
         || {
             for row in rows.chunks_exact_mut(stride) {

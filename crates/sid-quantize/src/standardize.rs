@@ -8,6 +8,7 @@ use ndarray::ArrayViewMut2;
 use crate::saved::matrix;
 use crate::usage::scan;
 use crate::{QuantizeError, Result, RowSource};
+use genrec_kernels::vectorized;
 
 pub(crate) const MEAN: &str = "input.mean";
 pub(crate) const DEVIATION: &str = "input.deviation";
@@ -93,7 +94,7 @@ impl Standardizer {
 
     /// [`apply`](Self::apply) on rows that lie one after another, in place.
     pub(crate) fn apply_rows(&self, rows: &mut [f32]) {
-        pulp::Arch::new().dispatch(
+        vectorized(
             #[inline(always)]
             || {
                 for row in rows.chunks_exact_mut(self.host.len().max(1)) {

@@ -2,6 +2,7 @@
 
 use crate::dropout::DropoutMask;
 use crate::gemm::GemmError;
+use crate::math::vectorized;
 use crate::math::{exp, max, sum_by};
 use crate::matmul::{Panels, Target, View, padded, product};
 
@@ -213,7 +214,7 @@ impl Attention<'_> {
 
     /// Scores to probabilities.
     fn softmax(&self, head: usize, probs: &mut [f32], stride: usize) {
-        pulp::Arch::new().dispatch(
+        vectorized(
             #[inline(always)]
             || {
                 for (query, row) in probs.chunks_exact_mut(stride).enumerate() {
@@ -238,16 +239,16 @@ impl Attention<'_> {
         let len = self.queries * self.keys;
         factors.resize(factors.len().max(len), 0.0);
         let factors = &mut factors[..len];
-        pulp::Arch::new().dispatch(
+        vectorized(
             #[inline(always)]
-            || mask.for_each(head * len, len, |i, factor| factors[i] = factor),
+            || mask.for_each(head * len, len, |range, drawn| factors[range].copy_from_slice(drawn)),
         );
         Some(factors)
     }
 
     /// `out = x * factors`, for one head.
     fn drop(&self, factors: &[f32], x: &[f32], out: &mut [f32], stride: usize) {
-        pulp::Arch::new().dispatch(
+        vectorized(
             #[inline(always)]
             || {
                 let rows = x.chunks_exact(stride).zip(out.chunks_exact_mut(stride));
@@ -331,7 +332,7 @@ impl Attention<'_> {
         mut bias_grad: Option<&mut [f32]>,
     ) {
         let stride = padded(self.keys);
-        pulp::Arch::new().dispatch(
+        vectorized(
             #[inline(always)]
             || {
                 for (query, (p, g)) in probs.chunks_exact(stride).zip(grads.chunks_exact_mut(stride)).enumerate() {
@@ -377,7 +378,7 @@ pub fn attend_past(
 ) {
     let (inner, scores) = (heads * d_kv, &mut scores[..past.len()]);
     let Some(query) = past.len().checked_sub(1) else { return };
-    pulp::Arch::new().dispatch(
+    vectorized(
         #[inline(always)]
         || {
             for head in 0..heads {

@@ -1,5 +1,6 @@
 //! Softmax cross-entropy and log-probabilities over the vocabulary.
 
+use crate::math::vectorized;
 use crate::math::{exp, max, sum_by};
 
 /// Negative log-likelihood of the label of each row, summed, in nats; the logits become their gradient times `factor`.
@@ -10,7 +11,7 @@ use crate::math::{exp, max, sum_by};
 /// `logits`: rows of `width` at distance `stride`, the rest of each row is set to zero; `labels`: `(rows,)`.
 pub fn cross_entropy(logits: &mut [f32], stride: usize, width: usize, labels: &[u32], factor: f32) -> f64 {
     let mut total = 0.0;
-    pulp::Arch::new().dispatch(
+    vectorized(
         #[inline(always)]
         || {
             for (row, &label) in logits.chunks_mut(stride.max(1)).zip(labels) {
@@ -38,7 +39,7 @@ pub fn cross_entropy(logits: &mut [f32], stride: usize, width: usize, labels: &[
 /// # Shapes
 /// `logits`: rows of `width` at distance `stride`; appended: `(rows, width)`.
 pub fn log_softmax(logits: &[f32], stride: usize, width: usize, out: &mut Vec<f32>) {
-    pulp::Arch::new().dispatch(
+    vectorized(
         #[inline(always)]
         || {
             for row in logits.chunks(stride.max(1)) {

@@ -1,14 +1,21 @@
 //! Dropout, residual connections and the inside of the feed-forward network.
 
+use std::ops::Range;
+
 use crate::dropout::DropoutMask;
+use crate::math::vectorized;
 use crate::math::{gelu_new, gelu_new_slope};
 
-/// Calls `f(i, factor)` for each of `len` elements; without a mask every factor is 1.
+/// Calls `f(range, factors)` for parts of `len` elements; without a mask every factor is 1.
 #[inline(always)]
-fn each(mask: Option<&DropoutMask>, len: usize, mut f: impl FnMut(usize, f32)) {
+fn each(mask: Option<&DropoutMask>, len: usize, mut f: impl FnMut(Range<usize>, &[f32])) {
+    const ONES: [f32; 128] = [1.0; 128];
     match mask {
         Some(mask) => mask.for_each(0, len, f),
-        None => (0..len).for_each(|i| f(i, 1.0)),
+        None => (0..len).step_by(ONES.len()).for_each(|at| {
+            let end = len.min(at + ONES.len());
+            f(at..end, &ONES[..end - at]);
+        }),
     }
 }
 
@@ -18,18 +25,24 @@ fn each(mask: Option<&DropoutMask>, len: usize, mut f: impl FnMut(usize, f32)) {
 /// When another slice is shorter than `x`.
 pub fn dropped(x: &[f32], mask: Option<&DropoutMask>, out: &mut [f32]) {
     let out = &mut out[..x.len()];
-    pulp::Arch::new().dispatch(
+    vectorized(
         #[inline(always)]
-        || each(mask, x.len(), |i, factor| out[i] = x[i] * factor),
+        || {
+            each(mask, x.len(), |range, factors| {
+                for ((out, x), factor) in out[range.clone()].iter_mut().zip(&x[range]).zip(factors) {
+                    *out = x * factor;
+                }
+            });
+        },
     );
 }
 
 /// Dropout of `x` itself.
 pub fn drop_in_place(x: &mut [f32], mask: Option<&DropoutMask>) {
     let Some(mask) = mask else { return };
-    pulp::Arch::new().dispatch(
+    vectorized(
         #[inline(always)]
-        || mask.for_each(0, x.len(), |i, factor| x[i] *= factor),
+        || mask.for_each(0, x.len(), |range, factors| x[range].iter_mut().zip(factors).for_each(|(x, f)| *x *= f)),
     );
 }
 
@@ -39,18 +52,28 @@ pub fn drop_in_place(x: &mut [f32], mask: Option<&DropoutMask>) {
 /// When another slice is shorter than `x`.
 pub fn add_dropped(x: &mut [f32], branch: &[f32], mask: Option<&DropoutMask>) {
     let branch = &branch[..x.len()];
-    pulp::Arch::new().dispatch(
+    vectorized(
         #[inline(always)]
-        || each(mask, x.len(), |i, factor| x[i] += branch[i] * factor),
+        || {
+            each(mask, x.len(), |range, factors| {
+                for ((x, branch), factor) in x[range.clone()].iter_mut().zip(&branch[range]).zip(factors) {
+                    *x += branch * factor;
+                }
+            });
+        },
     );
 }
 
 /// The positive part with dropout, in place.
 pub fn relu_dropout(x: &mut [f32], mask: Option<&DropoutMask>) {
     let positive = |x: f32| if x < 0.0 { 0.0 } else { x };
-    pulp::Arch::new().dispatch(
+    vectorized(
         #[inline(always)]
-        || each(mask, x.len(), |i, factor| x[i] = positive(x[i]) * factor),
+        || {
+            each(mask, x.len(), |range, factors| {
+                x[range].iter_mut().zip(factors).for_each(|(x, factor)| *x = positive(*x) * factor);
+            });
+        },
     );
 }
 
@@ -58,7 +81,7 @@ pub fn relu_dropout(x: &mut [f32], mask: Option<&DropoutMask>) {
 /// positive and kept.
 pub fn relu_dropout_backward(y: &[f32], mask: Option<&DropoutMask>, dy: &mut [f32]) {
     let scale = mask.map_or(1.0, DropoutMask::scale);
-    pulp::Arch::new().dispatch(
+    vectorized(
         #[inline(always)]
         || {
             for (dy, &y) in dy.iter_mut().zip(y) {
@@ -74,9 +97,16 @@ pub fn relu_dropout_backward(y: &[f32], mask: Option<&DropoutMask>, dy: &mut [f3
 /// When another slice is shorter than `x`.
 pub fn gated_gelu(gate: &[f32], x: &[f32], mask: Option<&DropoutMask>, out: &mut [f32]) {
     let (gate, out) = (&gate[..x.len()], &mut out[..x.len()]);
-    pulp::Arch::new().dispatch(
+    vectorized(
         #[inline(always)]
-        || each(mask, x.len(), |i, factor| out[i] = gelu_new(gate[i]) * x[i] * factor),
+        || {
+            each(mask, x.len(), |range, factors| {
+                let inputs = gate[range.clone()].iter().zip(&x[range.clone()]);
+                for ((out, (gate, x)), factor) in out[range].iter_mut().zip(inputs).zip(factors) {
+                    *out = gelu_new(*gate) * x * factor;
+                }
+            });
+        },
     );
 }
 
@@ -86,14 +116,16 @@ pub fn gated_gelu(gate: &[f32], x: &[f32], mask: Option<&DropoutMask>, out: &mut
 /// When another slice is shorter than `x`.
 pub fn gated_gelu_backward(gate: &mut [f32], x: &mut [f32], mask: Option<&DropoutMask>, dy: &[f32]) {
     let (gate, dy) = (&mut gate[..x.len()], &dy[..x.len()]);
-    pulp::Arch::new().dispatch(
+    vectorized(
         #[inline(always)]
         || {
-            each(mask, x.len(), |i, factor| {
-                let g = dy[i] * factor;
-                let (a, b) = (gate[i], x[i]);
-                gate[i] = g * b * gelu_new_slope(a);
-                x[i] = g * gelu_new(a);
+            each(mask, x.len(), |range, factors| {
+                let inputs = gate[range.clone()].iter_mut().zip(&mut x[range.clone()]);
+                for ((gate, x), (dy, factor)) in inputs.zip(dy[range].iter().zip(factors)) {
+                    let (g, a, b) = (dy * factor, *gate, *x);
+                    *gate = g * b * gelu_new_slope(a);
+                    *x = g * gelu_new(a);
+                }
             });
         },
     );

@@ -1,6 +1,7 @@
 //! Root-mean-square normalisation.
 
 use crate::math::sum_by;
+use crate::math::vectorized;
 
 /// The inverse of the root mean square of a row.
 #[inline(always)]
@@ -27,10 +28,10 @@ pub(crate) fn backward_row(x: &[f32], w: &[f32], inverse: f32, g: &mut [f32]) {
 /// What does not fit is left out.
 pub fn rms_norm(x: &[f32], w: &[f32], eps: f32, y: &mut [f32], inverses: &mut [f32]) {
     let d = w.len().max(1);
-    pulp::Arch::new().dispatch(
+    vectorized(
         #[inline(always)]
         || {
-            for ((x, y), inverse) in x.chunks_exact(d).zip(y.chunks_exact_mut(d)).zip(inverses) {
+            for ((x, y), inverse) in x.chunks_exact(d).zip(y.chunks_exact_mut(d)).zip(&mut *inverses) {
                 *inverse = inverse_rms(x, eps);
                 for ((y, x), w) in y.iter_mut().zip(x).zip(w) {
                     *y = x * *inverse * w;
@@ -46,7 +47,7 @@ pub fn rms_norm(x: &[f32], w: &[f32], eps: f32, y: &mut [f32], inverses: &mut [f
 /// As [`rms_norm`]; `dy`: `(rows, d)`, `dx`: `(rows, d)`, `dw`: `(d,)`.
 pub fn rms_norm_backward(x: &[f32], w: &[f32], inverses: &[f32], dy: &mut [f32], dx: &mut [f32], dw: &mut [f32]) {
     let d = w.len().max(1);
-    pulp::Arch::new().dispatch(
+    vectorized(
         #[inline(always)]
         || {
             let rows = x.chunks_exact(d).zip(dy.chunks_exact_mut(d)).zip(dx.chunks_exact_mut(d)).zip(inverses);

@@ -60,9 +60,9 @@ impl CustomOp1 for Dropout {
         let out = blocks(x.len(), |start, out| {
             let x = &x[start..start + out.len()];
             if self.relu {
-                self.mask.for_each(start, out.len(), |i, factor| out[i] = positive(x[i]) * factor);
+                self.mask.map(start, x, out, |x, factor| positive(x) * factor);
             } else {
-                self.mask.for_each(start, out.len(), |i, factor| out[i] = x[i] * factor);
+                self.mask.map(start, x, out, |x, factor| x * factor);
             }
         });
         Ok((CpuStorage::F32(out), layout.shape().clone()))
@@ -73,15 +73,14 @@ impl CustomOp1 for Dropout {
             if !self.relu {
                 return Ok(blocks(g.len(), |start, out| {
                     let g = &g[start..start + out.len()];
-                    self.mask.for_each(start, out.len(), |i, factor| out[i] = g[i] * factor);
+                    self.mask.map(start, g, out, |g, factor| g * factor);
                 }));
             }
             read(arg, |x| {
                 Ok(blocks(g.len(), |start, out| {
                     let (g, x) = (&g[start..start + out.len()], &x[start..start + out.len()]);
-                    self.mask.for_each(start, out.len(), |i, factor| {
-                        out[i] = if x[i] > 0.0 { g[i] * factor } else { 0.0 };
-                    });
+                    self.mask.map(start, g, out, |g, factor| g * factor);
+                    out.iter_mut().zip(x).for_each(|(out, x)| *out = if *x > 0.0 { *out } else { 0.0 });
                 }))
             })
         })?;

@@ -4,6 +4,7 @@ use rayon::prelude::*;
 
 use super::{Buffers, Codebook, NearestError};
 use crate::math::sum_by;
+use crate::math::vectorized;
 
 /// Rows that are summed in `f32` before the sums are added up in `f64`: rounding then stays far below that of the rows.
 const RECENT: usize = 4096;
@@ -95,7 +96,7 @@ impl ClusterSums {
         }
         self.recent_rows += codes.len();
         let Self { counts, recent, squared_error, .. } = self;
-        pulp::Arch::new().dispatch(
+        vectorized(
             #[inline(always)]
             || {
                 for ((x, &code), distance) in x.chunks_exact(d).zip(codes).zip(&mut *distances) {
