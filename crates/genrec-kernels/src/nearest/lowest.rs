@@ -32,7 +32,7 @@ impl WithSimd for Lowest<'_> {
                 .fold(simd.splat_f32s(f32::INFINITY), |least, (&p, &h)| simd.min_f32s(simd.sub_f32s(h, p), least));
             let least = simd.reduce_min_f32s(least);
             *code = 0;
-            if !(least < f32::INFINITY) {
+            if least.is_nan() || least == f32::INFINITY {
                 continue;
             }
             let wanted = simd.splat_f32s(least);
