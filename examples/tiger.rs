@@ -18,7 +18,7 @@ use clap::{Parser, ValueEnum};
 use genrec::{
     data::{Dataset, ReadOptions, readers::neutral},
     embed::{EmbedderSpec, TfidfConfig},
-    pipeline::{self, Budget, EmbeddingSource, TigerConfig},
+    pipeline::{self, Budget, EmbeddingSource, Precision, TigerConfig},
     quantize::{QuantizerConfig, ResidualKMeansConfig, RqVaeConfig},
 };
 use support::{BoxError, DeviceArg, ProgressView};
@@ -84,6 +84,9 @@ struct Args {
     /// Where tensors live.
     #[arg(long, value_enum, default_value_t = DeviceArg::Cpu)]
     device: DeviceArg,
+    /// Lets the sequence model compute in `bf16`, on a GPU.
+    #[arg(long)]
+    bf16: bool,
 }
 
 fn parse_embedder(text: &str) -> Result<EmbeddingSource, String> {
@@ -126,6 +129,9 @@ fn config(args: &Args) -> Result<TigerConfig, BoxError> {
         config.embedder = embedder.clone();
     }
     config.seed = args.seed.unwrap_or(config.seed);
+    if args.bf16 {
+        config.precision = Precision::Bf16;
+    }
     if args.epochs.is_some() {
         config.train.epochs = args.epochs;
         config.train.max_steps = None;

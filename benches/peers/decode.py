@@ -32,6 +32,26 @@ class HuggingFace:
                                        do_sample=False, prefix_allowed_tokens_fn=rule)
 
 
+def draw_codes():
+    rng = random.Random(0)
+    return [[rng.randrange(CODES) for _ in range(LEVELS)] for _ in range(ITEMS)]
+
+
+def layout(index):
+    """The tokens of every position, and users with full histories."""
+    items, first_user = index["items"], index["first_user"]
+    # The levels follow one another behind the two special tokens; the suffix takes what is left below the users.
+    ranges = [(2 + level * CODES, CODES) for level in range(LEVELS)]
+    ranges.append((2 + LEVELS * CODES, first_user - 2 - LEVELS * CODES))
+    rng = random.Random(1)
+    dense = [sequence(index, user, [rng.randrange(1, ITEMS + 1) for _ in range(20)]) for user in range(512)]
+    return ranges, dense
+
+
+def sequence(index, user, history):
+    return [index["first_user"] + user % USERS] + [t for item in history for t in index["items"][item - 1]]
+
+
 class Inputs:
     """Users for both sides."""
 
@@ -57,18 +77,12 @@ def check(worker, hand, hugging_face, inputs, beams):
 def main():
     args = arguments()
     table = Table("decode", args)
-    rng = random.Random(0)
-    codes = [[rng.randrange(CODES) for _ in range(LEVELS)] for _ in range(ITEMS)]
+    codes = draw_codes()
     worker = Worker()
     index = worker("decode-index", codes=codes, codebook_sizes=[CODES] * LEVELS, user_tokens=USERS)
-    items, vocab, first_user = index["items"], index["vocab_size"], index["first_user"]
-    # The levels follow one another behind the two special tokens; the suffix takes what is left below the users.
-    ranges = [(2 + level * CODES, CODES) for level in range(LEVELS)]
-    ranges.append((2 + LEVELS * CODES, first_user - 2 - LEVELS * CODES))
-    sequence = lambda user, history: [first_user + user % USERS] + [t for item in history for t in items[item - 1]]
-    draw = lambda: rng.randrange(1, ITEMS + 1)
-    real = [sequence(user, history) for user, history, _ in _t5.histories(512)]
-    dense = [sequence(user, [draw() for _ in range(20)]) for user in range(512)]
+    items, vocab = index["items"], index["vocab_size"]
+    ranges, dense = layout(index)
+    real = [sequence(index, user, history) for user, history, _ in _t5.histories(512)]
 
     with tempfile.TemporaryDirectory() as scratch:
         folder = _t5.save(f"{scratch}/model", 0.1, vocab=vocab)

@@ -41,13 +41,13 @@ def cut(examples, micro, by_length=False):
             for start in range(0, len(examples), micro)]
 
 
-def check(folder, examples, worker, scratch):
-    """Loss and every gradient without dropout."""
+def check(folder, examples, worker, scratch, **place):
+    """Loss and every gradient without dropout; `place` says where the worker computes."""
     model = _t5.load(folder)
     model.zero_grad()
     loss = model(**_t5.padded(examples)).loss
     loss.backward()
-    worker("train-load", model=str(folder))
+    worker("train-load", model=str(folder), **place)
     out = Path(scratch) / "gradients.safetensors"
     answer = worker("train-gradients", batch=_t5.ragged(examples), out=str(out))
     assert abs(answer["loss"] - loss.item()) < 1e-4 * loss.item(), (answer, loss)

@@ -4,15 +4,15 @@ use std::{path::PathBuf, time::Instant};
 
 use candle_core::Device;
 use genrec::{
-    decode::{BeamSearch, Catalogue, Decoder},
+    decode::{BeamSearch, Catalogue, Decoder, DeviceBeamSearch, DeviceCatalogue},
     index::{CollisionPolicy, SidIndex, SidLayout, SidVocab},
-    model::{RaggedBatch, t5::T5},
+    model::{RaggedBatch, Seq2Seq, t5::T5},
 };
 use ndarray::Array2;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use crate::BoxError;
+use crate::{BoxError, place::Place};
 
 /// The catalogue: one row of codes an item.
 #[derive(Debug, Deserialize)]
@@ -25,6 +25,9 @@ pub(crate) struct Index {
 #[derive(Debug, Deserialize)]
 pub(crate) struct Load {
     model: PathBuf,
+    /// Where it decodes, and in what.
+    #[serde(flatten)]
+    place: Place,
 }
 
 #[derive(Debug, Deserialize)]
@@ -61,7 +64,7 @@ impl Shop {
     }
 
     pub(crate) fn load(&mut self, load: &Load) -> Result<Value, BoxError> {
-        let model = T5::load(&load.model, &Device::Cpu)?;
+        let model = load.place.open(&load.model)?;
         let parameters = model.num_parameters();
         self.model = Some(model);
         Ok(json!({ "parameters": parameters }))
@@ -71,12 +74,18 @@ impl Shop {
         let model = self.model.as_ref().ok_or("decode-load comes first")?;
         let all = RaggedBatch::from_parts(request.tokens.clone(), request.offsets.clone(), Vec::new())?;
         let catalogue = Catalogue::new(&self.index, &self.vocab)?;
-        let search = BeamSearch::new(request.beams);
+        let tables = match model.device() {
+            Device::Cpu => None,
+            device => Some(DeviceCatalogue::new(&catalogue, device)?),
+        };
         let mut found = Vec::new();
         let start = Instant::now();
         for first in (0..all.len()).step_by(request.batch.max(1)) {
             let batch = all.slice(first..first + request.batch);
-            found.extend(search.decode(model, &batch, std::slice::from_ref(&catalogue))?);
+            found.extend(match &tables {
+                None => BeamSearch::new(request.beams).decode(model, &batch, std::slice::from_ref(&catalogue))?,
+                Some(tables) => DeviceBeamSearch::new(request.beams).decode(model, &batch, tables)?,
+            });
         }
         let seconds = start.elapsed().as_secs_f64();
         let tokens: Vec<Vec<&[u32]>> =

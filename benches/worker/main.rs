@@ -6,6 +6,7 @@
 #![allow(clippy::print_stdout, reason = "the answers are this program's output")]
 
 mod decode;
+mod place;
 mod quantize;
 mod train;
 

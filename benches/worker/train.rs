@@ -2,7 +2,6 @@
 
 use std::{collections::HashMap, path::PathBuf, time::Instant};
 
-use candle_core::Device;
 use genrec::{
     kernels::optim::{AdamW, AdamWConfig, Optimizer},
     model::{RaggedBatch, Trainable, t5::T5},
@@ -10,7 +9,7 @@ use genrec::{
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use crate::BoxError;
+use crate::{BoxError, place::Place};
 
 /// A model directory in Hugging Face's form.
 #[derive(Debug, Deserialize)]
@@ -19,6 +18,9 @@ pub(crate) struct Load {
     /// Train by candle's autograd rather than by the fused engine.
     #[serde(default)]
     autograd: bool,
+    /// Where it is trained, and in what.
+    #[serde(flatten)]
+    place: Place,
 }
 
 /// A batch: sequences end to end, and their targets.
@@ -55,7 +57,7 @@ pub(crate) struct Trainer {
 
 impl Trainer {
     pub(crate) fn load(load: &Load) -> Result<Self, BoxError> {
-        let mut model = T5::load(&load.model, &Device::Cpu)?;
+        let mut model = load.place.open(&load.model)?;
         if load.autograd {
             model = model.with_autograd();
         }
@@ -73,6 +75,7 @@ impl Trainer {
         let (loss, gradients) = self.model.loss_and_grads(&batch, step.seed)?;
         let engine = start.elapsed().as_secs_f64();
         self.optimizer.step(self.model.parameters(), &gradients, step.lr)?;
+        self.model.parameters().device().synchronize()?;
         Ok(json!({ "loss": loss, "seconds": start.elapsed().as_secs_f64(), "gradient_seconds": engine }))
     }
 

@@ -94,7 +94,15 @@ impl<'a> Catalogue<'a> {
         })
     }
 
-    fn allows_below(&self, node: NodeId) -> bool {
+    pub(crate) fn index(&self) -> &SidIndex {
+        self.index
+    }
+
+    pub(crate) fn vocab(&self) -> &SidVocab {
+        self.vocab
+    }
+
+    pub(crate) fn allows_below(&self, node: NodeId) -> bool {
         self.filter.as_ref().is_none_or(|filter| filter.any_in(self.index.trie().rank_range(node)))
     }
 }

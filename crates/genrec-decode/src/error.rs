@@ -103,6 +103,31 @@ pub enum DecodeError {
         /// The value.
         value: f32,
     },
+    /// Some log-probability of a step is NaN or positive infinity.
+    #[error(
+        "a log-probability of step {step} is not a number or is infinite; check the model's weights for values that are \
+         not finite"
+    )]
+    NotLogProbs {
+        /// Decoding step, from zero.
+        step: usize,
+    },
+    /// More beams than can be sorted on a device.
+    #[error("a search on the device has at most {most} beams, not {beams}; search with fewer, or on the host")]
+    TooManyBeams {
+        /// Beams asked for.
+        beams: usize,
+        /// The most there can be.
+        most: usize,
+    },
+    /// The catalogue's tables are on another device than the model.
+    #[error("the catalogue is on {catalogue} but the model on {model}; make the tables on the model's device")]
+    CatalogueDevice {
+        /// Where the catalogue is.
+        catalogue: String,
+        /// Where the model is.
+        model: String,
+    },
     /// An index operation failed, for instance an excluded item does not exist.
     #[error(transparent)]
     Index(#[from] IndexError),

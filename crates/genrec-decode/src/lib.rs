@@ -6,6 +6,7 @@
 //! [`SidIndex`](sid_index::SidIndex).
 //!
 //! - [`BeamSearch`] is the [`Decoder`]; with one beam it is greedy;
+//! - [`DeviceBeamSearch`] is the same search for a GPU, which no step leaves, with [`DeviceCatalogue`] as its constraint;
 //! - [`Catalogue`] is the [`Constraint`] that makes every sequence an item, of all items or of some; [`FixedLength`] is
 //!   free generation, as in the paper;
 //! - [`Resolve`] turns sequences into items and counts those that are none.
@@ -70,8 +71,8 @@
 //! beam and step; NVIDIA's recsys-examples and STATIC keep the trie on the accelerator.
 //!
 //! # Features
-//! `cuda`, `cudnn`, `nccl`, `metal`, `accelerate` and `mkl` turn on the same features of candle, in which the model computes;
-//! the search itself is on the host.
+//! `cuda`, `cudnn`, `nccl`, `metal`, `accelerate` and `mkl` turn on the same features of candle, in which the model computes
+//! and [`DeviceBeamSearch`] searches; [`BeamSearch`] itself is on the host.
 //!
 //! # References
 //! Rajput et al., *Recommender Systems with Generative Retrieval* (TIGER), NeurIPS 2023, arXiv 2305.05065.
@@ -80,6 +81,7 @@ pub mod beam;
 pub mod catalogue;
 pub mod constraint;
 pub mod decoder;
+pub mod device;
 pub mod error;
 pub mod resolve;
 mod top;
@@ -90,6 +92,7 @@ pub use beam::BeamSearch;
 pub use catalogue::Catalogue;
 pub use constraint::{And, Constraint, FixedLength, ForbiddenTokens};
 pub use decoder::{Decoder, Hypothesis};
+pub use device::{DeviceBeamSearch, DeviceCatalogue};
 pub use error::{DecodeError, Result};
 pub use resolve::{Resolve, Resolved, ScoredItem};
 

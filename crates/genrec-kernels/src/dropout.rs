@@ -93,13 +93,13 @@ impl DropoutMask {
         });
     }
 
-    /// The factors of the elements from zero on, as a tensor.
-    pub(crate) fn tensor(&self, dims: &[usize], device: &Device) -> Result<Tensor> {
+    /// The factors of the elements from zero on, as a tensor on the CPU.
+    pub(crate) fn tensor(&self, dims: &[usize]) -> Result<Tensor> {
         let mut values = vec![0f32; dims.iter().product()];
         values.par_chunks_mut(TASK).enumerate().for_each(|(task, values)| {
             self.for_each(task * TASK, values.len(), |range, factors| values[range].copy_from_slice(factors));
         });
-        Tensor::from_vec(values, dims, device)
+        Tensor::from_vec(values, dims, &Device::Cpu)
     }
 }
 

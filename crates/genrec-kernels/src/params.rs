@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use candle_core::{Device, Result, Tensor, Var, backprop::GradStore};
+use candle_core::{DType, Device, Result, Tensor, Var, backprop::GradStore};
 
 /// What is wrong with a set of named tensors that is to replace a model's parameters.
 #[derive(Debug, thiserror::Error)]
@@ -247,18 +247,19 @@ impl Gradients {
     /// # Errors
     /// When a tensor operation fails.
     pub fn global_norm(&self) -> Result<f64> {
-        let mut total = 0.0;
-        for grad in self.0.values() {
-            total += f64::from(grad.sqr()?.sum_all()?.to_dtype(candle_core::DType::F32)?.to_scalar::<f32>()?);
+        let sums: Vec<Tensor> =
+            self.0.values().map(|grad| grad.sqr()?.sum_all()?.to_dtype(DType::F32)).collect::<Result<_>>()?;
+        if sums.is_empty() {
+            return Ok(0.0);
         }
+        // One transfer for all of them: each one waits for the device.
+        let total: f64 = Tensor::stack(&sums, 0)?.to_vec1::<f32>()?.into_iter().map(f64::from).sum();
         Ok(total.sqrt())
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use candle_core::DType;
-
     use super::*;
 
     #[test]

@@ -19,6 +19,19 @@ pub trait DecodeState {
     /// # Errors
     /// When an index is out of range or a tensor operation fails.
     fn select_rows(&mut self, rows: &Tensor) -> Result<()>;
+
+    /// [`select_rows`](Self::select_rows) where row `i` goes on from a row of the same sequence and there are as many rows
+    /// as before, as in the later steps of a beam search. The indices may be on the model's device and need not be looked
+    /// at, so that nothing waits for them.
+    ///
+    /// # Shapes
+    /// `rows`: `(rows,)`, `u32`, each below [`rows`](Self::rows).
+    ///
+    /// # Errors
+    /// When a tensor operation fails.
+    fn reorder(&mut self, rows: &Tensor) -> Result<()> {
+        self.select_rows(rows)
+    }
 }
 
 /// A model that reads one token sequence and writes another, one token at a time.
@@ -58,7 +71,8 @@ pub trait Seq2Seq: Sync {
     /// `tokens`: `(rows,)`, `u32`. Returns `(rows, vocabulary)`, `f32`.
     ///
     /// # Errors
-    /// When the number of tokens is not the number of rows, or a tensor operation fails.
+    /// When the number of tokens is not the number of rows, a token on the CPU is outside the vocabulary, or a tensor
+    /// operation fails.
     fn step(&self, tokens: &Tensor, state: &mut Self::State) -> Result<Tensor>;
 }
 

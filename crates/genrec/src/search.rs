@@ -1,7 +1,10 @@
 //! Histories in, ranked items out: tokenisation, beam search and resolution over any model.
 
-use genrec_decode::{BeamSearch, Catalogue as ValidSids, Constraint, Decoder, FixedLength, Hypothesis, Resolve};
-use genrec_model::Seq2Seq;
+use genrec_decode::{
+    BeamSearch, Catalogue as ValidSids, Constraint, Decoder, DeviceBeamSearch, DeviceCatalogue, FixedLength,
+    Hypothesis, Resolve,
+};
+use genrec_model::{RaggedBatch, Seq2Seq};
 use serde::{Deserialize, Serialize};
 use sid_index::{ItemId, SidIndex, SidVocab};
 
@@ -106,7 +109,8 @@ impl<'a> Searcher<'a> {
     }
 
     /// Beam search over the catalogue for each history: at least `k` beams, every hypothesis an item. `progress` is told
-    /// users done and users in all.
+    /// users done and users in all. Where the model is on a GPU, so is the search, unless it has more than
+    /// [`DeviceBeamSearch::MAX_BEAMS`] beams.
     ///
     /// # Errors
     /// [`Error::UnknownItem`] when a history names an item outside the catalogue, and the errors of decoding.
@@ -117,7 +121,13 @@ impl<'a> Searcher<'a> {
         k: usize,
         progress: &mut dyn FnMut(usize, usize),
     ) -> Result<Vec<Ranked>> {
-        self.search(model, histories, k, &ValidSids::new(self.index, self.vocab)?, progress)
+        let valid = ValidSids::new(self.index, self.vocab)?;
+        let beams = self.beams(k);
+        if model.device().is_cpu() || beams > DeviceBeamSearch::MAX_BEAMS {
+            return self.search(histories, &self.on_host(model, k, &valid), progress);
+        }
+        let (search, tables) = (DeviceBeamSearch::new(beams), DeviceCatalogue::new(&valid, model.device())?);
+        self.search(histories, &|batch| Ok(search.decode(model, batch, &tables)?), progress)
     }
 
     /// Beam search without the catalogue, as the paper decodes: hypotheses that are no item are counted in
@@ -132,19 +142,31 @@ impl<'a> Searcher<'a> {
         k: usize,
         progress: &mut dyn FnMut(usize, usize),
     ) -> Result<Vec<Ranked>> {
-        self.search(model, histories, k, &FixedLength::new(self.vocab, self.vocab.layout().positions())?, progress)
+        let free = FixedLength::new(self.vocab, self.vocab.layout().positions())?;
+        self.search(histories, &self.on_host(model, k, &free), progress)
     }
 
-    fn search<M: Seq2Seq, C: Constraint + Sync>(
+    fn beams(&self, k: usize) -> usize {
+        self.config.beams.max(k)
+    }
+
+    fn on_host<M: Seq2Seq, C: Constraint>(
         &self,
         model: &M,
-        histories: &[History<'_>],
         k: usize,
         constraint: &C,
+    ) -> impl Fn(&RaggedBatch) -> Result<Vec<Vec<Hypothesis>>> {
+        let search = BeamSearch::new(self.beams(k));
+        move |batch| Ok(search.decode(model, batch, std::slice::from_ref(constraint))?)
+    }
+
+    fn search(
+        &self,
+        histories: &[History<'_>],
+        decode: &dyn Fn(&RaggedBatch) -> Result<Vec<Vec<Hypothesis>>>,
         progress: &mut dyn FnMut(usize, usize),
     ) -> Result<Vec<Ranked>> {
         let tokenizer = SequenceTokenizer::new(self.index, self.vocab, self.config.max_history);
-        let search = BeamSearch::new(self.config.beams.max(k));
         // Histories of one length share a batch, so that the model pads little.
         let mut order: Vec<usize> = (0..histories.len()).collect();
         order.sort_by_key(|&i| (histories[i].items.len().min(self.config.max_history), i));
@@ -152,7 +174,7 @@ impl<'a> Searcher<'a> {
         let mut done = 0;
         for users in order.chunks(self.config.users_per_batch) {
             let batch = tokenizer.batch(&users.iter().map(|&i| histories[i]).collect::<Vec<_>>())?;
-            let hypotheses = search.decode(model, &batch, std::slice::from_ref(constraint))?;
+            let hypotheses = decode(&batch)?;
             for (&user, hypotheses) in users.iter().zip(hypotheses) {
                 ranked[user] = self.resolve(&hypotheses)?;
             }

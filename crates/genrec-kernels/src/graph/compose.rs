@@ -1,20 +1,31 @@
 //! The operations as compositions of candle's own: any device, any float dtype, gradients by candle's autograd.
 //!
-//! They are what runs on a GPU, and what the fused forms are tested against.
+//! They are what runs on a GPU, and what the fused forms are tested against. Nothing here waits for the device. Of
+//! half-precision arguments, sums over an axis and what follows from them (norms, softmax, cross-entropy) are computed in
+//! `f32` and rounded at the end, as automatic mixed precision does.
 
-use candle_core::{D, DType, Result, Tensor};
+use candle_core::{D, DType, Device, Result, Tensor};
 
+use super::lookup;
 use crate::dropout::DropoutMask;
 use crate::rng::CounterRng;
+
+/// The values in `f32` where they are of half precision.
+fn widened(x: &Tensor) -> Result<Tensor> {
+    match x.dtype() {
+        DType::F16 | DType::BF16 => x.to_dtype(DType::F32),
+        _ => Ok(x.clone()),
+    }
+}
 
 /// See [`super::softmax`].
 ///
 /// # Errors
 /// When a tensor operation fails.
 pub fn softmax(x: &Tensor) -> Result<Tensor> {
-    let shifted = x.broadcast_sub(&x.max_keepdim(D::Minus1)?.detach())?;
-    let exp = shifted.exp()?;
-    exp.broadcast_div(&exp.sum_keepdim(D::Minus1)?)
+    let wide = widened(x)?;
+    let exp = wide.broadcast_sub(&wide.max_keepdim(D::Minus1)?.detach())?.exp()?;
+    exp.broadcast_div(&exp.sum_keepdim(D::Minus1)?)?.to_dtype(x.dtype())
 }
 
 /// See [`super::log_softmax`].
@@ -22,8 +33,9 @@ pub fn softmax(x: &Tensor) -> Result<Tensor> {
 /// # Errors
 /// When a tensor operation fails.
 pub fn log_softmax(x: &Tensor) -> Result<Tensor> {
-    let shifted = x.broadcast_sub(&x.max_keepdim(D::Minus1)?.detach())?;
-    shifted.broadcast_sub(&shifted.exp()?.sum_keepdim(D::Minus1)?.log()?)
+    let wide = widened(x)?;
+    let shifted = wide.broadcast_sub(&wide.max_keepdim(D::Minus1)?.detach())?;
+    shifted.broadcast_sub(&shifted.exp()?.sum_keepdim(D::Minus1)?.log()?)?.to_dtype(x.dtype())
 }
 
 /// See [`super::rms_norm`].
@@ -31,18 +43,24 @@ pub fn log_softmax(x: &Tensor) -> Result<Tensor> {
 /// # Errors
 /// When a tensor operation fails.
 pub fn rms_norm(x: &Tensor, weight: &Tensor, eps: f64) -> Result<Tensor> {
-    let mean_square = x.sqr()?.mean_keepdim(D::Minus1)?;
-    x.broadcast_div(&(mean_square + eps)?.sqrt()?)?.broadcast_mul(weight)
+    let wide = widened(x)?;
+    let mean_square = wide.sqr()?.mean_keepdim(D::Minus1)?;
+    wide.broadcast_div(&(mean_square + eps)?.sqrt()?)?.to_dtype(x.dtype())?.broadcast_mul(weight)
 }
 
-/// See [`super::dropout`]; the mask is the same as the fused form's.
+/// See [`super::dropout`]. On the CPU the mask is the same as the fused form's; elsewhere it comes from the device's own
+/// generator, which [`Device::set_seed`] seeds.
 ///
 /// # Errors
 /// When `p` is outside `[0, 1)` or a tensor operation fails.
 pub fn dropout(x: &Tensor, p: f64, rng: &CounterRng) -> Result<Tensor> {
     match DropoutMask::new(p, rng)? {
         None => Ok(x.clone()),
-        Some(mask) => x.mul(&mask.tensor(x.dims(), x.device())?.to_dtype(x.dtype())?),
+        Some(mask) if x.device().is_cpu() => x.mul(&mask.tensor(x.dims())?.to_dtype(x.dtype())?),
+        Some(mask) => {
+            let kept = Tensor::rand(0f32, 1f32, x.dims(), x.device())?.gt(p as f32)?.to_dtype(x.dtype())?;
+            x.mul(&(kept * f64::from(mask.scale()))?)
+        }
     }
 }
 
@@ -68,7 +86,7 @@ pub fn gelu_new(x: &Tensor) -> Result<Tensor> {
 /// # Errors
 /// When a tensor operation fails.
 pub fn cross_entropy(logits: &Tensor, labels: &Tensor) -> Result<Tensor> {
-    log_softmax(logits)?.gather(&labels.unsqueeze(1)?, 1)?.mean_all()?.neg()
+    log_softmax(&widened(logits)?)?.gather(&labels.unsqueeze(1)?, 1)?.mean_all()?.neg()
 }
 
 /// See [`super::linear`].
@@ -92,7 +110,12 @@ pub fn linear(x: &Tensor, weight: &Tensor) -> Result<Tensor> {
 pub fn embedding(weight: &Tensor, ids: &Tensor) -> Result<Tensor> {
     let mut dims = ids.dims().to_vec();
     dims.push(weight.dim(1)?);
-    weight.index_select(&ids.flatten_all()?, 0)?.reshape(dims)
+    let ids = ids.flatten_all()?;
+    let rows = match weight.device() {
+        Device::Cpu => weight.index_select(&ids, 0)?,
+        _ => weight.apply_op2(&ids, lookup::Embedding)?,
+    };
+    rows.reshape(dims)
 }
 
 /// See [`super::bias_softmax`].
@@ -105,24 +128,46 @@ pub fn bias_softmax(
     key_lengths: Option<&[u32]>,
     causal: bool,
 ) -> Result<Tensor> {
-    let (batch, _, queries, keys) = scores.dims4()?;
-    let scores = match bias {
-        Some(bias) => scores.broadcast_add(bias)?,
-        None => scores.clone(),
+    let wide = widened(scores)?;
+    let wide = match bias {
+        Some(bias) => wide.broadcast_add(&widened(bias)?)?,
+        None => wide,
     };
+    let Some(Open { keys, all_see }) = open_keys(&wide, key_lengths, causal)? else {
+        return softmax(&wide)?.to_dtype(scores.dtype());
+    };
+    const LOWEST: f64 = 1e9;
+    let probs = softmax(&wide.broadcast_add(&keys.affine(LOWEST, -LOWEST)?)?)?;
+    // A query that sees no key has probability zero everywhere; the sum above left it the same for all keys.
+    let probs = if all_see { probs } else { probs.broadcast_mul(&keys)? };
+    probs.to_dtype(scores.dtype())
+}
+
+/// Which keys are seen.
+struct Open {
+    /// One where the query sees the key and zero elsewhere, `(B or 1, 1, Q or 1, K)`.
+    keys: Tensor,
+    /// Whether every query sees a key.
+    all_see: bool,
+}
+
+/// `None` where every query sees every key. The comparison is made on the device: only the limits are sent there.
+fn open_keys(scores: &Tensor, key_lengths: Option<&[u32]>, causal: bool) -> Result<Option<Open>> {
+    let (batch, _, queries, keys) = scores.dims4()?;
     if key_lengths.is_none() && !causal {
-        return softmax(&scores);
+        return Ok(None);
     }
-    let mut open = Vec::with_capacity(batch * queries * keys);
-    for b in 0..batch {
-        let length = key_lengths.and_then(|lengths| lengths.get(b)).map_or(keys, |&n| n as usize);
-        for q in 0..queries {
-            let limit = super::visible(length, keys, queries, q, causal);
-            open.extend((0..keys).map(|k| f32::from(u8::from(k < limit))));
-        }
+    let rows = if key_lengths.is_some() { batch } else { 1 };
+    let columns = if causal { queries } else { 1 };
+    let mut limits = Vec::with_capacity(rows * columns);
+    for row in 0..rows {
+        let length = key_lengths.and_then(|lengths| lengths.get(row)).map_or(keys, |&length| length as usize);
+        limits.extend((0..columns).map(|query| super::visible(length, keys, queries, query, causal) as u32));
     }
-    let open = Tensor::from_vec(open, (batch, 1, queries, keys), scores.device())?.to_dtype(scores.dtype())?;
-    let lowest = if scores.dtype() == DType::F16 { 3e4 } else { 1e9 };
-    let masked = scores.broadcast_add(&open.affine(lowest, -lowest)?)?;
-    softmax(&masked)?.broadcast_mul(&open)
+    let all_see = !limits.contains(&0);
+    let device = scores.device();
+    let limits = Tensor::from_vec(limits, (rows, 1, columns, 1), device)?;
+    let positions = Tensor::arange(0, keys as u32, device)?.reshape((1, 1, 1, keys))?;
+    let keys = positions.broadcast_lt(&limits)?.to_dtype(scores.dtype())?;
+    Ok(Some(Open { keys, all_see }))
 }

@@ -1,6 +1,7 @@
 //! Operations with indices: cross-entropy and embedding.
 
-use candle_core::{CpuStorage, CustomOp2, Layout, Result, Shape, Tensor, bail};
+use candle_core::backend::BackendStorage;
+use candle_core::{CpuStorage, CudaStorage, CustomOp2, DType, Layout, MetalStorage, Result, Shape, Tensor, bail};
 use rayon::prelude::*;
 
 use crate::host::{indices, read, read_indices, rows, tensor, values};
@@ -78,6 +79,20 @@ impl CustomOp2 for Embedding {
         Ok((CpuStorage::F32(out), Shape::from(vec![ids.len(), width])))
     }
 
+    fn cuda_fwd(&self, s1: &CudaStorage, l1: &Layout, s2: &CudaStorage, l2: &Layout) -> Result<(CudaStorage, Shape)> {
+        Ok((s1.index_select(s2, l1, l2, 0)?, chosen(l1, l2)?))
+    }
+
+    fn metal_fwd(
+        &self,
+        s1: &MetalStorage,
+        l1: &Layout,
+        s2: &MetalStorage,
+        l2: &Layout,
+    ) -> Result<(MetalStorage, Shape)> {
+        Ok((s1.index_select(s2, l1, l2, 0)?, chosen(l1, l2)?))
+    }
+
     fn bwd(
         &self,
         weight: &Tensor,
@@ -88,6 +103,9 @@ impl CustomOp2 for Embedding {
         /// Ranges of the vocabulary that are added up side by side.
         const RANGES: usize = 8;
         let (count, width) = weight.dims2()?;
+        if !weight.device().is_cpu() {
+            return Ok((Some(sums_by_product(ids, grad, count)?), None));
+        }
         let mut sums = vec![0f32; count * width];
         if !sums.is_empty() {
             let per_range = count.div_ceil(RANGES);
@@ -109,5 +127,47 @@ impl CustomOp2 for Embedding {
             })?;
         }
         Ok((Some(tensor(sums, weight)?), None))
+    }
+}
+
+fn chosen(weight: &Layout, ids: &Layout) -> Result<Shape> {
+    Ok(Shape::from((ids.shape().elem_count(), weight.shape().dims2()?.1)))
+}
+
+/// Sums of the rows of `grad` by their ids, `(count, width)`: a product with the ids' indicator. candle's `index_add` walks
+/// through all ids in each of `width` threads, which is slower by far on a device with thousands.
+fn sums_by_product(ids: &Tensor, grad: &Tensor, count: usize) -> Result<Tensor> {
+    /// Elements of the indicator that are held at once.
+    const HELD: usize = 1 << 27;
+    let (rows, width) = grad.dims2()?;
+    let classes = Tensor::arange(0, count as u32, grad.device())?.unsqueeze(1)?;
+    let ids = ids.unsqueeze(0)?;
+    let mut sums = Tensor::zeros((count, width), DType::F32, grad.device())?;
+    let at_once = (HELD / count.max(1)).clamp(1, rows.max(1));
+    for first in (0..rows).step_by(at_once) {
+        let size = at_once.min(rows - first);
+        let indicator = classes.broadcast_eq(&ids.narrow(1, first, size)?)?.to_dtype(grad.dtype())?;
+        let part = indicator.matmul(&grad.narrow(0, first, size)?.contiguous()?)?;
+        sums = (sums + part.to_dtype(DType::F32)?)?;
+    }
+    sums.to_dtype(grad.dtype())
+}
+
+#[cfg(test)]
+mod tests {
+    use candle_core::Device;
+
+    use super::*;
+
+    #[test]
+    fn the_product_with_the_indicator_adds_rows_up() {
+        let cpu = &Device::Cpu;
+        let ids = Tensor::new(&[3u32, 0, 3, 1, 3], cpu).unwrap();
+        let grad = Tensor::arange(0f32, 10.0, cpu).unwrap().reshape((5, 2)).unwrap();
+        let sums = sums_by_product(&ids, &grad, 5).unwrap();
+        let expected = Tensor::zeros((5, 2), DType::F32, cpu).unwrap().index_add(&ids, &grad, 0).unwrap();
+        assert_eq!(sums.to_vec2::<f32>().unwrap(), expected.to_vec2::<f32>().unwrap());
+        let none = sums_by_product(&ids.narrow(0, 0, 0).unwrap(), &grad.narrow(0, 0, 0).unwrap(), 2).unwrap();
+        assert_eq!(none.to_vec2::<f32>().unwrap(), [[0.0; 2]; 2]);
     }
 }

@@ -14,9 +14,9 @@ mod state;
 mod train;
 mod weights;
 
-use std::sync::Arc;
+use std::{borrow::Cow, sync::Arc};
 
-use candle_core::Device;
+use candle_core::{DType, Device};
 use genrec_kernels::Parameters;
 
 pub use self::{
@@ -64,10 +64,12 @@ const CPU_MICRO_BATCH: usize = 8;
 pub struct T5 {
     config: T5Config,
     params: Parameters,
-    /// Over weights that autograd follows.
+    /// Over weights that autograd follows, in `f32`.
     tracked: Network,
-    /// Over the same weights, recording nothing.
+    /// Over the same weights, recording nothing, in `f32`.
     detached: Network,
+    /// What the graph computes in.
+    dtype: DType,
     micro_batch: Option<usize>,
     /// Trains and decodes on the CPU; `None` where candle's graph does.
     engine: Option<Arc<Engine>>,
@@ -86,12 +88,13 @@ impl T5 {
     }
 
     fn from_parameters(config: T5Config, params: Parameters) -> candle_core::Result<Self> {
-        let tracked = Network::new(&config, &Source { params: &params, tracked: true })?;
-        let detached = Network::new(&config, &Source { params: &params, tracked: false })?;
+        let dtype = DType::F32;
+        let tracked = Network::new(&config, &Source { params: &params, tracked: true, dtype })?;
+        let detached = Network::new(&config, &Source { params: &params, tracked: false, dtype })?;
         let on_cpu = matches!(params.device(), Device::Cpu);
         let micro_batch = on_cpu.then_some(CPU_MICRO_BATCH);
         let engine = on_cpu.then(|| Arc::new(Engine::new(&config, &params)));
-        Ok(Self { config, params, tracked, detached, micro_batch, engine })
+        Ok(Self { config, params, tracked, detached, dtype, micro_batch, engine })
     }
 
     /// Sets how many rows of a training batch autograd computes at once; `None` is the whole batch. The CPU's fused engine
@@ -114,6 +117,44 @@ impl T5 {
     pub fn with_autograd(mut self) -> Self {
         self.engine = None;
         self
+    }
+
+    /// Computes in another floating type than the `f32` of the weights, forward and backward: `bf16` halves the memory of
+    /// activations and takes a GPU's matrix units.
+    ///
+    /// Weights, gradients, the optimiser and what is saved stay `f32`; each step rounds the weights anew. Norms, softmax,
+    /// the loss and its gradient are computed in `f32` all the same. It is not part of the configuration and not saved. On
+    /// the CPU anything but `f32` turns the fused engine off and serves only to try the arithmetic.
+    ///
+    /// # Errors
+    /// [`ModelError::Config`] unless the type is `F32`, `BF16` or `F16`; `BF16` needs a device that multiplies in it, which
+    /// candle's CPU does not.
+    pub fn with_compute_dtype(mut self, dtype: DType) -> Result<Self, ModelError> {
+        let on_cpu = self.params.device().is_cpu();
+        let bound = match dtype {
+            DType::F32 | DType::F16 => None,
+            DType::BF16 if !on_cpu => None,
+            DType::BF16 => Some("f32 or f16 on the CPU; bf16 needs a GPU"),
+            _ => Some("f32, bf16 or f16"),
+        };
+        if let Some(bound) = bound {
+            let value = dtype.as_str().to_owned();
+            return Err(ModelError::Config { field: "compute_dtype", value, bound: bound.to_owned() });
+        }
+        self.dtype = dtype;
+        if dtype != DType::F32 {
+            self.engine = None;
+        }
+        Ok(self)
+    }
+
+    /// The layers over the weights as they are now.
+    fn network(&self, tracked: bool) -> candle_core::Result<Cow<'_, Network>> {
+        if self.dtype == DType::F32 {
+            return Ok(Cow::Borrowed(if tracked { &self.tracked } else { &self.detached }));
+        }
+        let source = Source { params: &self.params, tracked, dtype: self.dtype };
+        Ok(Cow::Owned(Network::new(&self.config, &source)?))
     }
 
     /// The shape of the model.

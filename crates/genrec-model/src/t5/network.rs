@@ -1,6 +1,6 @@
 //! The layers of a T5, over weights that are tracked by autograd or detached from it.
 
-use candle_core::{Result, Tensor};
+use candle_core::{DType, Result, Tensor};
 use genrec_kernels::Parameters;
 use genrec_kernels::graph;
 
@@ -17,14 +17,16 @@ pub(crate) struct Source<'a> {
     pub(crate) params: &'a Parameters,
     /// Whether operations on the weights are recorded for a backward pass.
     pub(crate) tracked: bool,
+    /// What the layers compute in.
+    pub(crate) dtype: DType,
 }
 
 impl Source<'_> {
-    /// The weight of that name, sharing the parameter's storage.
+    /// The weight of that name, sharing the parameter's storage where it has the layers' type already.
     pub(crate) fn get(&self, name: &str) -> Result<Tensor> {
         match self.params.get(name) {
-            Some(weight) if self.tracked => Ok(weight.clone()),
-            Some(weight) => Ok(weight.detach()),
+            Some(weight) if self.tracked => weight.to_dtype(self.dtype),
+            Some(weight) => weight.detach().to_dtype(self.dtype),
             None => candle_core::bail!("the model has no weight `{name}`"),
         }
     }

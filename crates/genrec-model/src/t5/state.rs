@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use candle_core::{Device, Result, Tensor};
+use candle_core::{DType, Device, Result, Tensor};
 use genrec_kernels::graph;
 
 use super::{
@@ -11,7 +11,7 @@ use super::{
     dropout::Dropout,
     engine::Caches,
     input::{Padded, check_sources},
-    network::Sharing,
+    network::{Network, Sharing},
 };
 use crate::{
     batch::RaggedBatch,
@@ -42,6 +42,7 @@ enum Cache {
 /// The caches as tensors.
 #[derive(Debug, Clone)]
 struct GraphCache {
+    network: Arc<Network>,
     /// Source length of every sequence.
     lengths: Arc<Vec<u32>>,
     /// `(sequences, heads, positions, d_kv)`, one a decoder block.
@@ -80,6 +81,16 @@ impl DecodeState for T5State {
         self.users.len()
     }
 
+    fn reorder(&mut self, rows: &Tensor) -> Result<()> {
+        match &mut self.cache {
+            Cache::Fused(_) => self.select_rows(rows),
+            Cache::Graph(cache) => {
+                cache.own = cache.own.iter().map(|keys| keys.select(rows)).collect::<Result<_>>()?;
+                Ok(())
+            }
+        }
+    }
+
     fn select_rows(&mut self, rows: &Tensor) -> Result<()> {
         let indices = rows.to_vec1::<u32>()?;
         if indices.is_empty() {
@@ -110,16 +121,18 @@ impl GraphCache {
     fn new(model: &T5, batch: &RaggedBatch) -> Result<Self> {
         let rows: Vec<usize> = (0..batch.len()).collect();
         let padded = Padded::new(batch, &rows, model.config.pad_token_id, model.device())?;
-        let encoded = model.detached.encode(&padded.ids, &padded.lengths, &Dropout::off())?;
+        let network = Arc::new(model.network(false)?.into_owned());
+        let encoded = network.encode(&padded.ids, &padded.lengths, &Dropout::off())?;
         Ok(Self {
             lengths: Arc::new(padded.lengths),
-            cross: Arc::new(model.detached.cross_keys(&encoded)?),
+            cross: Arc::new(network.cross_keys(&encoded)?),
+            network,
             own: Vec::new(),
             device: model.device().clone(),
         })
     }
 
-    fn step(&mut self, model: &T5, users: &[u32], tokens: &Tensor) -> Result<Tensor> {
+    fn step(&mut self, users: &[u32], tokens: &Tensor) -> Result<Tensor> {
         let beams = beams(users);
         let users: Vec<u32> = users.iter().step_by(beams).copied().collect();
         let identity = users.len() == self.lengths.len() && (0u32..).zip(&users).all(|(i, user)| i == *user);
@@ -127,7 +140,7 @@ impl GraphCache {
         let lengths: Vec<u32> = users.iter().map(|user| self.lengths[*user as usize]).collect();
         let sharing = Sharing { beams, users: gathered.as_ref(), lengths: &lengths };
         let tokens = tokens.to_device(&self.device)?;
-        graph::log_softmax(&model.detached.step(&tokens, &mut self.own, &self.cross, sharing)?)
+        graph::log_softmax(&self.network.step(&tokens, &mut self.own, &self.cross, sharing)?.to_dtype(DType::F32)?)
     }
 }
 
@@ -168,13 +181,15 @@ impl Seq2Seq for T5 {
             return Err(InputError::StepTokens { tokens: given, rows: state.rows() }.into());
         }
         let vocab_size = self.config.vocab_size;
-        let fed = tokens.to_vec1::<u32>()?;
+        // Tokens that are on the model's GPU are not looked at: to read them is to wait for it.
+        let on_host = tokens.device().is_cpu() || self.device().is_cpu();
+        let fed = if on_host { tokens.to_vec1::<u32>()? } else { Vec::new() };
         if let Some(row) = fed.iter().position(|token| *token as usize >= vocab_size) {
             return Err(InputError::Token { row, position: state.position(), token: fed[row], vocab_size }.into());
         }
         match (&mut state.cache, &self.engine) {
             (Cache::Fused(caches), Some(engine)) => engine.step(caches, &state.users, &fed),
-            (Cache::Graph(cache), _) => cache.step(self, &state.users, tokens),
+            (Cache::Graph(cache), _) => cache.step(&state.users, tokens),
             (Cache::Fused(_), None) => {
                 candle_core::bail!("the state was started by another model; start one with this model")
             }

@@ -1,6 +1,6 @@
 //! Loss and gradients: by the engine, or by candle's autograd over micro-batches of similar length.
 
-use candle_core::{Device, Result, Tensor};
+use candle_core::{DType, Device, Result, Tensor};
 use genrec_kernels::graph;
 use genrec_kernels::{CounterRng, Gradients, Parameters};
 use rayon::prelude::*;
@@ -57,7 +57,7 @@ impl T5 {
 
     fn part(&self, batch: &RaggedBatch, rows: &[usize], rng: CounterRng) -> Result<Part> {
         let dropout = Dropout::on(self.config.dropout_rate, rng);
-        let loss = self.partial_loss(&self.tracked, batch, rows, &dropout)?;
+        let loss = self.partial_loss(&*self.network(true)?, batch, rows, &dropout)?;
         let gradients = Gradients::from_store(&self.params, &loss.backward()?)?;
         Ok((f64::from(loss.to_scalar::<f32>()?), gradients))
     }
@@ -104,8 +104,9 @@ impl T5 {
             .flat_map(|target| std::iter::once(start).chain(target[..targets - 1].iter().copied()))
             .collect::<Vec<_>>();
         let inputs = Tensor::from_vec(inputs, (batch.len(), targets), self.params.device())?;
-        let encoded = self.detached.encode(&source.ids, &source.lengths, &off)?;
-        self.detached.decode(&inputs, &encoded, &source.lengths, &off)
+        let network = self.network(false)?;
+        let encoded = network.encode(&source.ids, &source.lengths, &off)?;
+        network.decode(&inputs, &encoded, &source.lengths, &off)?.to_dtype(DType::F32)
     }
 
     fn check(&self, batch: &RaggedBatch) -> Result<()> {
@@ -155,10 +156,11 @@ impl Trainable for T5 {
             return engine.loss(batch);
         }
         let parts = self.micro_batches(batch);
+        let network = self.network(false)?;
         let mut total = 0.0;
         self.for_each_part(
             &parts,
-            |rows| self.partial_loss(&self.detached, batch, rows, &Dropout::off())?.to_scalar::<f32>(),
+            |rows| self.partial_loss(&network, batch, rows, &Dropout::off())?.to_scalar::<f32>(),
             |loss| {
                 total += f64::from(loss);
                 Ok(())

@@ -7,6 +7,7 @@ mod engine;
 mod files;
 mod golden;
 mod gradients;
+mod half;
 mod training;
 
 use candle_core::{D, Device, Result, Tensor};

@@ -82,6 +82,10 @@ impl<'a, M: Trainable> Run<'a, M> {
                 return Err(TrainError::CheckpointExists { dir: store.dir().to_owned() });
             }
         }
+        if !model.parameters().device().is_cpu() {
+            // Where dropout draws from the device's own generator. Half of the bits: Metal takes no more.
+            model.parameters().device().set_seed(config.seed & u64::from(u32::MAX)).map_err(state)?;
+        }
         Ok(run)
     }
 

@@ -2,6 +2,7 @@
 
 use std::{path::PathBuf, time::Duration};
 
+use candle_core::DType;
 use genrec_data::{BatchConfig, WindowConfig};
 use genrec_embed::{EmbedderSpec, TextTemplate, TfidfConfig};
 use genrec_kernels::optim::{AdafactorConfig, AdamWConfig, OptimizerConfig, Schedule};
@@ -43,6 +44,29 @@ impl Default for EmbeddingSource {
     }
 }
 
+/// The floating type of the sequence model's arithmetic.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+#[non_exhaustive]
+pub enum Precision {
+    /// Single precision.
+    #[default]
+    F32,
+    /// Sixteen bits with the exponent of `f32`: half the memory, and the matrix units of a GPU. Norms, softmax and the loss
+    /// stay in `f32`; see [`T5::with_compute_dtype`](genrec_model::t5::T5::with_compute_dtype).
+    Bf16,
+}
+
+impl Precision {
+    /// The type of candle's tensors.
+    pub fn dtype(self) -> DType {
+        match self {
+            Self::F32 => DType::F32,
+            Self::Bf16 => DType::BF16,
+        }
+    }
+}
+
 /// Everything that decides the result of a run: the same settings, data and seed give the same bytes on the CPU.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -62,6 +86,8 @@ pub struct TigerConfig {
     pub windows: WindowConfig,
     /// The sequence model; its vocabulary size is set by the index.
     pub model: T5Config,
+    /// What the sequence model computes in; its weights are `f32` all the same. `f32`; another type asks for a GPU.
+    pub precision: Precision,
     /// Examples a step. 256, as in the paper (section 4).
     pub batch_size: usize,
     /// Batches that are sorted by length together: the more, the less padding and the less random the batches; `None` sorts
@@ -108,6 +134,7 @@ impl TigerConfig {
             suffix_size: 256,
             windows: WindowConfig::default(),
             model: T5Config::paper(0),
+            precision: Precision::F32,
             batch_size: 256,
             bucketing: Some(32),
             by_user: false,

@@ -11,7 +11,7 @@ mod run;
 mod testing;
 mod training;
 
-pub use config::{Budget, EmbeddingSource, Manifest, TigerConfig};
+pub use config::{Budget, EmbeddingSource, Manifest, Precision, TigerConfig};
 pub use observer::{Event, Observer, Stage};
 pub use report::{DatasetReport, Metrics, Report, SidReport, TimingReport, TrainSummary};
 pub use run::{Outcome, run};

@@ -59,7 +59,8 @@ pub(super) fn train(
         SequenceTokenizer::new(index, &vocab, config.windows.max_history),
         config.batches(),
     );
-    let model = T5::new(config.model.clone().with_vocab_size(vocab.size()), config.seed, ctx.device)?;
+    let model = T5::new(config.model.clone().with_vocab_size(vocab.size()), config.seed, ctx.device)?
+        .with_compute_dtype(config.precision.dtype())?;
     let searcher = Searcher::new(index, &vocab, &config.decode);
     let users_per_second = Cell::new(None);
     if ctx.budget.is_some() {

@@ -1,0 +1,306 @@
+//! Beam search that stays on the model's device.
+
+use candle_core::{D, DType, Device, Tensor};
+use genrec_model::{DecodeState, RaggedBatch, Seq2Seq};
+use sid_index::PrefixTrie;
+
+use crate::{
+    catalogue::Catalogue,
+    decoder::Hypothesis,
+    error::{DecodeError, Result},
+};
+
+/// The trie of a [`Catalogue`] as tensors on a device.
+///
+/// Eight bytes a node, four more where items are left out. The tables are made once and serve any number of searches; the
+/// index, its vocabulary and the filter are read when they are made.
+#[derive(Debug, Clone)]
+pub struct DeviceCatalogue {
+    /// `(nodes + 1,)`, `u32`: the node's first child; its last is before the next node's first.
+    first_child: Tensor,
+    /// `(nodes,)`, `u32`: the token that leads to the node.
+    tokens: Tensor,
+    /// `(nodes,)`, `f32`: zero, or negative infinity where no item below may be generated.
+    penalty: Option<Tensor>,
+    /// The most children of a node at each depth.
+    widths: Vec<usize>,
+    /// Greatest token of a Semantic ID.
+    last_token: u32,
+    device: Device,
+}
+
+impl DeviceCatalogue {
+    /// Copies the trie of the items that `catalogue` allows to a device.
+    ///
+    /// # Errors
+    /// When the device has no room.
+    pub fn new(catalogue: &Catalogue<'_>, device: &Device) -> Result<Self> {
+        let (trie, vocab) = (catalogue.index().trie(), catalogue.vocab());
+        let nodes = trie.num_nodes();
+        let (mut first_child, mut tokens, mut penalty) = (Vec::with_capacity(nodes + 1), vec![0u32], vec![0f32]);
+        let (mut widths, mut last_token, mut filtered) = (Vec::new(), 0, false);
+        let mut level = vec![PrefixTrie::ROOT];
+        // Nodes are numbered by depth, then by prefix: children follow one another in the order of their parents.
+        while !level.is_empty() {
+            let depth = widths.len();
+            let (mut next, mut width) = (Vec::new(), 0);
+            for &node in &level {
+                first_child.push(tokens.len() as u32);
+                let children = trie.children(node);
+                width = width.max(children.len());
+                for (code, child) in children {
+                    let token = vocab.position_range(depth).start + code;
+                    let allowed = catalogue.allows_below(child);
+                    last_token = last_token.max(token);
+                    filtered |= !allowed;
+                    tokens.push(token);
+                    penalty.push(if allowed { 0.0 } else { f32::NEG_INFINITY });
+                    next.push(child);
+                }
+            }
+            if !next.is_empty() {
+                widths.push(width);
+            }
+            level = next;
+        }
+        first_child.push(tokens.len() as u32);
+        Ok(Self {
+            first_child: Tensor::new(first_child, device)?,
+            tokens: Tensor::new(tokens, device)?,
+            penalty: if filtered { Some(Tensor::new(penalty, device)?) } else { None },
+            widths,
+            last_token,
+            device: device.clone(),
+        })
+    }
+}
+
+/// [`BeamSearch`](crate::BeamSearch) whose scores, choices and caches never leave the model's device: no step waits for the
+/// host, one transfer at the end brings the hypotheses. Made for GPUs.
+///
+/// The same search over the same [`Catalogue`], with two differences: among hypotheses of equal score any may be kept, and
+/// every user has all beams from the first step on, those that no prefix fills included, so that the shapes are fixed.
+/// Constraints other than a catalogue, or one for each user, are [`BeamSearch`](crate::BeamSearch)'s.
+///
+/// ```
+/// # use candle_core::Device;
+/// # use genrec_decode::{BeamSearch, Catalogue, Decoder, DeviceBeamSearch, DeviceCatalogue};
+/// # use genrec_model::{RaggedBatch, t5::{T5, T5Config}};
+/// # use ndarray::array;
+/// # use sid_index::{CollisionPolicy, SidIndex, SidLayout, SidVocab};
+/// # let layout = SidLayout::new(vec![4, 4])?;
+/// # let vocab = SidVocab::new(&layout, 1)?;
+/// # let index = SidIndex::from_codes(layout, array![[1, 0], [1, 2], [3, 3]].view(), CollisionPolicy::Suffix)?;
+/// # let model = T5::new(T5Config::cpu(vocab.size()), 7, &Device::Cpu)?;
+/// # let mut batch = RaggedBatch::new();
+/// # batch.push(&Vec::from_iter(vocab.user("ada")), &[])?;
+/// let catalogue = Catalogue::new(&index, &vocab)?;
+/// let found = DeviceBeamSearch::new(2).decode(&model, &batch, &DeviceCatalogue::new(&catalogue, &Device::Cpu)?)?;
+/// let expected = BeamSearch::new(2).decode(&model, &batch, &[catalogue])?;
+/// assert_eq!(found[0][0].tokens, expected[0][0].tokens);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct DeviceBeamSearch {
+    /// Prefixes kept, and hypotheses returned, for every user; at most [`MAX_BEAMS`](Self::MAX_BEAMS).
+    pub beams: usize,
+}
+
+/// Values that are sorted at once: what fits in the memory that a GPU's block of threads shares.
+const SORTED: usize = 8_192;
+
+/// The prefixes of all users after some steps, each `(users, beams)`.
+struct Beams {
+    scores: Tensor,
+    nodes: Tensor,
+    /// `(users * beams, tokens so far)`.
+    tokens: Vec<Tensor>,
+}
+
+impl DeviceBeamSearch {
+    /// The most beams that a search can have.
+    pub const MAX_BEAMS: usize = SORTED / 2;
+
+    /// A search with that many beams.
+    pub fn new(beams: usize) -> Self {
+        Self { beams }
+    }
+
+    /// Sequences for every row of the batch, the most probable first.
+    ///
+    /// # Errors
+    /// When the batch is empty, the number of beams is zero or above [`MAX_BEAMS`](Self::MAX_BEAMS), the catalogue is on
+    /// another device than the model or has tokens that the model does not have, the model returns something that is no
+    /// log-probability, or a tensor operation fails.
+    pub fn decode<M: Seq2Seq>(
+        &self,
+        model: &M,
+        batch: &RaggedBatch,
+        catalogue: &DeviceCatalogue,
+    ) -> Result<Vec<Vec<Hypothesis>>> {
+        let device = model.device();
+        self.check(model, batch, catalogue)?;
+        let (users, beams, vocab_size) = (batch.len(), self.beams, model.vocab_size());
+        let mut state = model.start(batch)?;
+        if state.rows() != users {
+            return Err(DecodeError::StateRows { expected: users, got: state.rows() });
+        }
+        let first_rows = Tensor::arange_step(0, (users * beams) as u32, beams as u32, device)?.reshape((users, 1))?;
+        let mut found: Option<Beams> = None;
+        let mut sums = Vec::with_capacity(catalogue.widths.len());
+        for &width in &catalogue.widths {
+            let rows = if found.is_some() { users * beams } else { users };
+            let last = match &found {
+                Some(beams) => beams.tokens.last().map(Tensor::flatten_all).transpose()?,
+                None => None,
+            };
+            let last = match last {
+                Some(last) => last,
+                None => Tensor::full(model.decoder_start_token(), users, device)?,
+            };
+            let output = model.step(&last, &mut state)?;
+            if output.dims() != [rows, vocab_size] {
+                let got = output.dims().to_vec();
+                return Err(DecodeError::OutputShape { expected: [rows, vocab_size], got });
+            }
+            let grown = Grown::new(catalogue, &output.to_dtype(DType::F32)?, found.as_ref(), width)?;
+            sums.push(grown.sum.clone());
+            let per_row = grown.scores.dim(1)?;
+            let scores = grown.scores.reshape((users, rows / users * per_row))?;
+            let (scores, places) = top(&scores, beams)?;
+            let pick = |values: &Tensor| values.reshape((users, rows / users * per_row))?.gather(&places, 1);
+            let (nodes, next) = (pick(&grown.nodes)?, pick(&grown.tokens)?);
+            let scores = filled(&scores, beams, f32::NEG_INFINITY)?;
+            let (nodes, next) = (filled(&nodes, beams, 0u32)?, filled(&next, beams, 0u32)?);
+            let mut tokens = Vec::new();
+            match &found {
+                None => {
+                    let widened: Vec<u32> = (0..users as u32).flat_map(|user| vec![user; beams]).collect();
+                    state.select_rows(&Tensor::from_vec(widened, users * beams, device)?)?;
+                }
+                Some(found) => {
+                    let parents: Vec<u32> = (0..beams as u32).flat_map(|beam| vec![beam; per_row]).collect();
+                    let parents = Tensor::from_vec(parents, beams * per_row, device)?;
+                    let parents = parents.index_select(&places.flatten_all()?, 0)?.reshape((users, beams))?;
+                    let from = parents.broadcast_add(&first_rows)?.flatten_all()?;
+                    state.reorder(&from)?;
+                    for earlier in &found.tokens {
+                        tokens.push(earlier.flatten_all()?.index_select(&from, 0)?.reshape((users, beams))?);
+                    }
+                }
+            }
+            tokens.push(next);
+            found = Some(Beams { scores, nodes, tokens });
+        }
+        collect(found, &sums, users)
+    }
+
+    fn check<M: Seq2Seq>(&self, model: &M, batch: &RaggedBatch, catalogue: &DeviceCatalogue) -> Result<()> {
+        if self.beams == 0 {
+            return Err(DecodeError::NoBeams);
+        }
+        if self.beams > Self::MAX_BEAMS {
+            return Err(DecodeError::TooManyBeams { beams: self.beams, most: Self::MAX_BEAMS });
+        }
+        if batch.is_empty() {
+            return Err(DecodeError::EmptyBatch);
+        }
+        if !catalogue.device.same_device(model.device()) {
+            return Err(DecodeError::CatalogueDevice {
+                catalogue: format!("{:?}", catalogue.device.location()),
+                model: format!("{:?}", model.device().location()),
+            });
+        }
+        if catalogue.last_token as usize >= model.vocab_size() {
+            return Err(DecodeError::UnknownToken { token: catalogue.last_token, vocab_size: model.vocab_size() });
+        }
+        Ok(())
+    }
+}
+
+/// All continuations of all prefixes, each `(rows, children)`.
+struct Grown {
+    /// Negative infinity where there is no such child.
+    scores: Tensor,
+    nodes: Tensor,
+    tokens: Tensor,
+    /// Sum of the log-probabilities that were looked at: no number if one of them is none.
+    sum: Tensor,
+}
+
+impl Grown {
+    fn new(catalogue: &DeviceCatalogue, log_probs: &Tensor, beams: Option<&Beams>, width: usize) -> Result<Self> {
+        let (rows, device) = (log_probs.dim(0)?, log_probs.device());
+        let nodes = match beams {
+            Some(beams) => beams.nodes.flatten_all()?,
+            None => Tensor::zeros(rows, DType::U32, device)?,
+        };
+        let one = Tensor::new(&[1u32], device)?;
+        let first = catalogue.first_child.index_select(&nodes, 0)?.unsqueeze(1)?;
+        let end = catalogue.first_child.index_select(&nodes.broadcast_add(&one)?, 0)?.unsqueeze(1)?;
+        let children = first.broadcast_add(&Tensor::arange(0, width as u32, device)?.unsqueeze(0)?)?;
+        let exists = children.broadcast_lt(&end)?;
+        // A child that does not exist is looked up as the root, which is one of nobody.
+        let children = exists.where_cond(&children, &children.zeros_like()?)?;
+        let flat = children.flatten_all()?;
+        let tokens = catalogue.tokens.index_select(&flat, 0)?.reshape((rows, width))?;
+        let picked = log_probs.contiguous()?.gather(&tokens, D::Minus1)?;
+        let sum = exists.where_cond(&picked, &picked.zeros_like()?)?.sum_all()?;
+        let mut scores = picked;
+        if let Some(beams) = beams {
+            scores = scores.broadcast_add(&beams.scores.reshape((rows, 1))?)?;
+        }
+        if let Some(penalty) = &catalogue.penalty {
+            scores = (scores + penalty.index_select(&flat, 0)?.reshape((rows, width))?)?;
+        }
+        let nowhere = Tensor::full(f32::NEG_INFINITY, (rows, width), device)?;
+        Ok(Self { scores: exists.where_cond(&scores, &nowhere)?, nodes: children, tokens, sum })
+    }
+}
+
+/// The greatest `k` values of every row, or all of them if they are fewer, in descending order, and where they were.
+fn top(values: &Tensor, k: usize) -> Result<(Tensor, Tensor)> {
+    let (_, width) = values.dims2()?;
+    if width <= SORTED {
+        let places = values.contiguous()?.arg_sort_last_dim(false)?.narrow(1, 0, k.min(width))?.contiguous()?;
+        return Ok((values.contiguous()?.gather(&places, 1)?, places));
+    }
+    let (mut best, mut places) = (Vec::new(), Vec::new());
+    for first in (0..width).step_by(SORTED) {
+        let (values, at) = top(&values.narrow(1, first, SORTED.min(width - first))?, k)?;
+        best.push(values);
+        places.push(at.broadcast_add(&Tensor::new(&[first as u32], at.device())?)?);
+    }
+    let (best, chosen) = top(&Tensor::cat(&best, 1)?, k)?;
+    Ok((best, Tensor::cat(&places, 1)?.gather(&chosen, 1)?))
+}
+
+/// Widens `(users, some)` to `(users, beams)`.
+fn filled<T: candle_core::WithDType>(values: &Tensor, beams: usize, with: T) -> Result<Tensor> {
+    let (users, width) = values.dims2()?;
+    if width >= beams {
+        return Ok(values.clone());
+    }
+    Ok(Tensor::cat(&[values, &Tensor::full(with, (users, beams - width), values.device())?], 1)?)
+}
+
+/// Brings the hypotheses to the host.
+fn collect(found: Option<Beams>, sums: &[Tensor], users: usize) -> Result<Vec<Vec<Hypothesis>>> {
+    let Some(Beams { scores, tokens, .. }) = found else {
+        return Ok(vec![Vec::new(); users]);
+    };
+    let sums = Tensor::stack(sums, 0)?.to_vec1::<f32>()?;
+    if let Some(step) = sums.iter().position(|sum| sum.is_nan() || *sum == f32::INFINITY) {
+        return Err(DecodeError::NotLogProbs { step });
+    }
+    let scores = scores.to_vec2::<f32>()?;
+    let tokens = Tensor::stack(&tokens, 2)?.to_vec3::<u32>()?;
+    let user = |(scores, tokens): (Vec<f32>, Vec<Vec<u32>>)| {
+        let hypotheses = scores.into_iter().zip(tokens).map(|(log_prob, tokens)| Hypothesis { tokens, log_prob });
+        hypotheses.filter(|hypothesis| hypothesis.log_prob > f32::NEG_INFINITY).collect()
+    };
+    Ok(scores.into_iter().zip(tokens).map(user).collect())
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,121 @@
+use ndarray::Array2;
+use proptest::prelude::*;
+use sid_index::{CollisionPolicy, ItemId, SidIndex, SidLayout, SidVocab};
+
+use super::*;
+use crate::{
+    beam::BeamSearch,
+    decoder::Decoder,
+    toy::{Fault, Toy},
+};
+
+struct World {
+    index: SidIndex,
+    vocab: SidVocab,
+}
+
+impl World {
+    fn new(sizes: &[u32], rows: &[Vec<u32>]) -> Self {
+        let layout = SidLayout::new(sizes.to_vec()).unwrap().with_suffix(64);
+        let codes = Array2::from_shape_vec((rows.len(), sizes.len()), rows.concat()).unwrap();
+        let vocab = SidVocab::new(&layout, 3).unwrap();
+        Self { index: SidIndex::from_codes(layout, codes.view(), CollisionPolicy::Suffix).unwrap(), vocab }
+    }
+
+    fn catalogue(&self) -> Catalogue<'_> {
+        Catalogue::new(&self.index, &self.vocab).unwrap()
+    }
+
+    fn toy(&self, seed: u64) -> Toy {
+        // So many logits that no two scores are equal.
+        Toy::new(self.vocab.size(), seed, 1 << 40)
+    }
+}
+
+fn histories(count: u32) -> RaggedBatch {
+    let mut batch = RaggedBatch::new();
+    (0..count).for_each(|user| batch.push(&[3 + user, 9], &[]).unwrap());
+    batch
+}
+
+fn on_cpu(catalogue: &Catalogue<'_>) -> DeviceCatalogue {
+    DeviceCatalogue::new(catalogue, &Device::Cpu).unwrap()
+}
+
+proptest! {
+    #[test]
+    fn it_finds_what_the_search_on_the_host_finds(
+        rows in proptest::collection::vec(proptest::collection::vec(0u32..5, 2), 1..40),
+        seed in 0u64..1000,
+        beams in 1usize..12,
+        users in 1u32..4,
+        left_out in proptest::collection::vec(any::<bool>(), 40),
+    ) {
+        let world = World::new(&[5, 5], &rows);
+        let catalogue = world.catalogue();
+        let excluded = (0..rows.len() as u32).map(ItemId).filter(|item| left_out[item.0 as usize]);
+        let catalogue = match catalogue.clone().excluding(excluded) {
+            Ok(catalogue) => catalogue,
+            Err(DecodeError::NothingAllowed { .. }) => catalogue,
+            Err(error) => panic!("{error}"),
+        };
+        let toy = world.toy(seed);
+        let batch = histories(users);
+        let expected = BeamSearch::new(beams).decode(&toy, &batch, std::slice::from_ref(&catalogue)).unwrap();
+        let found = DeviceBeamSearch::new(beams).decode(&toy, &batch, &on_cpu(&catalogue)).unwrap();
+        prop_assert_eq!(found, expected);
+    }
+
+    #[test]
+    fn the_greatest_values_of_wide_rows(
+        seed in any::<u32>(),
+        width in SORTED + 1..3 * SORTED,
+        k in 1usize..100,
+    ) {
+        let value = |i: u32| (i.wrapping_mul(2_654_435_761) ^ seed) as f32;
+        let row: Vec<f32> = (0..width as u32).map(value).collect();
+        let values = Tensor::from_slice(&row, (1, width), &Device::Cpu).unwrap();
+        let (best, places) = top(&values, k).unwrap();
+        let (best, places) = (best.to_vec2::<f32>().unwrap(), places.to_vec2::<u32>().unwrap());
+        let mut sorted = row.clone();
+        sorted.sort_by(|a, b| b.total_cmp(a));
+        prop_assert_eq!(&best[0], &sorted[..k]);
+        for (value, place) in best[0].iter().zip(&places[0]) {
+            prop_assert_eq!(row[*place as usize], *value);
+        }
+    }
+}
+
+#[test]
+fn wrong_input_is_refused() {
+    let world = World::new(&[4, 4], &[vec![1, 2], vec![3, 0]]);
+    let tables = on_cpu(&world.catalogue());
+    let toy = world.toy(1);
+    let decode = |search: DeviceBeamSearch, toy: &Toy, batch: &RaggedBatch| search.decode(toy, batch, &tables);
+    let two = DeviceBeamSearch::new(2);
+    assert!(matches!(decode(DeviceBeamSearch::new(0), &toy, &histories(1)), Err(DecodeError::NoBeams)));
+    assert!(matches!(decode(DeviceBeamSearch::new(5000), &toy, &histories(1)), Err(DecodeError::TooManyBeams { .. })));
+    assert!(matches!(decode(two, &toy, &RaggedBatch::new()), Err(DecodeError::EmptyBatch)));
+    let small = Toy { vocab_size: 3, ..toy };
+    assert!(matches!(decode(two, &small, &histories(1)), Err(DecodeError::UnknownToken { .. })));
+    for (fault, text) in [(Fault::Rows, "rows"), (Fault::Width, "shape")] {
+        let error = decode(two, &Toy { fault, ..toy }, &histories(2)).unwrap_err().to_string();
+        assert!(error.contains(text), "{error}");
+    }
+}
+
+#[test]
+fn what_is_no_log_probability_is_an_error_and_probability_zero_is_none() {
+    let world = World::new(&[4, 4], &[vec![1, 2], vec![3, 0]]);
+    let tables = on_cpu(&world.catalogue());
+    let token = world.vocab.position_range(1).start + 2;
+    let decode = |value: f32| {
+        let toy = Toy { fault: Fault::Value(1, token, value), ..world.toy(1) };
+        DeviceBeamSearch::new(3).decode(&toy, &histories(2), &tables)
+    };
+    for value in [f32::NAN, f32::INFINITY] {
+        assert!(matches!(decode(value), Err(DecodeError::NotLogProbs { step: 1 })));
+    }
+    let found = decode(f32::NEG_INFINITY).unwrap();
+    assert!(found.iter().all(|user| user.len() == 1 && !user[0].tokens.contains(&token)), "{found:?}");
+}
