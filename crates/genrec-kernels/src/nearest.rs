@@ -5,6 +5,9 @@
 //! block of rows is one task: product and minimum stay in the cache, and the blocks do not depend on the number of
 //! threads.
 //!
+//! Processors with a matrix unit (AMX) compute the products in `bf16` first, which leaves one codeword for most rows; what is
+//! within the error of those products is compared in `f32`. The codeword found is the nearest either way.
+//!
 //! Where the codewords lie far from the origin for their spread, the two terms left are large and nearly equal; a
 //! codeword amid the others is then taken off both sides first, which changes no distance.
 
@@ -13,8 +16,14 @@ use rayon::prelude::*;
 
 use crate::gemm::GemmError;
 use crate::host;
+use crate::math::{sum_by, vectorized};
 use crate::matmul::{Panels, Target, View, padded, product};
 
+#[cfg(all(target_arch = "x86_64", target_os = "linux"))]
+mod amx;
+#[cfg(not(all(target_arch = "x86_64", target_os = "linux")))]
+#[path = "nearest/no_amx.rs"]
+mod amx;
 mod lloyd;
 mod lowest;
 mod residual;
@@ -108,16 +117,34 @@ pub enum NearestError {
 pub struct Codebook {
     values: Vec<f32>,
     d: usize,
-    /// `(d, codewords)`, less the centre.
-    words: Panels,
+    words: Words,
     /// Half of the squared lengths of the codewords, less the centre; infinite up to the width of a row of products.
     half_norms: Vec<f32>,
-    centre: Option<Vec<f32>>,
+    centre: Option<Centre>,
+}
+
+/// The codewords, less the centre, as products with them are computed.
+#[derive(Clone, Debug)]
+enum Words {
+    /// `(d, codewords)`.
+    Exact(Panels),
+    Matrix(amx::Words),
+}
+
+/// What is taken off both sides.
+#[derive(Clone, Debug)]
+struct Centre {
+    word: Vec<f32>,
+    /// The codewords less that one.
+    words: Vec<f32>,
 }
 
 /// What one thread searches with.
 #[derive(Debug, Default)]
 struct Buffers {
+    matrix: amx::Buffers,
+    /// Rows with more than one codeword within the error of the products, and those codewords.
+    unsure: Vec<(u32, u32)>,
     products: Vec<f32>,
     moved: Vec<f32>,
     residual: Vec<f32>,
@@ -130,6 +157,10 @@ impl Codebook {
     /// # Errors
     /// [`NearestError`] when there is no codeword, the slice is no whole number of them, or there are too many.
     pub fn new(values: &[f32], d: usize) -> Result<Self, NearestError> {
+        Self::with_matrix_unit(values, d, true)
+    }
+
+    fn with_matrix_unit(values: &[f32], d: usize, matrix: bool) -> Result<Self, NearestError> {
         if d == 0 || values.is_empty() || !values.len().is_multiple_of(d) {
             return Err(NearestError::Length { what: "codebook", len: values.len(), dim: d });
         }
@@ -139,22 +170,27 @@ impl Codebook {
         }
         let half_norms = |codebook: &[f32]| codebook.chunks_exact(d).map(|c| 0.5 * dot(c, c)).collect::<Vec<f32>>();
         let norms = half_norms(values);
-        let centre = far_centre(values, d, &norms).map(<[f32]>::to_vec);
-        let centred = centre.as_ref().map(|centre| minus(values, centre));
-        let (near, half_norms) = match &centred {
-            Some(centred) => (centred.as_slice(), half_norms(centred)),
+        let centre = far_centre(values, d, &norms);
+        let centre = centre.map(|word| Centre { word: word.to_vec(), words: minus(values, word) });
+        let (near, mut half_norms) = match &centre {
+            Some(centre) => (centre.words.as_slice(), half_norms(&centre.words)),
             None => (values, norms),
         };
-        let mut words = Panels::default();
-        words.pack(View::new(near, codewords, d, d)?.t());
-        let mut half_norms = half_norms;
-        half_norms.resize(padded(codewords), f32::INFINITY);
+        let (words, stride) = match amx::Words::new(near, d, &half_norms).filter(|_| matrix) {
+            Some(words) => (Words::Matrix(words), codewords.next_multiple_of(amx::BLOCK)),
+            None => {
+                let mut panels = Panels::default();
+                panels.pack(View::new(near, codewords, d, d)?.t());
+                (Words::Exact(panels), padded(codewords))
+            }
+        };
+        half_norms.resize(stride, f32::INFINITY);
         Ok(Self { values: values.to_vec(), d, words, half_norms, centre })
     }
 
     /// Number of codewords.
     pub fn codewords(&self) -> usize {
-        self.words.cols()
+        self.values.len() / self.d
     }
 
     /// Dimension of a codeword.
@@ -169,7 +205,16 @@ impl Codebook {
 
     /// Rows that one task takes.
     fn block(&self) -> usize {
-        (PRODUCTS / self.codewords()).clamp(TILE, ROWS) / TILE * TILE
+        let tile = match &self.words {
+            Words::Exact(_) => TILE,
+            Words::Matrix(_) => amx::BLOCK,
+        };
+        (PRODUCTS / self.codewords()).clamp(tile, ROWS) / tile * tile
+    }
+
+    /// The codewords less the centre.
+    fn near(&self) -> &[f32] {
+        self.centre.as_ref().map_or(&self.values, |centre| &centre.words)
     }
 
     fn check(&self, x: &[f32], places: usize) -> Result<usize, NearestError> {
@@ -217,21 +262,58 @@ impl Codebook {
     }
 
     fn assign_block(&self, x: &[f32], codes: &mut [u32], buffers: &mut Buffers) -> Result<(), NearestError> {
-        let Buffers { products, moved, .. } = buffers;
-        let stride = padded(self.codewords());
-        products.resize(products.len().max(codes.len() * stride), 0.0);
-        let products = &mut products[..codes.len() * stride];
+        let Buffers { products, moved, matrix, unsure, .. } = buffers;
+        let stride = self.half_norms.len();
+        let len = codes.len().next_multiple_of(amx::BLOCK) * stride;
+        products.resize(products.len().max(len), 0.0);
         let x = match &self.centre {
             None => x,
-            Some(centre) => {
+            Some(Centre { word, .. }) => {
                 moved.clear();
-                moved.extend(x.chunks_exact(self.d).flat_map(|row| row.iter().zip(centre).map(|(v, c)| v - c)));
+                moved.extend(x.chunks_exact(self.d).flat_map(|row| row.iter().zip(word).map(|(v, c)| v - c)));
                 moved
             }
         };
-        product(View::new(x, codes.len(), self.d, self.d)?, &self.words, Target::set(products, stride).with_padding())?;
-        lowest::lowest(products, &self.half_norms, codes);
+        match &self.words {
+            Words::Exact(panels) => {
+                let products = &mut products[..codes.len() * stride];
+                let rows = View::new(x, codes.len(), self.d, self.d)?;
+                product(rows, panels, Target::set(products, stride).with_padding())?;
+                lowest::lowest(products, &self.half_norms, codes);
+            }
+            Words::Matrix(words) => {
+                words.products(x, stride, &mut products[..len], matrix);
+                unsure.clear();
+                let slack = |row| words.slack(row, matrix);
+                lowest::lowest_within(products, &self.half_norms, codes, slack, unsure);
+                self.lowest_of_few(x, unsure, codes);
+            }
+        }
         Ok(())
+    }
+
+    /// The nearest of the codewords that are left for each row, in `f32`. They come row by row.
+    fn lowest_of_few(&self, x: &[f32], unsure: &[(u32, u32)], codes: &mut [u32]) {
+        let (d, words) = (self.d, self.near());
+        vectorized(
+            #[inline(always)]
+            || {
+                for few in unsure.chunk_by(|a, b| a.0 == b.0) {
+                    let row = few[0].0 as usize;
+                    let x = &x[row * d..][..d];
+                    let (mut code, mut least) = (0, f32::INFINITY);
+                    for &(_, candidate) in few {
+                        // Rows of no number leave all, the codewords' padding too.
+                        let Some(word) = words.get(candidate as usize * d..(candidate as usize + 1) * d) else { break };
+                        let distance = self.half_norms[candidate as usize] - sum_by(x, word, |a, b| a * b);
+                        if distance < least {
+                            (code, least) = (candidate, distance);
+                        }
+                    }
+                    codes[row] = code;
+                }
+            },
+        );
     }
 }
 

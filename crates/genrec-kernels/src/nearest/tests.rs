@@ -195,3 +195,29 @@ fn rows_of_nan_get_the_first_code() {
         assert_eq!(codes, [0, 0]);
     }
 }
+
+/// The same codeword whichever unit computes the products, but for what rounding cannot tell apart.
+#[test]
+fn the_matrix_unit_finds_the_same_codewords() {
+    for (rows, codewords, d, offset, scale) in
+        [(300, 256, 32, 0.0, 1.0), (65, 40, 100, 0.0, 1e-3), (97, 300, 17, 1e3, 1.0), (40, 64, 768, 0.5, 1e4)]
+    {
+        let rng = CounterRng::new(rows as u64);
+        let draw = |stream: u64, count: usize| -> Vec<f32> {
+            let rng = rng.stream(stream);
+            (0..count as u64).map(|i| scale * (rng.f64_at(i) as f32 + offset)).collect()
+        };
+        let (x, words) = (draw(0, rows * d), draw(1, codewords * d));
+        let mut codes = [vec![0; rows], vec![0; rows]];
+        let mut distances = [vec![0.0; rows], vec![0.0; rows]];
+        for (matrix, (codes, distances)) in [false, true].into_iter().zip(codes.iter_mut().zip(&mut distances)) {
+            let codebook = Codebook::with_matrix_unit(&words, d, matrix).unwrap();
+            codebook.assign(&x, codes, Some(distances)).unwrap();
+        }
+        let differing = codes[0].iter().zip(&codes[1]).filter(|(a, b)| a != b).count();
+        assert!(differing * 50 <= rows, "{differing} of {rows}");
+        for (a, b) in distances[0].iter().zip(&distances[1]) {
+            assert!((a - b).abs() <= 1e-4 * a, "{a} {b}");
+        }
+    }
+}
