@@ -50,9 +50,9 @@ pub struct TrainConfig {
     /// Wall-clock time after which the run ends, counted over all resumed parts and including validations; none by
     /// default. Where such a run ends depends on the machine and its load, so it cannot be reproduced.
     pub max_duration: Option<Duration>,
-    /// Share of the time that `max_duration` or [`Callback::deadline`](crate::Callback::deadline) allows, its end, over which
-    /// the learning rate falls linearly towards 0, besides what the schedule does; from 0 to 1, 0 by default. Without such a
-    /// limit it does nothing.
+    /// Share of the run, its end, over which the learning rate falls linearly towards 0, besides what the schedule does; from
+    /// 0 to 1, 0 by default. The run's length is the steps that `epochs` and `max_steps` allow, and the time that
+    /// `max_duration` and [`Callback::deadline`](crate::Callback::deadline) do: whichever of the two asks for the lower rate.
     pub cooldown: f64,
     /// When to validate; after every epoch by default. The run's last step is validated besides, when `epochs`,
     /// `max_steps`, `max_duration` or a deadline ends the run.
@@ -163,10 +163,16 @@ impl TrainConfig {
         Ok(())
     }
 
-    /// What the learning rate is multiplied by after so many seconds of a run of `limit` seconds, besides the schedule.
-    pub(crate) fn cooldown_factor(&self, seconds: f64, limit: Option<f64>) -> f64 {
+    /// Steps after which a run over epochs of `batches` ends, if its configuration says so.
+    pub(crate) fn steps(&self, batches: u64) -> Option<u64> {
+        let by_epochs = self.epochs.map(|epochs| u64::from(epochs).saturating_mul(batches));
+        [by_epochs, self.max_steps].into_iter().flatten().min()
+    }
+
+    /// What the learning rate is multiplied by after `done` of `limit`, in steps or in seconds, besides the schedule.
+    pub(crate) fn cooldown_factor(&self, done: f64, limit: Option<f64>) -> f64 {
         let Some(limit) = limit else { return 1.0 };
-        let left = (limit - seconds).max(0.0);
+        let left = (limit - done).max(0.0);
         let cooldown = self.cooldown * limit;
         if left < cooldown { left / cooldown } else { 1.0 }
     }
@@ -238,8 +244,11 @@ mod tests {
     }
 
     #[test]
-    fn the_cooldown_is_the_end_of_the_time() {
+    fn the_cooldown_is_the_end_of_the_run() {
         let config = TrainConfig::default().with_cooldown(0.2);
+        assert_eq!(config.steps(10), Some(200_000));
+        assert_eq!(config.clone().with_epochs(Some(7)).steps(10), Some(70));
+        assert_eq!(config.clone().with_max_steps(None).steps(10), None);
         assert_eq!(config.cooldown_factor(1e9, None), 1.0);
         let factors = [0.0, 80.0, 90.0, 95.0, 100.0, 200.0].map(|at| config.cooldown_factor(at, Some(100.0)));
         assert_eq!(factors, [1.0, 1.0, 0.5, 0.25, 0.0, 0.0]);

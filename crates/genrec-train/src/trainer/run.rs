@@ -200,7 +200,11 @@ impl<'a, M: Trainable> Run<'a, M> {
         }
         .map_err(failed)?;
         self.check(Quantity::GradientNorm, grad_norm, step, batch)?;
-        let cooldown = self.config.cooldown_factor(self.progress.seconds, limit);
+        let steps = self.config.steps(self.size.batches).map(|steps| steps as f64);
+        let cooldown = self
+            .config
+            .cooldown_factor(self.progress.seconds, limit)
+            .min(self.config.cooldown_factor((step - 1) as f64, steps));
         let lr = self.config.learning_rate * self.config.schedule.factor(step) * cooldown;
         self.optimizer.step(self.model.parameters(), &gradients, lr).map_err(failed)?;
         self.progress.complete_step(loss);
