@@ -39,8 +39,8 @@ impl DeviceArg {
     }
 }
 
-/// The preset with what a JSON file says otherwise, if there is one. The file holds some settings or all, or is the `run.json`
-/// of a run.
+/// The preset with what a JSON file says otherwise, if there is one. Of the `run.json` of a run the settings are that run's,
+/// whatever the preset.
 ///
 /// # Errors
 /// When the file cannot be read or is not a configuration; the file is named.
@@ -49,8 +49,11 @@ pub fn config_or(file: Option<&Path>, preset: fn() -> TigerConfig) -> Result<Tig
     let text = std::fs::read_to_string(path).map_err(|error| format!("cannot read `{}`: {error}", path.display()))?;
     let parse = || {
         let given: Value = serde_json::from_str(&text)?;
+        if let Some(config) = given.get("config") {
+            return serde_json::from_value(config.clone());
+        }
         let mut settings = serde_json::to_value(preset())?;
-        overlay(&mut settings, given.get("config").cloned().unwrap_or(given));
+        overlay(&mut settings, given);
         serde_json::from_value(settings)
     };
     parse().map_err(|error: serde_json::Error| format!("`{}` is no configuration: {error}", path.display()).into())
@@ -282,14 +285,17 @@ mod tests {
         let cpu = TigerConfig::cpu();
         assert_eq!(read("{}").unwrap(), cpu);
         let mut smaller = cpu.clone();
-        if let genrec::quantize::QuantizerConfig::RqVae(config) = &mut smaller.quantizer {
+        if let genrec::quantize::QuantizerConfig::ResidualKMeans(config) = &mut smaller.quantizer {
             config.codebook_sizes = vec![16, 16];
         }
         assert_ne!(smaller, cpu);
         assert_eq!(read(r#"{"quantizer": {"codebook_sizes": [16, 16]}}"#).unwrap(), smaller);
-        let other = read(r#"{"config": {"quantizer": {"type": "residual_k_means", "codebook_sizes": [16]}}}"#).unwrap();
+        let other = read(r#"{"quantizer": {"type": "rq_vae", "codebook_sizes": [16]}}"#).unwrap();
         assert_eq!(other.quantizer.codebook_sizes(), [16]);
         assert_eq!(other.model, cpu.model);
+        // What a run was made with, not the preset with some of it: a bidirectional encoder goes without saying.
+        let paper = serde_json::json!({ "config": TigerConfig::paper() }).to_string();
+        assert_eq!(read(&paper).unwrap(), TigerConfig::paper());
         assert!(read(r#"{"quantiser": {}}"#).unwrap_err().to_string().contains("quantiser"));
         assert!(
             config_or(Some(Path::new("/no/such/file")), TigerConfig::cpu).unwrap_err().to_string().contains("/no/such")

@@ -38,7 +38,7 @@ enum Quantizer {
 enum Preset {
     /// The paper's model and schedule; days on a CPU.
     Paper,
-    /// A smaller model for an hour on two cores.
+    /// A smaller model, over k-means, for an hour on two cores.
     Cpu,
 }
 
@@ -56,7 +56,7 @@ struct Args {
     /// TF-IDF, or that of `--config`, otherwise.
     #[arg(long, value_parser = parse_embedder)]
     embedder: Option<EmbeddingSource>,
-    /// Embeddings to codes; RQ-VAE, or that of `--config`, otherwise.
+    /// Embeddings to codes, with default settings where the preset or `--config` has another kind: that of the preset otherwise.
     #[arg(long, value_enum)]
     quantizer: Option<Quantizer>,
     /// Model, batch size, optimiser, schedule.
@@ -84,7 +84,7 @@ struct Args {
     /// Where tensors live.
     #[arg(long, value_enum, default_value_t = DeviceArg::Cpu)]
     device: DeviceArg,
-    /// Lets the sequence model compute in `bf16`, on a GPU.
+    /// Lets the sequence model compute in `bf16`; needs a GPU.
     #[arg(long)]
     bf16: bool,
 }
@@ -118,13 +118,15 @@ fn config(args: &Args) -> Result<TigerConfig, BoxError> {
         Preset::Cpu => TigerConfig::cpu,
     };
     let mut config = support::config_or(args.config.as_deref(), preset)?;
-    match args.quantizer {
-        Some(Quantizer::RqVae) => config.quantizer = QuantizerConfig::RqVae(RqVaeConfig::default()),
-        Some(Quantizer::ResidualKMeans) => {
-            config.quantizer = QuantizerConfig::ResidualKMeans(ResidualKMeansConfig::default());
+    config.quantizer = match (args.quantizer, config.quantizer) {
+        (Some(Quantizer::RqVae), other) if !matches!(other, QuantizerConfig::RqVae(_)) => {
+            QuantizerConfig::RqVae(RqVaeConfig::default())
         }
-        None => {}
-    }
+        (Some(Quantizer::ResidualKMeans), other) if !matches!(other, QuantizerConfig::ResidualKMeans(_)) => {
+            QuantizerConfig::ResidualKMeans(ResidualKMeansConfig::default())
+        }
+        (_, same) => same,
+    };
     if let Some(embedder) = &args.embedder {
         config.embedder = embedder.clone();
     }

@@ -8,7 +8,7 @@
 #                   otherwise, for which nvcc is needed (scripts/cuda-env.sh)
 # GENREC_PYTHON     an interpreter with torch (CUDA), transformers and safetensors; benches/compare makes one otherwise
 # GENREC_EMBEDDER   `--embedder` of the training; tfidf otherwise
-# GENREC_MINUTES    `--max-minutes` of the training; the preset's 200,000 steps otherwise
+# GENREC_MINUTES    `--max-minutes` of the training; the preset's 200,000 steps, or its early stop, otherwise
 # GENREC_STEPS      which of: quickstart compare train; all otherwise
 set -euo pipefail
 

@@ -17,7 +17,7 @@ pub fn small_shop() -> Synthetic {
     SyntheticConfig::default().with_users(150).with_seed(11).generate().expect("the defaults are valid")
 }
 
-/// The preset `cpu` made small: every stage in seconds, with its RQ-VAE, dropout and user tokens.
+/// The preset `cpu` made small: every stage in seconds, with an RQ-VAE in the place of its k-means, dropout and user tokens.
 pub fn small_config() -> TigerConfig {
     let rq_vae = RqVaeConfig::default()
         .with_hidden([32])

@@ -12,8 +12,8 @@ use crate::{
 
 /// The trie of a [`Catalogue`] as tensors on a device.
 ///
-/// Eight bytes a node, four more where items are left out. The tables are made once and serve any number of searches; the
-/// index, its vocabulary and the filter are read when they are made.
+/// Eight bytes a node, four more where items are left out. The tables are made once and serve any number of searches; items
+/// that are added to the index later are not in them.
 #[derive(Debug, Clone)]
 pub struct DeviceCatalogue {
     /// `(nodes + 1,)`, `u32`: the node's first child; its last is before the next node's first.
@@ -33,7 +33,7 @@ impl DeviceCatalogue {
     /// Copies the trie of the items that `catalogue` allows to a device.
     ///
     /// # Errors
-    /// When the device has no room.
+    /// [`DecodeError::Tensor`] when the device has no room.
     pub fn new(catalogue: &Catalogue<'_>, device: &Device) -> Result<Self> {
         let (trie, vocab) = (catalogue.index().trie(), catalogue.vocab());
         let nodes = trie.num_nodes();
@@ -75,8 +75,8 @@ impl DeviceCatalogue {
     }
 }
 
-/// [`BeamSearch`](crate::BeamSearch) whose scores, choices and caches never leave the model's device: no step waits for the
-/// host, one transfer at the end brings the hypotheses. Made for GPUs.
+/// [`BeamSearch`](crate::BeamSearch) whose scores, choices and caches never leave the model's device: after the first step
+/// nothing is read until the end, when the hypotheses are. Made for GPUs.
 ///
 /// The same search over the same [`Catalogue`], with two differences: among hypotheses of equal score any may be kept, and
 /// every user has all beams from the first step on, those that no prefix fills included, so that the shapes are fixed.
@@ -102,7 +102,7 @@ impl DeviceCatalogue {
 /// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct DeviceBeamSearch {
-    /// Prefixes kept, and hypotheses returned, for every user; at most [`MAX_BEAMS`](Self::MAX_BEAMS).
+    /// Prefixes kept, and at most as many hypotheses returned, for every user; up to [`MAX_BEAMS`](Self::MAX_BEAMS).
     pub beams: usize,
 }
 
@@ -118,20 +118,23 @@ struct Beams {
 }
 
 impl DeviceBeamSearch {
-    /// The most beams that a search can have.
+    /// The most beams that a search can have: 4,096, half of what a device sorts at once.
     pub const MAX_BEAMS: usize = SORTED / 2;
 
-    /// A search with that many beams.
+    /// A search with that many beams, which [`decode`](Self::decode) checks.
     pub fn new(beams: usize) -> Self {
         Self { beams }
     }
 
-    /// Sequences for every row of the batch, the most probable first.
+    /// Sequences for every row of the batch, in its order: at most `beams` a row, the most probable first, each with its
+    /// log-probability in nats.
     ///
     /// # Errors
-    /// When the batch is empty, the number of beams is zero or above [`MAX_BEAMS`](Self::MAX_BEAMS), the catalogue is on
-    /// another device than the model or has tokens that the model does not have, the model returns something that is no
-    /// log-probability, or a tensor operation fails.
+    /// [`DecodeError::EmptyBatch`]; [`NoBeams`](DecodeError::NoBeams) and [`TooManyBeams`](DecodeError::TooManyBeams);
+    /// [`CatalogueDevice`](DecodeError::CatalogueDevice) when the catalogue is on another device than the model, and
+    /// [`UnknownToken`](DecodeError::UnknownToken) when it has tokens that the model does not have;
+    /// [`StateRows`](DecodeError::StateRows), [`OutputShape`](DecodeError::OutputShape) and
+    /// [`NotLogProbs`](DecodeError::NotLogProbs) when the model breaks its contract; and when a tensor operation fails.
     pub fn decode<M: Seq2Seq>(
         &self,
         model: &M,

@@ -34,11 +34,12 @@
 //!
 //! # Features
 //! `cuda`, `cudnn`, `nccl`, `metal`, `accelerate` and `mkl` pass through to candle and change nothing here: on other
-//! devices than the CPU the operations run as the compositions in [`graph::compose`].
+//! devices than the CPU the operations run as the compositions in [`graph::compose`], and dropout draws from the device.
 //!
 //! # Processors
 //! Vector instructions are chosen when the program runs, in [`mod@gemm`] as in the fused operations; a processor
-//! without AVX-512 runs the narrower forms.
+//! without AVX-512 runs the narrower forms. Nearest codewords take the matrix unit (AMX) of x86-64 processors that have one,
+//! under Linux.
 
 mod dropout;
 pub mod fused;

@@ -117,7 +117,7 @@ setters! {
     with_max_steps, max_steps: Option<u64>;
     /// Sets the wall-clock limit, or removes it.
     with_max_duration, max_duration: Option<Duration>;
-    /// Sets the share of the wall-clock limit over which the learning rate falls.
+    /// Sets the share of the run, in steps or in time, over which the learning rate falls.
     with_cooldown, cooldown: f64;
     /// Sets when to validate.
     with_validate_every, validate_every: Every;
@@ -135,7 +135,8 @@ impl TrainConfig {
     /// Checks every field.
     ///
     /// # Errors
-    /// [`TrainError`] names the first field that is out of range, or says that nothing ends the run.
+    /// [`TrainError::Config`] and [`TrainError::Optimizer`] name the first field that is out of range,
+    /// [`TrainError::Unbounded`] says that nothing ends the run; a callback's deadline does not count.
     pub fn validate(&self) -> Result<()> {
         self.optimizer.validate().map_err(|source| TrainError::Optimizer { source })?;
         self.schedule.validate().map_err(|source| TrainError::Optimizer { source })?;
@@ -183,7 +184,6 @@ impl TrainConfig {
             .map_err(|error| TrainError::State { source: candle_core::Error::wrap(error) })?;
         if let Some(fields) = value.as_object_mut() {
             fields.remove("max_duration");
-            fields.remove("cooldown");
             fields.remove("checkpoint_every_steps");
         }
         Ok(value)

@@ -50,8 +50,8 @@
 //! # Features
 //!
 //! `hub` downloads embedders; `parquet` lets [`data::readers::tabular`] read Parquet; `cuda`, `cudnn`, `nccl`, `metal`,
-//! `accelerate` and `mkl` are passed on to candle. None is on by default and none changes what is computed; another device
-//! or BLAS rounds differently.
+//! `accelerate` and `mkl` are passed on to candle. None is on by default and none changes the model; another device or
+//! BLAS rounds differently, and a GPU draws dropout itself.
 //!
 //! # References
 //!

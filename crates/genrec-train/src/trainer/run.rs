@@ -90,7 +90,12 @@ impl<'a, M: Trainable> Run<'a, M> {
     }
 
     fn restore(&mut self, checkpoint: Checkpoint, best: Option<Weights>, path: PathBuf) -> Result<()> {
-        if let Some((field, saved, given)) = first_difference(&checkpoint.config, &self.fingerprint) {
+        let mut saved = checkpoint.config;
+        if let (Some(saved), Some(given)) = (saved.as_object_mut(), self.fingerprint.as_object()) {
+            // Checkpoints of before 0.1 did not name it.
+            saved.entry("cooldown").or_insert_with(|| given.get("cooldown").cloned().unwrap_or_default());
+        }
+        if let Some((field, saved, given)) = first_difference(&saved, &self.fingerprint) {
             return Err(TrainError::ConfigMismatch { field, saved, given });
         }
         let sizes = [

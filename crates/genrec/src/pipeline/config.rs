@@ -52,7 +52,7 @@ pub enum Precision {
     /// Single precision.
     #[default]
     F32,
-    /// Sixteen bits with the exponent of `f32`: half the memory, and the matrix units of a GPU. Norms, softmax and the loss
+    /// Sixteen bits with the exponent of `f32`: half the memory of activations, and the matrix units of a GPU. Norms, softmax and the loss
     /// stay in `f32`; see [`T5::with_compute_dtype`](genrec_model::t5::T5::with_compute_dtype).
     Bf16,
 }
@@ -86,15 +86,16 @@ pub struct TigerConfig {
     pub windows: WindowConfig,
     /// The sequence model; its vocabulary size is set by the index.
     pub model: T5Config,
-    /// What the sequence model computes in; its weights are `f32` all the same. `f32`; another type asks for a GPU.
+    /// What the sequence model computes in while it is trained and tested; its weights are `f32` all the same, and a
+    /// [`Recommender`](crate::Recommender) serves in `f32`. `f32`; another type is an error without a GPU.
     pub precision: Precision,
     /// Examples a step. 256, as in the paper (section 4).
     pub batch_size: usize,
     /// Batches that are sorted by length together: the more, the less padding and the less random the batches; `None` sorts
     /// nothing. 32, for a GPU pads; the CPU's engine does not.
     pub bucketing: Option<usize>,
-    /// Whether the examples of a user stand in one batch, which a model with a causal encoder reads at once. It excludes
-    /// `bucketing`. No.
+    /// Whether the examples of a user stand in one batch, or in batches that follow one another, so that a model with a
+    /// causal encoder reads them at once. It excludes `bucketing`. No.
     pub by_user: bool,
     /// Optimiser, schedule, length of training, checkpoints.
     pub train: TrainConfig,
@@ -148,12 +149,13 @@ impl TigerConfig {
     /// What learns most in an hour or two of two cores, validated on 2,000 users: a smaller model that reads a user's windows
     /// at once, over two levels of residual k-means and a suffix.
     ///
-    /// Each choice was measured on Beauty, 5 epochs of the windows with everything else equal (validation NDCG@10 over all
-    /// users; `docs/results.md` has the runs). RQ-VAE at three levels .0234, residual k-means of the plain embeddings .0281 at
-    /// three levels and .0306 at two, which are a quarter faster besides. Adafactor with parameter scaling at 0.01, as in the
+    /// Each choice was measured on Beauty, 5 epochs of the windows under a cosine with everything else equal (validation
+    /// NDCG@10 over all users; `docs/results.md` has the runs and their times). RQ-VAE at three levels .0234, residual k-means
+    /// of the plain embeddings .0281 at three levels and .0306 at two. Adafactor with parameter scaling at 0.01, as in the
     /// paper, .0281, AdamW at 0.002 .0247. A causal encoder, which lets the engine encode a user's windows once, .0281; a
-    /// bidirectional one .0300 at half the speed. Batches of 128 give twice as many steps as the paper's 256. The learning
-    /// rate falls over the last quarter of the training, be it limited by epochs or by time ([`Budget::new`] has the shares).
+    /// bidirectional one .0300 in some three times the time. Batches of 128 give twice as many steps as the paper's 256. The
+    /// rate falls as the inverse square root, and to zero over the last quarter of the training, be it limited by epochs or by
+    /// time ([`Budget::new`] has the shares), so that a run may be of any length.
     pub fn cpu() -> Self {
         let train = TrainConfig::default()
             .with_optimizer(OptimizerConfig::Adafactor(AdafactorConfig::default()))
@@ -245,6 +247,7 @@ impl TigerConfig {
     #[must_use]
     pub fn with_max_history(mut self, items: usize) -> Self {
         self.windows.max_history = items;
+        self.windows.start_step = self.windows.start_step.min(items.max(1));
         self.decode.max_history = items;
         self
     }

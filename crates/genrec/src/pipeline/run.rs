@@ -13,7 +13,9 @@ use genrec_model::t5::T5;
 use sid_index::{CollisionPolicy, ItemId, SidIndex, SidLayout};
 use sid_quantize::{AnyQuantizer, QuantizeError, Quantizer};
 
-use super::{Budget, Event, Manifest, Observer, Report, Stage, TigerConfig, TimingReport, content, testing, training};
+use super::{
+    Budget, Event, Manifest, Observer, Precision, Report, Stage, TigerConfig, TimingReport, content, testing, training,
+};
 use crate::{
     Error, Recommender, Result,
     artifacts::{self, FORMAT_VERSION, RunDir},
@@ -85,6 +87,10 @@ pub fn run(
 ) -> Result<Outcome> {
     config.validate()?;
     budget.map_or(Ok(()), |budget| budget.validate())?;
+    if config.precision != Precision::F32 && device.is_cpu() {
+        let value = format!("{:?} on the CPU", config.precision);
+        return Err(Error::Config { field: "precision", value, expected: "f32 there; bf16 needs a GPU" });
+    }
     let config = &config.clone().seeded();
     // Whatever cannot be asked is found out before anything is written.
     let validation = evaluate::questions(&dataset.sequences, Part::Validation)?;
