@@ -18,8 +18,11 @@ if [ $# -ne 1 ]; then
 fi
 mkdir -p "$1"
 OUT=$(cd "$1" && pwd)
-cd "$(dirname "$0")/.."
 : "${GENREC_DATA:?names the folder that holds beauty/}"
+GENREC_DATA=$(cd "$GENREC_DATA" && pwd)
+if [ -n "${GENREC_BIN:-}" ]; then GENREC_BIN=$(cd "$GENREC_BIN" && pwd); fi
+cd "$(dirname "$0")/.."
+export GENREC_DATA
 steps=" ${GENREC_STEPS:-quickstart compare train} "
 
 nvidia-smi | tee "$OUT/gpu.txt"

@@ -57,9 +57,9 @@ def in_turn(rounds, peers, ours, warmup=1):
 
     Returns the seconds of each, by name; ours under "genrec"."""
     sides = {**peers, "genrec": ours}
-    for _ in range(warmup):
+    for round in range(warmup):
         for work in sides.values():
-            work(0)
+            work(round)
     times = {name: [] for name in sides}
     for round in range(rounds):
         names = list(sides)

@@ -30,6 +30,11 @@ pub struct DeviceCatalogue {
 }
 
 impl DeviceCatalogue {
+    /// Where the tables are.
+    pub fn device(&self) -> &Device {
+        &self.device
+    }
+
     /// Copies the trie of the items that `catalogue` allows to a device.
     ///
     /// # Errors
@@ -75,8 +80,8 @@ impl DeviceCatalogue {
     }
 }
 
-/// [`BeamSearch`](crate::BeamSearch) whose scores, choices and caches never leave the model's device: after the first step
-/// nothing is read until the end, when the hypotheses are. Made for GPUs.
+/// [`BeamSearch`](crate::BeamSearch) whose scores, choices and caches never leave the model's device: nothing is
+/// read until the end, when the hypotheses are. Made for GPUs.
 ///
 /// The same search over the same [`Catalogue`], with two differences: among hypotheses of equal score any may be kept, and
 /// every user has all beams from the first step on, those that no prefix fills included, so that the shapes are fixed.
@@ -102,12 +107,15 @@ impl DeviceCatalogue {
 /// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct DeviceBeamSearch {
-    /// Prefixes kept, and at most as many hypotheses returned, for every user; up to [`MAX_BEAMS`](Self::MAX_BEAMS).
+    /// Prefixes kept, and at most as many hypotheses returned, for every user; up to [`max_beams`](Self::max_beams).
     pub beams: usize,
 }
 
-/// Values that are sorted at once: what fits in the memory that a GPU's block of threads shares.
-const SORTED: usize = 8_192;
+/// Values that candle sorts at once: what fits in the memory that a block of CUDA's threads shares, or as many as a group of
+/// Metal's has threads.
+fn sorted(device: &Device) -> usize {
+    if device.is_metal() { 1_024 } else { 8_192 }
+}
 
 /// The prefixes of all users after some steps, each `(users, beams)`.
 struct Beams {
@@ -118,8 +126,10 @@ struct Beams {
 }
 
 impl DeviceBeamSearch {
-    /// The most beams that a search can have: 4,096, half of what a device sorts at once.
-    pub const MAX_BEAMS: usize = SORTED / 2;
+    /// The most beams that a search on that device can have, half of what it sorts at once: 4,096, and 512 on Metal.
+    pub fn max_beams(device: &Device) -> usize {
+        sorted(device) / 2
+    }
 
     /// A search with that many beams, which [`decode`](Self::decode) checks.
     pub fn new(beams: usize) -> Self {
@@ -179,7 +189,8 @@ impl DeviceBeamSearch {
             match &found {
                 None => {
                     let widened: Vec<u32> = (0..users as u32).flat_map(|user| vec![user; beams]).collect();
-                    state.select_rows(&Tensor::from_vec(widened, users * beams, device)?)?;
+                    // On the host, where the state may look at it.
+                    state.select_rows(&Tensor::from_vec(widened, users * beams, &Device::Cpu)?)?;
                 }
                 Some(found) => {
                     let parents: Vec<u32> = (0..beams as u32).flat_map(|beam| vec![beam; per_row]).collect();
@@ -202,8 +213,9 @@ impl DeviceBeamSearch {
         if self.beams == 0 {
             return Err(DecodeError::NoBeams);
         }
-        if self.beams > Self::MAX_BEAMS {
-            return Err(DecodeError::TooManyBeams { beams: self.beams, most: Self::MAX_BEAMS });
+        let most = Self::max_beams(model.device());
+        if self.beams > most {
+            return Err(DecodeError::TooManyBeams { beams: self.beams, most });
         }
         if batch.is_empty() {
             return Err(DecodeError::EmptyBatch);
@@ -248,29 +260,33 @@ impl Grown {
         let flat = children.flatten_all()?;
         let tokens = catalogue.tokens.index_select(&flat, 0)?.reshape((rows, width))?;
         let picked = log_probs.contiguous()?.gather(&tokens, D::Minus1)?;
-        let sum = exists.where_cond(&picked, &picked.zeros_like()?)?.sum_all()?;
-        let mut scores = picked;
+        let nowhere = Tensor::full(f32::NEG_INFINITY, (rows, width), device)?;
+        let mut before = exists.where_cond(&picked.zeros_like()?, &nowhere)?;
         if let Some(beams) = beams {
-            scores = scores.broadcast_add(&beams.scores.reshape((rows, 1))?)?;
+            before = before.broadcast_add(&beams.scores.reshape((rows, 1))?)?;
         }
         if let Some(penalty) = &catalogue.penalty {
-            scores = (scores + penalty.index_select(&flat, 0)?.reshape((rows, width))?)?;
+            before = (before + penalty.index_select(&flat, 0)?.reshape((rows, width))?)?;
         }
-        let nowhere = Tensor::full(f32::NEG_INFINITY, (rows, width), device)?;
-        Ok(Self { scores: exists.where_cond(&scores, &nowhere)?, nodes: children, tokens, sum })
+        let allowed = before.gt(&nowhere)?;
+        let sum = allowed.where_cond(&picked, &picked.zeros_like()?)?.sum_all()?;
+        // What is no number would spoil the order; the sum tells of it.
+        let number = picked.eq(&picked)?;
+        let scores = number.where_cond(&(before + picked)?, &nowhere)?;
+        Ok(Self { scores: allowed.where_cond(&scores, &nowhere)?, nodes: children, tokens, sum })
     }
 }
 
 /// The greatest `k` values of every row, or all of them if they are fewer, in descending order, and where they were.
 fn top(values: &Tensor, k: usize) -> Result<(Tensor, Tensor)> {
-    let (_, width) = values.dims2()?;
-    if width <= SORTED {
+    let ((_, width), sorted) = (values.dims2()?, sorted(values.device()));
+    if width <= sorted {
         let places = values.contiguous()?.arg_sort_last_dim(false)?.narrow(1, 0, k.min(width))?.contiguous()?;
         return Ok((values.contiguous()?.gather(&places, 1)?, places));
     }
     let (mut best, mut places) = (Vec::new(), Vec::new());
-    for first in (0..width).step_by(SORTED) {
-        let (values, at) = top(&values.narrow(1, first, SORTED.min(width - first))?, k)?;
+    for first in (0..width).step_by(sorted) {
+        let (values, at) = top(&values.narrow(1, first, sorted.min(width - first))?, k)?;
         best.push(values);
         places.push(at.broadcast_add(&Tensor::new(&[first as u32], at.device())?)?);
     }

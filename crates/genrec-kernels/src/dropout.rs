@@ -44,6 +44,11 @@ impl DropoutMask {
         Ok(Some(Self { rng: *rng, threshold: threshold as u16, scale: (1.0 / (1.0 - threshold / ONE)) as f32 }))
     }
 
+    /// The probability of dropping, as it was rounded.
+    pub(crate) fn probability(&self) -> f32 {
+        f32::from(self.threshold) / 65_536.0
+    }
+
     /// What a kept element is multiplied by.
     pub fn scale(&self) -> f32 {
         self.scale

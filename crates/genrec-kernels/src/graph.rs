@@ -65,7 +65,8 @@ pub fn rms_norm(x: &Tensor, weight: &Tensor, eps: f64) -> Result<Tensor> {
 ///
 /// Whether element `i` (counted in row-major order) stays is a hash of `rng` and `i`; the same `rng` gives the same
 /// mask, so each place in a network and each step takes its own [`stream`](CounterRng::stream). The mask is computed
-/// again in the backward pass and never stored. `p = 0` returns `x` itself.
+/// again in the backward pass and never stored. On a GPU the device's generator draws instead, whatever `rng` is; seed it by
+/// `Device::set_seed`. `p = 0` returns `x` itself.
 ///
 /// # Errors
 /// When `p` is outside `[0, 1)` or a tensor operation fails.

@@ -6,10 +6,13 @@
 //! threads.
 //!
 //! Processors with a matrix unit (AMX) compute the products in `bf16` first, which leaves one codeword for most rows; what is
-//! within the error of those products is compared in `f32`. The codeword found is the nearest either way.
+//! within the error of those products is compared in `f32`. The codeword found is the nearest either way, to the rounding of
+//! `f32`.
 //!
 //! Where the codewords lie far from the origin for their spread, the two terms left are large and nearly equal; a
 //! codeword amid the others is then taken off both sides first, which changes no distance.
+
+use std::sync::OnceLock;
 
 use candle_core::{D, DType, Result as TensorResult, Tensor, bail};
 use rayon::prelude::*;
@@ -19,9 +22,9 @@ use crate::host;
 use crate::math::{sum_by, vectorized};
 use crate::matmul::{Panels, Target, View, padded, product};
 
-#[cfg(all(target_arch = "x86_64", target_os = "linux"))]
+#[cfg(all(target_arch = "x86_64", target_os = "linux", target_pointer_width = "64"))]
 mod amx;
-#[cfg(not(all(target_arch = "x86_64", target_os = "linux")))]
+#[cfg(not(all(target_arch = "x86_64", target_os = "linux", target_pointer_width = "64")))]
 #[path = "nearest/no_amx.rs"]
 mod amx;
 mod lloyd;
@@ -42,6 +45,12 @@ const ROWS: usize = 96;
 /// Squared length of the codewords' mean, in units of their mean squared distance to it, above which they are far from
 /// the origin: six of the 24 bits of an `f32` are then lost.
 const FAR: f64 = 64.0;
+
+/// The same where products are screened in `bf16`, whose eight bits have none to lose.
+const FAR_IN_BF16: f64 = 1.0;
+
+/// Codewords a row that may be left by the screening, on average over a block; beyond, the block is multiplied in `f32`.
+const FEW: usize = 16;
 
 /// What is wrong with the vectors or the codebook.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -128,7 +137,8 @@ pub struct Codebook {
 enum Words {
     /// `(d, codewords)`.
     Exact(Panels),
-    Matrix(amx::Words),
+    /// And the first form, from the first block on for which this one was no use.
+    Matrix(amx::Words, OnceLock<Panels>),
 }
 
 /// What is taken off both sides.
@@ -170,21 +180,18 @@ impl Codebook {
         }
         let half_norms = |codebook: &[f32]| codebook.chunks_exact(d).map(|c| 0.5 * dot(c, c)).collect::<Vec<f32>>();
         let norms = half_norms(values);
-        let centre = far_centre(values, d, &norms);
+        let far = if matrix && amx::available() { FAR_IN_BF16 } else { FAR };
+        let centre = far_centre(values, d, &norms, far);
         let centre = centre.map(|word| Centre { word: word.to_vec(), words: minus(values, word) });
         let (near, mut half_norms) = match &centre {
             Some(centre) => (centre.words.as_slice(), half_norms(&centre.words)),
             None => (values, norms),
         };
-        let (words, stride) = match amx::Words::new(near, d, &half_norms).filter(|_| matrix) {
-            Some(words) => (Words::Matrix(words), codewords.next_multiple_of(amx::BLOCK)),
-            None => {
-                let mut panels = Panels::default();
-                panels.pack(View::new(near, codewords, d, d)?.t());
-                (Words::Exact(panels), padded(codewords))
-            }
+        let words = match matrix.then(|| amx::Words::new(near, d, &half_norms)).flatten() {
+            Some(words) => Words::Matrix(words, OnceLock::new()),
+            None => Words::Exact(panels(near, d)?),
         };
-        half_norms.resize(stride, f32::INFINITY);
+        half_norms.resize(padded(codewords).next_multiple_of(amx::BLOCK), f32::INFINITY);
         Ok(Self { values: values.to_vec(), d, words, half_norms, centre })
     }
 
@@ -207,7 +214,7 @@ impl Codebook {
     fn block(&self) -> usize {
         let tile = match &self.words {
             Words::Exact(_) => TILE,
-            Words::Matrix(_) => amx::BLOCK,
+            Words::Matrix(..) => amx::BLOCK,
         };
         (PRODUCTS / self.codewords()).clamp(tile, ROWS) / tile * tile
     }
@@ -275,20 +282,43 @@ impl Codebook {
             }
         };
         match &self.words {
-            Words::Exact(panels) => {
-                let products = &mut products[..codes.len() * stride];
-                let rows = View::new(x, codes.len(), self.d, self.d)?;
-                product(rows, panels, Target::set(products, stride).with_padding())?;
-                lowest::lowest(products, &self.half_norms, codes);
-            }
-            Words::Matrix(words) => {
+            Words::Exact(panels) => self.assign_exactly(panels, x, codes, products)?,
+            Words::Matrix(words, exact) => {
                 words.products(x, stride, &mut products[..len], matrix);
                 unsure.clear();
                 let slack = |row| words.slack(row, matrix);
                 lowest::lowest_within(products, &self.half_norms, codes, slack, unsure);
-                self.lowest_of_few(x, unsure, codes);
+                if unsure.len() <= FEW * codes.len() {
+                    self.lowest_of_few(x, unsure, codes);
+                    return Ok(());
+                }
+                let panels = match exact.get() {
+                    Some(panels) => panels,
+                    None => {
+                        let made = panels(self.near(), self.d)?;
+                        exact.get_or_init(|| made)
+                    }
+                };
+                self.assign_exactly(panels, x, codes, products)?;
             }
         }
+        Ok(())
+    }
+
+    fn assign_exactly(
+        &self,
+        panels: &Panels,
+        x: &[f32],
+        codes: &mut [u32],
+        products: &mut [f32],
+    ) -> Result<(), NearestError> {
+        let stride = self.half_norms.len();
+        let products = &mut products[..codes.len() * stride];
+        // The products end before the row does, where the norms are infinite; what stands there must be a number.
+        products.chunks_exact_mut(stride).for_each(|row| row[padded(self.codewords())..].fill(0.0));
+        let rows = View::new(x, codes.len(), self.d, self.d)?;
+        product(rows, panels, Target::set(products, stride).with_padding())?;
+        lowest::lowest(products, &self.half_norms, codes);
         Ok(())
     }
 
@@ -317,9 +347,15 @@ impl Codebook {
     }
 }
 
-/// The codeword nearest to the codewords' mean where that is [`FAR`] from the origin for their spread. Taking off a
+fn panels(words: &[f32], d: usize) -> Result<Panels, NearestError> {
+    let mut panels = Panels::default();
+    panels.pack(View::new(words, words.len() / d, d, d)?.t());
+    Ok(panels)
+}
+
+/// The codeword nearest to the codewords' mean where that is `far` from the origin for their spread. Taking off a
 /// codeword rather than the mean keeps exact differences exact, and so ties ties.
-fn far_centre<'a>(codebook: &'a [f32], d: usize, half_norms: &[f32]) -> Option<&'a [f32]> {
+fn far_centre<'a>(codebook: &'a [f32], d: usize, half_norms: &[f32], far: f64) -> Option<&'a [f32]> {
     let count = half_norms.len() as f64;
     let mut mean = vec![0f64; d];
     for word in codebook.chunks_exact(d) {
@@ -330,7 +366,7 @@ fn far_centre<'a>(codebook: &'a [f32], d: usize, half_norms: &[f32]) -> Option<&
     let spread = half_norms.iter().map(|&h| 2.0 * f64::from(h)).sum::<f64>() / count - length;
     let distance = |word: &[f32]| word.iter().zip(&mean).map(|(&v, m)| (f64::from(v) - m).powi(2)).sum::<f64>();
     let closest = || codebook.chunks_exact(d).min_by(|a, b| distance(a).total_cmp(&distance(b)));
-    (length > FAR * spread).then(closest).flatten()
+    (length > far * spread).then(closest).flatten()
 }
 
 /// Each row less the centre.

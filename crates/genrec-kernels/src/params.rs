@@ -92,6 +92,11 @@ impl Parameters {
         Ok(tensor)
     }
 
+    /// Whether both hold the same variables, as clones do.
+    pub fn shares_with(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.version, &other.version)
+    }
+
     /// A number that is new after every change of a value, for all clones alike.
     pub fn version(&self) -> u64 {
         self.version.load(Ordering::Acquire)

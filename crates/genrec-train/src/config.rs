@@ -164,9 +164,17 @@ impl TrainConfig {
         Ok(())
     }
 
-    /// Steps after which a run over epochs of `batches` ends, if its configuration says so.
-    pub(crate) fn steps(&self, batches: u64) -> Option<u64> {
-        let by_epochs = self.epochs.map(|epochs| u64::from(epochs).saturating_mul(batches));
+    /// Steps after which a run ends whose epochs have that many batches, if its configuration says so.
+    pub(crate) fn steps(&self, batches: impl Fn(u32) -> usize) -> Option<u64> {
+        let limit = self.max_steps.unwrap_or(u64::MAX);
+        let mut steps = 0u64;
+        for epoch in 0..self.epochs.unwrap_or(0) {
+            steps = steps.saturating_add(batches(epoch) as u64);
+            if steps >= limit {
+                break;
+            }
+        }
+        let by_epochs = self.epochs.map(|_| steps);
         [by_epochs, self.max_steps].into_iter().flatten().min()
     }
 
@@ -246,9 +254,11 @@ mod tests {
     #[test]
     fn the_cooldown_is_the_end_of_the_run() {
         let config = TrainConfig::default().with_cooldown(0.2);
-        assert_eq!(config.steps(10), Some(200_000));
-        assert_eq!(config.clone().with_epochs(Some(7)).steps(10), Some(70));
-        assert_eq!(config.clone().with_max_steps(None).steps(10), None);
+        let batches = |epoch: u32| 10 + epoch as usize;
+        assert_eq!(config.steps(batches), Some(200_000));
+        assert_eq!(config.clone().with_epochs(Some(3)).steps(batches), Some(33));
+        assert_eq!(config.clone().with_epochs(Some(u32::MAX)).with_max_steps(Some(40)).steps(batches), Some(40));
+        assert_eq!(config.clone().with_max_steps(None).steps(batches), None);
         assert_eq!(config.cooldown_factor(1e9, None), 1.0);
         let factors = [0.0, 80.0, 90.0, 95.0, 100.0, 200.0].map(|at| config.cooldown_factor(at, Some(100.0)));
         assert_eq!(factors, [1.0, 1.0, 0.5, 0.25, 0.0, 0.0]);

@@ -1,9 +1,10 @@
 //! A trained run, ready to recommend.
 
-use std::path::PathBuf;
+use std::{path::PathBuf, sync::OnceLock};
 
 use candle_core::Device;
 use genrec_data::{Catalogue, Item};
+use genrec_decode::DeviceCatalogue;
 use genrec_embed::{AnyEmbedder, Embedder, TextTemplate};
 use genrec_model::{Seq2Seq, t5::T5};
 use ndarray::{ArrayView1, Axis};
@@ -92,6 +93,8 @@ pub struct Recommender<M = T5> {
     model: M,
     encoder: ItemEncoder,
     config: DecodeConfig,
+    /// The catalogue on the model's GPU, once it has been asked there.
+    tables: OnceLock<DeviceCatalogue>,
 }
 
 impl Recommender<T5> {
@@ -151,7 +154,7 @@ impl<M: Seq2Seq> Recommender<M> {
                 return Err(Error::Mismatch { what, left, left_value, right, right_value });
             }
         }
-        Ok(Self { catalogue, seen, index, vocab, model, encoder, config })
+        Ok(Self { catalogue, seen, index, vocab, model, encoder, config, tables: OnceLock::new() })
     }
 
     /// The items.
@@ -242,7 +245,7 @@ impl<M: Seq2Seq> Recommender<M> {
 
     /// Searches with this run's index and settings.
     pub fn searcher(&self) -> Searcher<'_> {
-        Searcher::new(&self.index, &self.vocab, &self.config)
+        Searcher::new(&self.index, &self.vocab, &self.config).with_tables(&self.tables)
     }
 
     /// Adds an item that the model has never seen: its text is embedded and encoded, its Semantic ID inserted into the
@@ -279,6 +282,7 @@ impl<M: Seq2Seq> Recommender<M> {
         let mut catalogue = self.catalogue.clone();
         let row = catalogue.push(item)?;
         self.index.insert(codes.row(0).to_vec().as_slice())?;
+        self.tables.take();
         self.catalogue = catalogue;
         self.seen.push(false);
         Ok(row)

@@ -1,5 +1,7 @@
 //! Histories in, ranked items out: tokenisation, beam search and resolution over any model.
 
+use std::sync::OnceLock;
+
 use genrec_decode::{
     BeamSearch, Catalogue as ValidSids, Constraint, Decoder, DeviceBeamSearch, DeviceCatalogue, FixedLength,
     Hypothesis, Resolve,
@@ -100,17 +102,25 @@ pub struct Searcher<'a> {
     index: &'a SidIndex,
     vocab: &'a SidVocab,
     config: &'a DecodeConfig,
+    /// Where the catalogue's tables on a device are kept from one call to the next.
+    tables: Option<&'a OnceLock<DeviceCatalogue>>,
 }
 
 impl<'a> Searcher<'a> {
     /// Searches over the items of `index`, whose tokens are those of `vocab`.
     pub fn new(index: &'a SidIndex, vocab: &'a SidVocab, config: &'a DecodeConfig) -> Self {
-        Self { index, vocab, config }
+        Self { index, vocab, config, tables: None }
+    }
+
+    /// Keeps the catalogue's tables on the model's GPU in `tables`, which must be emptied when the index changes.
+    pub(crate) fn with_tables(mut self, tables: &'a OnceLock<DeviceCatalogue>) -> Self {
+        self.tables = Some(tables);
+        self
     }
 
     /// Beam search over the catalogue for each history: at least `k` beams, every hypothesis an item. `progress` is told
     /// users done and users in all. Where the model is on a GPU, so is the search, unless it has more than
-    /// [`DeviceBeamSearch::MAX_BEAMS`] beams.
+    /// [`DeviceBeamSearch::max_beams`].
     ///
     /// # Errors
     /// [`Error::UnknownItem`] when a history names an item outside the catalogue, and the errors of decoding.
@@ -123,11 +133,22 @@ impl<'a> Searcher<'a> {
     ) -> Result<Vec<Ranked>> {
         let valid = ValidSids::new(self.index, self.vocab)?;
         let beams = self.beams(k);
-        if model.device().is_cpu() || beams > DeviceBeamSearch::MAX_BEAMS {
+        if model.device().is_cpu() || beams > DeviceBeamSearch::max_beams(model.device()) {
             return self.search(histories, &self.on_host(model, k, &valid), progress);
         }
-        let (search, tables) = (DeviceBeamSearch::new(beams), DeviceCatalogue::new(&valid, model.device())?);
-        self.search(histories, &|batch| Ok(search.decode(model, batch, &tables)?), progress)
+        let (search, device) = (DeviceBeamSearch::new(beams), model.device());
+        let kept = self.tables.and_then(OnceLock::get).filter(|tables| tables.device().same_device(device));
+        let made;
+        let tables = match kept {
+            Some(tables) => tables,
+            None => {
+                made = DeviceCatalogue::new(&valid, device)?;
+                // Another thread's are as good.
+                let _ = self.tables.map(|cell| cell.set(made.clone()));
+                &made
+            }
+        };
+        self.search(histories, &|batch| Ok(search.decode(model, batch, tables)?), progress)
     }
 
     /// Beam search without the catalogue, as the paper decodes: hypotheses that are no item are counted in

@@ -1,3 +1,6 @@
+use std::collections::BTreeSet;
+
+use genrec_model::t5::{T5, T5Config};
 use ndarray::Array2;
 use proptest::prelude::*;
 use sid_index::{CollisionPolicy, ItemId, SidIndex, SidLayout, SidVocab};
@@ -69,7 +72,7 @@ proptest! {
     #[test]
     fn the_greatest_values_of_wide_rows(
         seed in any::<u32>(),
-        width in SORTED + 1..3 * SORTED,
+        width in 8_193usize..24_000,
         k in 1usize..100,
     ) {
         let value = |i: u32| (i.wrapping_mul(2_654_435_761) ^ seed) as f32;
@@ -83,6 +86,32 @@ proptest! {
         for (value, place) in best[0].iter().zip(&places[0]) {
             prop_assert_eq!(row[*place as usize], *value);
         }
+    }
+}
+
+/// Through the caches of a real model: its graph, in single and in half precision.
+#[test]
+fn a_model_on_its_graph_is_searched_alike() {
+    let rows: Vec<Vec<u32>> = (0..400u32).map(|i| vec![i % 16, i * 7 % 16, i * 5 % 3]).collect();
+    let world = World::new(&[16, 16, 16], &rows);
+    let mut config = T5Config::cpu(world.vocab.size()).with_d_model(16).with_heads(2, 8).with_d_ff(32);
+    config.initializer_factor = 3.0;
+    let single = T5::new(config, 3, &Device::Cpu).unwrap().with_autograd();
+    let half = single.clone().with_compute_dtype(DType::F16).unwrap();
+    let catalogue = world.catalogue().excluding((0..200).map(|item| ItemId(2 * item))).unwrap();
+    for model in [single, half] {
+        let batch = histories(3);
+        let expected = BeamSearch::new(30).decode(&model, &batch, std::slice::from_ref(&catalogue)).unwrap();
+        let found = DeviceBeamSearch::new(30).decode(&model, &batch, &on_cpu(&catalogue)).unwrap();
+        for (found, expected) in found.iter().flatten().zip(expected.iter().flatten()) {
+            assert!((found.log_prob - expected.log_prob).abs() < 1e-4, "{found:?} {expected:?}");
+        }
+        assert_eq!(found, DeviceBeamSearch::new(30).decode(&model, &batch, &on_cpu(&catalogue)).unwrap());
+        let sets = |found: &[Vec<Hypothesis>]| -> Vec<BTreeSet<Vec<u32>>> {
+            found.iter().map(|user| user.iter().map(|found| found.tokens.clone()).collect()).collect()
+        };
+        let same: usize = sets(&found).iter().zip(sets(&expected)).map(|(a, b)| a.intersection(&b).count()).sum();
+        assert!(same >= 88, "{same} of 90");
     }
 }
 
@@ -116,6 +145,10 @@ fn what_is_no_log_probability_is_an_error_and_probability_zero_is_none() {
     for value in [f32::NAN, f32::INFINITY] {
         assert!(matches!(decode(value), Err(DecodeError::NotLogProbs { step: 1 })));
     }
+    // Of an item that is left out nothing is asked, as on the host.
+    let others = on_cpu(&world.catalogue().excluding([ItemId(0)]).unwrap());
+    let toy = Toy { fault: Fault::Value(1, token, f32::NAN), ..world.toy(1) };
+    assert_eq!(DeviceBeamSearch::new(3).decode(&toy, &histories(1), &others).unwrap()[0].len(), 1);
     let found = decode(f32::NEG_INFINITY).unwrap();
     assert!(found.iter().all(|user| user.len() == 1 && !user[0].tokens.contains(&token)), "{found:?}");
 }

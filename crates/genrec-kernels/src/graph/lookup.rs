@@ -142,13 +142,14 @@ fn sums_by_product(ids: &Tensor, grad: &Tensor, count: usize) -> Result<Tensor> 
     let (rows, width) = grad.dims2()?;
     let classes = Tensor::arange(0, count as u32, grad.device())?.unsqueeze(1)?;
     let ids = ids.unsqueeze(0)?;
-    let mut sums = Tensor::zeros((count, width), DType::F32, grad.device())?;
+    let wide = if grad.dtype() == DType::F64 { DType::F64 } else { DType::F32 };
+    let mut sums = Tensor::zeros((count, width), wide, grad.device())?;
     let at_once = (HELD / count.max(1)).clamp(1, rows.max(1));
     for first in (0..rows).step_by(at_once) {
         let size = at_once.min(rows - first);
         let indicator = classes.broadcast_eq(&ids.narrow(1, first, size)?)?.to_dtype(grad.dtype())?;
         let part = indicator.matmul(&grad.narrow(0, first, size)?.contiguous()?)?;
-        sums = (sums + part.to_dtype(DType::F32)?)?;
+        sums = (sums + part.to_dtype(wide)?)?;
     }
     sums.to_dtype(grad.dtype())
 }

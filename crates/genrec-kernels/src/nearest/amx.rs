@@ -42,7 +42,8 @@ pub(super) fn available() -> bool {
     })
 }
 
-/// Asks the kernel for the tiles' state, which is larger than what it saves of a thread otherwise.
+/// Asks the kernel for the tiles' state, which is larger than what it saves of a thread otherwise. From then on the kernel
+/// refuses alternative signal stacks that are too small for it; where there is one already, it refuses this.
 fn permitted() -> bool {
     const ARCH_PRCTL: i64 = 158;
     const ARCH_REQ_XCOMP_PERM: i64 = 0x1023;
@@ -136,8 +137,8 @@ impl Words {
     /// processor has no such unit, or the codewords are too few or too extreme for it.
     pub(super) fn new(words: &[f32], d: usize, half_norms: &[f32]) -> Option<Self> {
         const FEWEST: usize = BLOCK;
-        // Above, `bf16` may round to infinity; below, the unit takes a number for zero.
-        const EXTREME: f32 = 1e15;
+        // Above, `bf16` may round to infinity; below, what the unit takes for zero would count.
+        const LENGTHS: std::ops::Range<f32> = 1e-12..1e15;
         let count = words.len() / d;
         if count < FEWEST || d < TILE || !available() {
             return None;
@@ -148,6 +149,9 @@ impl Words {
         let mut row = vec![0u16; d];
         for (word, values) in words.chunks_exact(d).enumerate() {
             let lengths = round_row(values, &mut row);
+            if !lengths.whole.is_finite() {
+                return None;
+            }
             longest = Lengths { whole: longest.whole.max(lengths.whole), lost: longest.lost.max(lengths.lost) };
             let (block, tile, column) = (word / BLOCK, word % BLOCK / TILE, word % TILE);
             for (at, bits) in row.iter().enumerate() {
@@ -156,8 +160,7 @@ impl Words {
             }
         }
         let greatest_half_norm = half_norms[..count].iter().fold(0f32, |top, norm| top.max(*norm));
-        let usable = longest.whole > 1.0 / EXTREME && longest.whole < EXTREME && greatest_half_norm.is_finite();
-        usable.then_some(Self { tiles, d, longest, greatest_half_norm })
+        LENGTHS.contains(&longest.whole).then_some(Self { tiles, d, longest, greatest_half_norm })
     }
 
     /// Writes `rows x codewords` products, each off by no more than the [`slack`](Self::slack) of its row.

@@ -2,7 +2,7 @@
 
 use rayon::prelude::*;
 
-use super::{Buffers, Codebook, NearestError};
+use super::{Buffers, Codebook, NearestError, ROWS};
 use crate::math::sum_by;
 use crate::math::vectorized;
 
@@ -173,7 +173,7 @@ impl Codebook {
             return Err(NearestError::Output { what: "distances", len: distances.len(), rows });
         }
         let block = self.block();
-        let size = rows.div_ceil(shares.len()).next_multiple_of(block).max(1);
+        let size = rows.div_ceil(shares.len()).next_multiple_of(ROWS).max(1);
         x.par_chunks(size * self.d)
             .zip(codes.par_chunks_mut(size))
             .zip(distances.par_chunks_mut(size))

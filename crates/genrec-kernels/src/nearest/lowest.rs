@@ -45,8 +45,15 @@ impl<W: Fn(usize) -> f32> WithSimd for Lowest<'_, W> {
                 .fold(simd.splat_f32s(f32::INFINITY), |least, (&p, &h)| simd.min_f32s(simd.sub_f32s(h, p), least));
             let least = simd.reduce_min_f32s(least);
             *code = 0;
-            if least.is_nan() || least == f32::INFINITY {
-                continue;
+            if !least.is_finite() {
+                // Of products that are not exact one may be infinite alone: all are left.
+                if let Some((_, unsure)) = &mut within {
+                    unsure.extend((0..half_norms.len() as u32).map(|code| (row as u32, code)));
+                    continue;
+                }
+                if least != f32::NEG_INFINITY {
+                    continue;
+                }
             }
             if let Some((slack, unsure)) = &mut within {
                 let bound = simd.splat_f32s(least + slack(row));
@@ -95,8 +102,7 @@ fn first<S: Simd>(simd: S, mask: S::m32s) -> Option<usize> {
 #[inline(always)]
 fn each_unset<S: Simd>(simd: S, mask: S::m32s, mut f: impl FnMut(usize)) {
     let mut left = match size_of::<S::m32s>() {
-        1 => u16::from(!bytemuck::cast::<_, u8>(mask)),
-        2 => !bytemuck::cast::<_, u16>(mask),
+        2 if S::F32_LANES == 16 => !bytemuck::cast::<_, u16>(mask),
         _ => {
             let marks = simd.select_f32s(mask, simd.splat_f32s(0.0), simd.splat_f32s(1.0));
             let marks: &[f32] = bytemuck::cast_slice(core::slice::from_ref(&marks));

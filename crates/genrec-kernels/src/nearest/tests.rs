@@ -62,10 +62,14 @@ fn residual_codes_are_level_after_level() {
 #[test]
 fn ties_go_to_the_lowest_index() {
     // Three distinct codewords, repeated: equal values sit in different lanes and in the remainder.
-    let codebook: Vec<f32> = (0..50).flat_map(|i| [f32::from((i % 3) as u8), 0.0]).collect();
-    let mut codes = [9; 4];
-    nearest(&[2.1, 0.0, 0.9, 0.0, -1.0, 0.0, 0.5, 0.0], 2, &codebook, &mut codes, None).unwrap();
-    assert_eq!(codes, [2, 1, 0, 0]);
+    for d in [2, 40] {
+        let vector = |first: f32| (0..d).map(move |at| if at == 0 { first } else { 0.0 });
+        let codebook: Vec<f32> = (0..50).flat_map(|i| vector(f32::from((i % 3) as u8))).collect();
+        let x: Vec<f32> = [2.1, 0.9, -1.0, 0.5].into_iter().flat_map(vector).collect();
+        let mut codes = [9; 4];
+        nearest(&x, d, &codebook, &mut codes, None).unwrap();
+        assert_eq!(codes, [2, 1, 0, 0], "{d}");
+    }
 }
 
 #[test]
@@ -194,6 +198,21 @@ fn rows_of_nan_get_the_first_code() {
         codebook.assign(&[f32::NAN, 1.0, 2.0, 3.0, f32::NAN, f32::NAN, 0.0, 0.0], &mut codes, None).unwrap();
         assert_eq!(codes, [0, 0]);
     }
+    let words = values(3, 64 * 20);
+    let codebook = Codebook::new(&words, 20).unwrap();
+    let mut x = values(4, 40 * 20);
+    (x[3], x[21]) = (f32::NAN, f32::INFINITY);
+    x[40..60].copy_from_slice(&words[20 * 7..20 * 8]);
+    let mut codes = [9; 40];
+    codebook.assign(&x, &mut codes, None).unwrap();
+    assert_eq!((codes[0], codes[2]), (0, 7));
+    // Of a codeword that is no number nothing is the nearest.
+    let mut spoilt = words.clone();
+    spoilt[20 * 7] = f32::NAN;
+    let codebook = Codebook::new(&spoilt, 20).unwrap();
+    let mut others = [9; 40];
+    codebook.assign(&x, &mut others, None).unwrap();
+    assert!(codes.iter().zip(&others).all(|(a, b)| (a == b) != (*a == 7)), "{codes:?} {others:?}");
 }
 
 /// The same codeword whichever unit computes the products, but for what rounding cannot tell apart.
@@ -212,6 +231,7 @@ fn the_matrix_unit_finds_the_same_codewords() {
         let mut distances = [vec![0.0; rows], vec![0.0; rows]];
         for (matrix, (codes, distances)) in [false, true].into_iter().zip(codes.iter_mut().zip(&mut distances)) {
             let codebook = Codebook::with_matrix_unit(&words, d, matrix).unwrap();
+            assert_eq!(matches!(codebook.words, Words::Matrix(..)), matrix && amx::available());
             codebook.assign(&x, codes, Some(distances)).unwrap();
         }
         let differing = codes[0].iter().zip(&codes[1]).filter(|(a, b)| a != b).count();
@@ -220,4 +240,42 @@ fn the_matrix_unit_finds_the_same_codewords() {
             assert!((a - b).abs() <= 1e-4 * a, "{a} {b}");
         }
     }
+}
+
+/// What the screening leaves is counted right whatever the vectors' width, and decided by the exact distances.
+#[test]
+fn what_is_within_the_slack_is_left() {
+    let half_norms = [vec![0.0; 70], vec![f32::INFINITY; 26]].concat();
+    let mut products = vec![0.0; 3 * 96];
+    (products[5], products[69]) = (2.0, 1.75);
+    products[96 + 64] = 1.0;
+    products[2 * 96] = f32::NAN;
+    let slack = |row: usize| [0.5, 0.5, f32::NAN][row];
+    let (mut codes, mut unsure) = ([9; 3], Vec::new());
+    lowest::lowest_within(&products, &half_norms, &mut codes, slack, &mut unsure);
+    assert_eq!(unsure[..2], [(0, 5), (0, 69)]);
+    assert_eq!(codes[1], 64);
+    // A slack that is no number leaves all, the padding too.
+    assert!(unsure[2..].iter().copied().eq((0..96).map(|code| (2, code))));
+    let words: Vec<f32> = (0..70).map(|at| if at == 69 { 3.0 } else { 0.1 }).collect();
+    let codebook = Codebook { half_norms, ..Codebook::new(&words, 1).unwrap() };
+    codebook.lowest_of_few(&[1.0, 1.0, f32::NAN], &unsure, &mut codes);
+    assert_eq!(codes, [69, 64, 0]);
+}
+
+/// Where `bf16` cannot tell the codewords apart, as far from the origin, `f32` does.
+#[test]
+fn what_the_screening_cannot_tell_apart_is_compared_exactly() {
+    let (d, codewords) = (48, 128);
+    // Two clouds far from each other: the middle is no centre for either.
+    let draw = |seed: u64, rows: usize| -> Vec<f32> {
+        let far = |at: usize| if (at / d) % 2 == 0 { 300.0 } else { -300.0 };
+        values(seed, rows * d).into_iter().enumerate().map(|(at, v)| v + far(at)).collect()
+    };
+    let (x, words) = (draw(1, 200), draw(2, codewords));
+    let mut codes = [vec![0; 200], vec![0; 200]];
+    for (matrix, codes) in [false, true].into_iter().zip(&mut codes) {
+        Codebook::with_matrix_unit(&words, d, matrix).unwrap().assign(&x, codes, None).unwrap();
+    }
+    assert_eq!(codes[0], codes[1]);
 }

@@ -71,6 +71,8 @@ pub struct T5 {
     /// What the graph computes in.
     dtype: DType,
     micro_batch: Option<usize>,
+    /// Whether the graph was asked for on the CPU too.
+    autograd: bool,
     /// Trains and decodes on the CPU; `None` where candle's graph does.
     engine: Option<Arc<Engine>>,
 }
@@ -94,7 +96,7 @@ impl T5 {
         let on_cpu = matches!(params.device(), Device::Cpu);
         let micro_batch = on_cpu.then_some(CPU_MICRO_BATCH);
         let engine = on_cpu.then(|| Arc::new(Engine::new(&config, &params)));
-        Ok(Self { config, params, tracked, detached, dtype, micro_batch, engine })
+        Ok(Self { config, params, tracked, detached, dtype, micro_batch, autograd: false, engine })
     }
 
     /// Sets how many rows of a training batch autograd computes at once; `None` is the whole batch. The CPU's fused engine
@@ -115,6 +117,7 @@ impl T5 {
     /// With micro-batches of one row dropout has the same masks either way.
     #[must_use]
     pub fn with_autograd(mut self) -> Self {
+        self.autograd = true;
         self.engine = None;
         self
     }
@@ -124,7 +127,8 @@ impl T5 {
     ///
     /// Weights, gradients, the optimiser and what is saved stay `f32`; each step rounds the weights anew. Norms, softmax,
     /// the loss and its gradient are computed in `f32` all the same. It is not part of the configuration and not saved. On
-    /// the CPU anything but `f32` turns the fused engine off and serves only to try the arithmetic.
+    /// the CPU anything but `f32` turns the fused engine off and serves only to try the arithmetic. Losses are not scaled, so
+    /// that small gradients vanish in `f16`; train in `bf16`.
     ///
     /// # Errors
     /// [`ModelError::Config`] unless the type is `F32`, `BF16` or `F16`; `BF16` needs a device that multiplies in it, which
@@ -142,9 +146,8 @@ impl T5 {
             return Err(ModelError::Config { field: "compute_dtype", value, bound: bound.to_owned() });
         }
         self.dtype = dtype;
-        if dtype != DType::F32 {
-            self.engine = None;
-        }
+        let engine = || Arc::new(Engine::new(&self.config, &self.params));
+        self.engine = (on_cpu && dtype == DType::F32 && !self.autograd).then(engine);
         Ok(self)
     }
 

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use candle_core::{DType, Device, Result, Tensor};
-use genrec_kernels::graph;
+use genrec_kernels::{Parameters, graph};
 
 use super::{
     T5,
@@ -23,7 +23,7 @@ use crate::{
 ///
 /// The encoded sequences' keys and values are held once a sequence, however many hypotheses it has;
 /// [`select_rows`](DecodeState::select_rows) permutes what belongs to the hypotheses. On the CPU that is an index of
-/// ancestors alone: what a beam decoded stays where it was computed. Elsewhere the small caches of the tokens decoded so
+/// ancestors alone: what a beam decoded stays where it was computed. On candle's graph the small caches of the tokens decoded so
 /// far are gathered, and while every sequence has the same number of consecutive rows, as in beam search, its rows attend
 /// to it together. Cloning is cheap, for everything large is shared.
 #[derive(Debug, Clone)]
@@ -42,6 +42,8 @@ enum Cache {
 /// The caches as tensors.
 #[derive(Debug, Clone)]
 struct GraphCache {
+    /// Whose caches they are, over the weights as they were at the start.
+    params: Parameters,
     network: Arc<Network>,
     /// Source length of every sequence.
     lengths: Arc<Vec<u32>>,
@@ -126,6 +128,7 @@ impl GraphCache {
         Ok(Self {
             lengths: Arc::new(padded.lengths),
             cross: Arc::new(network.cross_keys(&encoded)?),
+            params: model.params.clone(),
             network,
             own: Vec::new(),
             device: model.device().clone(),
@@ -189,8 +192,8 @@ impl Seq2Seq for T5 {
         }
         match (&mut state.cache, &self.engine) {
             (Cache::Fused(caches), Some(engine)) => engine.step(caches, &state.users, &fed),
-            (Cache::Graph(cache), _) => cache.step(&state.users, tokens),
-            (Cache::Fused(_), None) => {
+            (Cache::Graph(cache), None) if cache.params.shares_with(&self.params) => cache.step(&state.users, tokens),
+            _ => {
                 candle_core::bail!("the state was started by another model; start one with this model")
             }
         }

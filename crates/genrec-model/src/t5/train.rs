@@ -11,7 +11,10 @@ use super::{
     input::{Padded, check_labels, check_sources},
     network::Network,
 };
-use crate::{batch::RaggedBatch, seq2seq::Trainable};
+use crate::{
+    batch::RaggedBatch,
+    seq2seq::{Seq2Seq, Trainable},
+};
 
 /// The loss of a micro-batch, as its share of the whole batch's, and its gradients.
 type Part = (f64, Gradients);
@@ -118,7 +121,7 @@ impl T5 {
 /// Teacher forcing: the decoder reads the target shifted right behind the start token; the loss is the mean
 /// cross-entropy over all target tokens, in nats.
 ///
-/// Every seed draws other dropout masks, at each place where T5 has dropout: embeddings, attention probabilities, the
+/// Every seed draws other dropout masks (on a GPU by seeding the device's generator), at each place where T5 has dropout: embeddings, attention probabilities, the
 /// inside of the feed-forward network, every residual branch and both stacks' outputs.
 impl Trainable for T5 {
     type Batch = RaggedBatch;
@@ -133,6 +136,10 @@ impl Trainable for T5 {
             return engine.loss_and_grads(batch, dropout_seed);
         }
         let rng = CounterRng::new(dropout_seed).named("dropout");
+        if !self.device().is_cpu() && self.config.dropout_rate > 0.0 {
+            // There dropout is drawn by the device's own generator. Half of the bits: Metal takes no more.
+            self.device().set_seed(rng.u64_at(0) & u64::from(u32::MAX))?;
+        }
         let parts = self.micro_batches(batch);
         let mut total: Option<Part> = None;
         self.for_each_part(

@@ -32,6 +32,8 @@ pub(super) struct Run<'a, M: Trainable> {
     good: Option<PathBuf>,
     fingerprint: Value,
     size: DataSize,
+    /// Steps after which the configuration ends the run.
+    steps: Option<f64>,
     started: Instant,
     /// Seconds of the run's earlier parts.
     earlier: f64,
@@ -68,6 +70,7 @@ impl<'a, M: Trainable> Run<'a, M> {
             good: None,
             fingerprint: config.fingerprint()?,
             size,
+            steps: config.steps(|epoch| data.num_batches(epoch)).map(|steps| steps as f64),
             started,
             earlier: 0.0,
             stop_asked: false,
@@ -81,10 +84,6 @@ impl<'a, M: Trainable> Run<'a, M> {
             } else if store.contains(false) || store.contains(true) {
                 return Err(TrainError::CheckpointExists { dir: store.dir().to_owned() });
             }
-        }
-        if !model.parameters().device().is_cpu() {
-            // Where dropout draws from the device's own generator. Half of the bits: Metal takes no more.
-            model.parameters().device().set_seed(config.seed & u64::from(u32::MAX)).map_err(state)?;
         }
         Ok(run)
     }
@@ -205,11 +204,8 @@ impl<'a, M: Trainable> Run<'a, M> {
         }
         .map_err(failed)?;
         self.check(Quantity::GradientNorm, grad_norm, step, batch)?;
-        let steps = self.config.steps(self.size.batches).map(|steps| steps as f64);
-        let cooldown = self
-            .config
-            .cooldown_factor(self.progress.seconds, limit)
-            .min(self.config.cooldown_factor((step - 1) as f64, steps));
+        let by_time = self.config.cooldown_factor(self.progress.seconds, limit);
+        let cooldown = by_time.min(self.config.cooldown_factor((step - 1) as f64, self.steps));
         let lr = self.config.learning_rate * self.config.schedule.factor(step) * cooldown;
         self.optimizer.step(self.model.parameters(), &gradients, lr).map_err(failed)?;
         self.progress.complete_step(loss);

@@ -174,10 +174,20 @@ impl Callback for Hurry {
     }
 }
 
+struct StopAt(u64);
+
+impl Callback for StopAt {
+    fn on_step(&mut self, report: &StepReport) -> ControlFlow<()> {
+        if report.step == self.0 { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+    }
+}
+
 #[test]
 fn a_deadline_cools_down_and_ends_with_a_validation() {
     let dir = tempfile::tempdir().unwrap();
-    let config = config().with_schedule(Schedule::Constant).with_cooldown(1.0);
+    // So long a run that its steps alone would lower nothing.
+    let config = config().with_schedule(Schedule::Constant).with_cooldown(1.0).with_epochs(None).with_max_steps(None);
+    let config = config.with_max_duration(Some(Duration::from_secs(3600)));
     let mut hurry = Hurry { deadline: Instant::now().checked_add(Duration::from_secs(3600)), ..Hurry::default() };
     let (_, report) = fit(config.clone(), Some(dir.path()), false, &mut hurry).unwrap();
     assert_eq!((report.stopped, report.steps), (StopReason::MaxDuration, 5));
@@ -186,6 +196,25 @@ fn a_deadline_cools_down_and_ends_with_a_validation() {
     // Without any time nothing more is done; with time the run goes on.
     let (_, idle) = fit(config.clone(), Some(dir.path()), true, &mut hurry).unwrap();
     assert_eq!((idle.stopped, idle.steps, idle.history), (StopReason::MaxDuration, 5, report.history));
-    let (_, whole) = fit(config, Some(dir.path()), true, &mut ()).unwrap();
-    assert_eq!((whole.stopped, whole.steps), (StopReason::Epochs, 18));
+    let (_, more) = fit(config, Some(dir.path()), true, &mut StopAt(9)).unwrap();
+    assert_eq!((more.stopped, more.steps), (StopReason::Callback, 9));
+}
+
+#[test]
+fn the_last_steps_cool_down() {
+    struct Rates(Vec<f64>);
+    impl Callback for Rates {
+        fn on_step(&mut self, report: &StepReport) -> ControlFlow<()> {
+            self.0.push(report.lr);
+            if report.step == 10 { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+        }
+    }
+    let dir = tempfile::tempdir().unwrap();
+    // Five epochs of 4, 3, 4, 3, 4 batches.
+    let config = config().with_schedule(Schedule::Constant).with_learning_rate(0.5).with_cooldown(0.5);
+    let mut rates = Rates(Vec::new());
+    fit(config.clone(), Some(dir.path()), false, &mut rates).unwrap();
+    fit(config, Some(dir.path()), true, &mut rates).unwrap();
+    let expected: Vec<f64> = (0..18).map(|done| 0.5 * (f64::from(18 - done) / 9.0).min(1.0)).collect();
+    assert_eq!(rates.0, expected);
 }
