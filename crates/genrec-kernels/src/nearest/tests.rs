@@ -269,7 +269,7 @@ fn what_the_screening_cannot_tell_apart_is_compared_exactly() {
     let (d, codewords) = (48, 128);
     // Two clouds far from each other: the middle is no centre for either.
     let draw = |seed: u64, rows: usize| -> Vec<f32> {
-        let far = |at: usize| if (at / d) % 2 == 0 { 300.0 } else { -300.0 };
+        let far = |at: usize| if (at / d).is_multiple_of(2) { 300.0 } else { -300.0 };
         values(seed, rows * d).into_iter().enumerate().map(|(at, v)| v + far(at)).collect()
     };
     let (x, words) = (draw(1, 200), draw(2, codewords));

@@ -60,9 +60,9 @@ fn rows_reordered_within_their_sequences_go_on_from_theirs() {
             model.step(&tensor(&[2, 3, 4, 5]), &mut state).unwrap();
             let rows = tensor(&[1, 0, 3, 3]);
             if reorder {
-                state.reorder(&rows).unwrap()
+                state.reorder(&rows).unwrap();
             } else {
-                state.select_rows(&rows).unwrap()
+                state.select_rows(&rows).unwrap();
             }
             model.step(&tensor(&[5, 4, 3, 2]), &mut state).unwrap()
         };
