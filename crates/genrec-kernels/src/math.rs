@@ -43,13 +43,34 @@ pub(crate) fn sum_by(a: &[f32], b: &[f32], f: impl Fn(f32, f32) -> f32) -> f32 {
         }
     }
     let rest: f32 = a_rest.iter().zip(b_rest).map(|(&a, &b)| f(a, b)).sum();
-    // In halves: sixteen additions after one another would take longer than most rows.
+    total(sums) + rest
+}
+
+/// In halves: sixteen additions after one another would take longer than most rows.
+#[inline(always)]
+fn total(mut sums: [f32; LANES]) -> f32 {
     for half in [8, 4, 2, 1] {
         for lane in 0..half {
             sums[lane] += sums[lane + half];
         }
     }
-    sums[0] + rest
+    sums[0]
+}
+
+/// The products of `x` and of each other vector, all as long, in the order of [`sum_by`].
+#[inline(always)]
+pub(crate) fn dots<const N: usize>(x: &[f32], others: [&[f32]; N]) -> [f32; N] {
+    let mut sums = [[0f32; LANES]; N];
+    let (chunks, rest) = x.as_chunks::<LANES>();
+    let others = others.map(|other| other[..x.len()].as_chunks::<LANES>());
+    for (at, x) in chunks.iter().enumerate() {
+        for (sums, (other, _)) in sums.iter_mut().zip(&others) {
+            for lane in 0..LANES {
+                sums[lane] += x[lane] * other[at][lane];
+            }
+        }
+    }
+    std::array::from_fn(|n| total(sums[n]) + rest.iter().zip(others[n].1).map(|(a, b)| a * b).sum::<f32>())
 }
 
 /// The largest element; negative infinity when there is none.

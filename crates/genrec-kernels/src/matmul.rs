@@ -12,6 +12,10 @@
 
 mod tile;
 
+use std::ops::Range;
+
+use rayon::prelude::*;
+
 use crate::gemm::GemmError;
 use crate::math::vectorized;
 
@@ -43,6 +47,20 @@ impl<'a> View<'a> {
     pub fn new(values: &'a [f32], rows: usize, cols: usize, stride: usize) -> Result<Self, GemmError> {
         check("view", values.len(), rows, cols, stride)?;
         Ok(Self { values, rows, cols, row_stride: stride, col_stride: 1 })
+    }
+
+    /// Some of its rows.
+    ///
+    /// # Errors
+    /// [`GemmError::Length`], which calls the matrix `rows`, when there are fewer.
+    pub fn rows(self, range: Range<usize>) -> Result<Self, GemmError> {
+        let Range { start, end } = range;
+        if start > end || end > self.rows {
+            let (rows, got) = (end.saturating_sub(start), self.rows.saturating_sub(start));
+            return Err(GemmError::Length { operand: "rows", rows, cols: self.cols, expected: rows, got });
+        }
+        let values = self.values.get(start * self.row_stride..).unwrap_or_default();
+        Ok(Self { values, rows: end - start, ..self })
     }
 
     /// The same elements with rows for columns.
@@ -83,26 +101,24 @@ pub struct Panels {
 impl Panels {
     /// Packs the matrix `b`; the memory held is used again.
     pub fn pack(&mut self, b: View<'_>) {
+        let size = self.reserve(b);
+        for (panel, out) in self.values.chunks_exact_mut(size).enumerate() {
+            pack_panel(b, panel, out);
+        }
+    }
+
+    /// [`pack`](Self::pack) on all threads, for a large matrix that one call multiplies by.
+    pub fn par_pack(&mut self, b: View<'_>) {
+        let size = self.reserve(b);
+        self.values.par_chunks_exact_mut(size).enumerate().for_each(|(panel, out)| pack_panel(b, panel, out));
+    }
+
+    /// Takes the shape of `b` and returns the elements of a panel, at least 1.
+    fn reserve(&mut self, b: View<'_>) -> usize {
         let width = panel_width();
-        let count = b.cols.div_ceil(width);
-        self.values.resize(count * b.rows * width, 0.0);
+        self.values.resize(b.cols.div_ceil(width) * b.rows * width, 0.0);
         (self.rows, self.cols, self.width) = (b.rows, b.cols, width);
-        if b.rows == 0 {
-            return;
-        }
-        for (panel, out) in self.values.chunks_exact_mut(b.rows * width).enumerate() {
-            let first = panel * width;
-            let cols = width.min(b.cols - first);
-            if b.col_stride == 1 {
-                for (row, out) in out.chunks_exact_mut(width).enumerate() {
-                    let start = row * b.row_stride + first;
-                    out[..cols].copy_from_slice(&b.values[start..start + cols]);
-                    out[cols..].fill(0.0);
-                }
-            } else {
-                transpose(b, first, cols, out, width);
-            }
-        }
+        (b.rows * width).max(1)
     }
 
     /// The inner axis.
@@ -113,6 +129,21 @@ impl Panels {
     /// The columns packed, without the zeros.
     pub fn cols(&self) -> usize {
         self.cols
+    }
+}
+
+/// Writes one panel, filled up with zeros.
+fn pack_panel(b: View<'_>, panel: usize, out: &mut [f32]) {
+    let width = panel_width();
+    let first = panel * width;
+    let cols = width.min(b.cols - first);
+    if b.col_stride != 1 {
+        return transpose(b, first, cols, out, width);
+    }
+    for (row, out) in out.chunks_exact_mut(width).enumerate() {
+        let start = row * b.row_stride + first;
+        out[..cols].copy_from_slice(&b.values[start..start + cols]);
+        out[cols..].fill(0.0);
     }
 }
 

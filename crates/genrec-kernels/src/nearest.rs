@@ -19,7 +19,7 @@ use rayon::prelude::*;
 
 use crate::gemm::GemmError;
 use crate::host;
-use crate::math::{sum_by, vectorized};
+use crate::math::{dots, vectorized};
 use crate::matmul::{Panels, Target, View, padded, product};
 
 #[cfg(all(target_arch = "x86_64", target_os = "linux", target_pointer_width = "64"))]
@@ -287,7 +287,8 @@ impl Codebook {
                 words.products(x, stride, &mut products[..len], matrix);
                 unsure.clear();
                 let slack = |row| words.slack(row, matrix);
-                lowest::lowest_within(products, &self.half_norms, codes, slack, unsure);
+                let within = lowest::Within { slack, lengths: words.lengths(), unsure };
+                lowest::lowest_within(products, &self.half_norms, codes, within);
                 if unsure.len() <= FEW * codes.len() {
                     self.lowest_of_few(x, unsure, codes);
                     return Ok(());
@@ -324,6 +325,8 @@ impl Codebook {
 
     /// The nearest of the codewords that are left for each row, in `f32`. They come row by row.
     fn lowest_of_few(&self, x: &[f32], unsure: &[(u32, u32)], codes: &mut [u32]) {
+        // Sums that do not wait for each other.
+        const AT_ONCE: usize = 4;
         let (d, words) = (self.d, self.near());
         vectorized(
             #[inline(always)]
@@ -332,12 +335,18 @@ impl Codebook {
                     let row = few[0].0 as usize;
                     let x = &x[row * d..][..d];
                     let (mut code, mut least) = (0, f32::INFINITY);
-                    for &(_, candidate) in few {
-                        // Rows of no number leave all, the codewords' padding too.
-                        let Some(word) = words.get(candidate as usize * d..(candidate as usize + 1) * d) else { break };
-                        let distance = self.half_norms[candidate as usize] - sum_by(x, word, |a, b| a * b);
-                        if distance < least {
-                            (code, least) = (candidate, distance);
+                    for some in few.chunks(AT_ONCE) {
+                        // Rows of no number leave all, the codewords' padding too, which is infinitely far.
+                        let word = |at: usize| {
+                            let candidate = some.get(at).map_or(0, |&(_, candidate)| candidate as usize);
+                            words.get(candidate * d..(candidate + 1) * d).unwrap_or(&words[..d])
+                        };
+                        let products = dots(x, std::array::from_fn::<_, AT_ONCE, _>(word));
+                        for (&(_, candidate), product) in some.iter().zip(products) {
+                            let distance = self.half_norms[candidate as usize] - product;
+                            if distance < least {
+                                (code, least) = (candidate, distance);
+                            }
                         }
                     }
                     codes[row] = code;

@@ -120,8 +120,10 @@ pub(super) struct Words {
     /// For each 32 codewords and each 32 dimensions two tiles.
     tiles: Vec<u16>,
     d: usize,
-    /// Greatest lengths.
-    longest: Lengths,
+    /// Of each codeword, a little more for those next to nothing, 0 for those that only fill a block.
+    lengths: Vec<f32>,
+    /// The greatest share of such a length that rounding took away.
+    lost: f32,
     greatest_half_norm: f32,
 }
 
@@ -138,32 +140,38 @@ impl Words {
     pub(super) fn new(words: &[f32], d: usize, half_norms: &[f32]) -> Option<Self> {
         const FEWEST: usize = BLOCK;
         // Above, `bf16` may round to infinity; below, what the unit takes for zero would count.
-        const LENGTHS: std::ops::Range<f32> = 1e-12..1e15;
+        const LENGTHS: std::ops::Range<f32> = 1e-9..1e15;
+        // Of the longest: what shorter codewords are taken to measure.
+        const SHORTEST: f32 = 1e-6;
         let count = words.len() / d;
         if count < FEWEST || d < TILE || !available() {
             return None;
         }
         let chunks = d.div_ceil(DEPTH);
         let mut tiles = vec![0u16; count.div_ceil(BLOCK) * chunks * 2 * ELEMENTS];
-        let mut longest = Lengths { whole: 0.0, lost: 0.0 };
+        let mut all = Vec::with_capacity(count);
         let mut row = vec![0u16; d];
         for (word, values) in words.chunks_exact(d).enumerate() {
             let lengths = round_row(values, &mut row);
             if !lengths.whole.is_finite() {
                 return None;
             }
-            longest = Lengths { whole: longest.whole.max(lengths.whole), lost: longest.lost.max(lengths.lost) };
+            all.push(lengths);
             let (block, tile, column) = (word / BLOCK, word % BLOCK / TILE, word % TILE);
             for (at, bits) in row.iter().enumerate() {
                 let (chunk, pair, half) = (at / DEPTH, at % DEPTH / 2, at % 2);
                 tiles[((block * chunks + chunk) * 2 + tile) * ELEMENTS + pair * DEPTH + 2 * column + half] = *bits;
             }
         }
+        let longest = all.iter().fold(0f32, |top, lengths| top.max(lengths.whole));
+        let mut lengths: Vec<f32> = all.iter().map(|lengths| lengths.whole.max(SHORTEST * longest)).collect();
+        let lost = all.iter().zip(&lengths).fold(0f32, |top, (word, length)| top.max(word.lost / length));
+        lengths.resize(count.next_multiple_of(BLOCK), 0.0);
         let greatest_half_norm = half_norms[..count].iter().fold(0f32, |top, norm| top.max(*norm));
-        LENGTHS.contains(&longest.whole).then_some(Self { tiles, d, longest, greatest_half_norm })
+        LENGTHS.contains(&longest).then_some(Self { tiles, d, lengths, lost, greatest_half_norm })
     }
 
-    /// Writes `rows x codewords` products, each off by no more than the [`slack`](Self::slack) of its row.
+    /// Writes `rows x codewords` products, each off by no more than the [`slack`](Self::slack) of its row and codeword.
     ///
     /// # Shapes
     /// `x`: `(rows, d)`; `out`: `(rows to a multiple of 32, stride)`, where `stride` has room for whole blocks of codewords.
@@ -200,15 +208,20 @@ impl Words {
         unsafe { asm!("tilerelease", options(nostack, nomem)) };
     }
 
-    /// How far the difference of two distances of that row, halved and without the row's own length, may be from the
-    /// truth: by Cauchy and Schwarz, what rounding took from either vector times the length of the other, and what `f32`
-    /// loses in adding up. No number when the row holds none.
-    pub(super) fn slack(&self, row: usize, buffers: &Buffers) -> f32 {
+    /// The lengths of the codewords, as many as fill whole blocks.
+    pub(super) fn lengths(&self) -> &[f32] {
+        &self.lengths
+    }
+
+    /// How far a distance of that row, halved and without the row's own length, may be from the truth: a factor on the
+    /// codeword's length, by Cauchy and Schwarz what rounding took from either vector times the length of the other, and
+    /// what `f32` loses in adding up products; and a term for what is lost otherwise. No number when the row holds none.
+    pub(super) fn slack(&self, row: usize, buffers: &Buffers) -> (f32, f32) {
         let Lengths { whole, lost } = buffers.lengths[row];
-        let product = lost * (self.longest.whole + self.longest.lost) + whole * self.longest.lost;
-        let additions = (self.d + 2) as f32 * HALF_UNIT * (whole * self.longest.whole);
-        // Twice, for it is a difference; a little more, for this sum is rounded too, and so are lengths.
-        2.1 * (product + additions + 4.0 * HALF_UNIT * self.greatest_half_norm)
+        let product = lost * (1.0 + self.lost) + whole * self.lost;
+        let additions = (self.d + 4) as f32 * HALF_UNIT * whole;
+        // A little more, for these sums are rounded too, and so are lengths.
+        (1.05 * (product + additions), 5.0 * HALF_UNIT * self.greatest_half_norm)
     }
 }
 
@@ -286,10 +299,11 @@ mod tests {
             let (mut out, mut buffers) = (vec![f32::NAN; rows.next_multiple_of(BLOCK) * stride], Buffers::default());
             packed.products(&x, stride, &mut out, &mut buffers);
             for (row, (x, out)) in x.chunks(d).zip(out.chunks(stride)).enumerate() {
-                let slack = f64::from(packed.slack(row, &buffers));
-                assert!(slack < 0.02 * dot(x, x).sqrt() * (d as f64).sqrt(), "{slack}");
-                for (got, c) in out.iter().zip(c.chunks(d)) {
-                    assert!((f64::from(*got) - dot(x, c)).abs() < 0.5 * slack, "{got} {} {slack}", dot(x, c));
+                let (slack, rest) = packed.slack(row, &buffers);
+                assert!(f64::from(slack) < 0.02 * dot(x, x).sqrt() && rest < 1e-4, "{slack} {rest}");
+                for ((got, c), length) in out.iter().zip(c.chunks(d)).zip(packed.lengths()) {
+                    let off = (f64::from(*got) - dot(x, c)).abs();
+                    assert!(off < f64::from(slack * length), "{got} {} {slack}", dot(x, c));
                 }
             }
         }

@@ -25,7 +25,11 @@ impl Words {
         match *self {}
     }
 
-    pub(super) fn slack(&self, _: usize, _: &Buffers) -> f32 {
+    pub(super) fn lengths(&self) -> &[f32] {
+        match *self {}
+    }
+
+    pub(super) fn slack(&self, _: usize, _: &Buffers) -> (f32, f32) {
         match *self {}
     }
 }

@@ -247,12 +247,15 @@ fn the_matrix_unit_finds_the_same_codewords() {
 fn what_is_within_the_slack_is_left() {
     let half_norms = [vec![0.0; 70], vec![f32::INFINITY; 26]].concat();
     let mut products = vec![0.0; 3 * 96];
-    (products[5], products[69]) = (2.0, 1.75);
+    // Code 7 lies as near as code 69, but is half as long, so that its distance is known better.
+    (products[5], products[7], products[69]) = (2.0, 1.75, 1.75);
     products[96 + 64] = 1.0;
     products[2 * 96] = f32::NAN;
-    let slack = |row: usize| [0.5, 0.5, f32::NAN][row];
+    let lengths: Vec<f32> = (0..96).map(|code| if code == 7 { 0.5 } else { 1.0 }).collect();
+    let slack = |row: usize| ([0.1, 0.1, f32::NAN][row], 0.03);
     let (mut codes, mut unsure) = ([9; 3], Vec::new());
-    lowest::lowest_within(&products, &half_norms, &mut codes, slack, &mut unsure);
+    let within = lowest::Within { slack, lengths: &lengths, unsure: &mut unsure };
+    lowest::lowest_within(&products, &half_norms, &mut codes, within);
     assert_eq!(unsure[..2], [(0, 5), (0, 69)]);
     assert_eq!(codes[1], 64);
     // A slack that is no number leaves all, the padding too.

@@ -8,11 +8,15 @@
 use std::ops::{Deref, Range};
 
 use candle_core::{CpuStorage, DType, Device, Error, Result, Storage, Tensor, bail};
-use genrec_kernels::gemm::{Operand, Parallelism, gemm};
+use genrec_kernels::gemm::GemmError;
+use genrec_kernels::matmul::{Panels, Target, View, product};
 use rayon::prelude::*;
 
 /// Rows that one parallel task takes.
 const BLOCK: usize = 128;
+
+/// Rows of a product that one parallel task computes: a few tiles.
+const TILES: usize = 48;
 
 /// The values of a tensor on the host, read in place. `G` is candle's read guard, whose type depends on its features.
 pub(super) struct HostValues<G> {
@@ -43,10 +47,31 @@ pub(super) fn on_host(tensors: &[&Tensor]) -> bool {
     tensors.iter().all(|t| t.device().is_cpu() && t.dtype() == DType::F32 && t.is_contiguous())
 }
 
-fn product(shape: (usize, usize, usize), a: Operand<'_>, b: Operand<'_>) -> Result<Vec<f32>> {
-    let mut out = vec![0.0; shape.0 * shape.1];
-    gemm(shape, 1.0, a, b, 0.0, &mut out, Parallelism::Rayon).map_err(Error::wrap)?;
+/// `a b`, row-major, some rows a task; `finish` gets the first row and the values of each.
+fn products(
+    a: View<'_>,
+    b: View<'_>,
+    (rows, cols): (usize, usize),
+    finish: impl Fn(usize, &mut [f32]) + Sync,
+) -> Result<Vec<f32>> {
+    let mut panels = Panels::default();
+    panels.par_pack(b);
+    let mut out = vec![0.0; rows * cols];
+    out.par_chunks_mut((TILES * cols).max(1))
+        .enumerate()
+        .try_for_each(|(task, out)| {
+            let first = task * TILES;
+            product(a.rows(first..first + out.len() / cols)?, &panels, Target::set(out, cols))?;
+            finish(first, out);
+            Ok(())
+        })
+        .map_err(|error: GemmError| Error::wrap(error))?;
     Ok(out)
+}
+
+/// A row-major matrix.
+fn matrix(values: &[f32], rows: usize, cols: usize) -> Result<View<'_>> {
+    View::new(values, rows, cols, cols).map_err(Error::wrap)
 }
 
 /// `x weight^T + bias`, and the positive part of it if `relu`.
@@ -60,17 +85,16 @@ pub(super) fn forward(x: &Tensor, weight: &Tensor, bias: &Tensor, relu: bool) ->
     }
     let ((rows, width), out) = (x.dims2()?, weight.dim(0)?);
     let (x, weight, bias) = (host(x)?, host(weight)?, host(bias)?);
-    let mut y = product((rows, out, width), Operand::new(x.values()), Operand::transposed(weight.values()))?;
-    let bias = bias.values();
-    y.par_chunks_mut(BLOCK * out.max(1)).for_each(|block| {
-        for row in block.chunks_exact_mut(out.max(1)) {
+    let (x, weight, bias) = (matrix(x.values(), rows, width)?, matrix(weight.values(), out, width)?, bias.values());
+    let y = products(x, weight.t(), (rows, out), |_, block| {
+        for row in block.chunks_exact_mut(out) {
             for (y, b) in row.iter_mut().zip(bias) {
                 let sum = *y + b;
                 // Not `max`: NaN must stay NaN for the loss to show it.
                 *y = if relu && sum < 0.0 { 0.0 } else { sum };
             }
         }
-    });
+    })?;
     Tensor::from_vec(y, (rows, out), &Device::Cpu)
 }
 
@@ -86,7 +110,8 @@ pub(super) fn backward_parameters(x: &Tensor, grad: &Tensor) -> Result<(Tensor, 
     }
     let ((rows, width), out) = (x.dims2()?, grad.dim(1)?);
     let (x, grad) = (host(x)?, host(grad)?);
-    let weight = product((out, width, rows), Operand::transposed(grad.values()), Operand::new(x.values()))?;
+    let dy = matrix(grad.values(), rows, out)?;
+    let weight = products(dy.t(), matrix(x.values(), rows, width)?, (out, width), |_, _| ())?;
     let sums: Vec<Vec<f32>> = grad
         .values()
         .par_chunks(BLOCK * out.max(1))
@@ -120,16 +145,15 @@ pub(super) fn backward_input(grad: &Tensor, weight: &Tensor, relu: Option<&Tenso
     }
     let ((rows, out), width) = (grad.dims2()?, weight.dim(1)?);
     let (grad, weight) = (host(grad)?, host(weight)?);
-    let mut dx = product((rows, width, out), Operand::new(grad.values()), Operand::new(weight.values()))?;
-    if let Some(input) = relu {
-        let input = host(input)?;
-        let block = BLOCK * width.max(1);
-        dx.par_chunks_mut(block).zip(input.values().par_chunks(block)).for_each(|(dx, input)| {
-            for (dx, &x) in dx.iter_mut().zip(input) {
-                *dx = if x > 0.0 { *dx } else { 0.0 };
-            }
-        });
-    }
+    let (dy, weight) = (matrix(grad.values(), rows, out)?, matrix(weight.values(), out, width)?);
+    let input = relu.map(host).transpose()?;
+    let input = input.as_ref().map(HostValues::values);
+    let dx = products(dy, weight, (rows, width), |first, dx| {
+        let Some(input) = input else { return };
+        for (dx, &x) in dx.iter_mut().zip(&input[first * width..]) {
+            *dx = if x > 0.0 { *dx } else { 0.0 };
+        }
+    })?;
     Tensor::from_vec(dx, (rows, width), &Device::Cpu)
 }
 
