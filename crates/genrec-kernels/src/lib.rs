@@ -41,8 +41,6 @@
 //! without AVX-512 runs the narrower forms. Nearest codewords take the matrix unit (AMX) of x86-64 processors that have one,
 //! under Linux.
 
-#[cfg(all(target_arch = "x86_64", target_os = "linux", target_pointer_width = "64"))]
-mod amx;
 mod dropout;
 pub mod fused;
 pub mod gemm;

@@ -10,11 +10,6 @@
 
 #![allow(unsafe_code, reason = "the innermost loop reads through pointers; every view is checked when it is made")]
 
-#[cfg(all(target_arch = "x86_64", target_os = "linux", target_pointer_width = "64"))]
-mod split;
-#[cfg(not(all(target_arch = "x86_64", target_os = "linux", target_pointer_width = "64")))]
-#[path = "matmul/no_split.rs"]
-mod split;
 mod tile;
 
 use std::ops::Range;
@@ -93,70 +88,37 @@ fn check(operand: &'static str, len: usize, rows: usize, cols: usize, stride: us
     Ok(())
 }
 
-/// A right operand laid out for the innermost loop.
-///
-/// ```
-/// use genrec_kernels::matmul::{Panels, Target, View, product};
-///
-/// let (x, weight) = (vec![0.5; 200 * 40], vec![0.25; 40 * 50]);
-/// let mut panels = Panels::for_many_rows();
-/// panels.pack(View::new(&weight, 40, 50, 50)?);
-/// let mut y = vec![0.0; 200 * 50];
-/// product(View::new(&x, 200, 40, 40)?, &panels, Target::set(&mut y, 50))?;
-/// assert!(y.iter().all(|y| *y == 5.0));
-/// # Ok::<(), genrec_kernels::gemm::GemmError>(())
-/// ```
+/// A right operand laid out for the innermost loop: panels of [`panel_width`] columns, each row-major, the last filled
+/// up with zeros.
 #[derive(Clone, Debug, Default)]
 pub struct Panels {
     rows: usize,
     cols: usize,
-    layout: Layout,
-}
-
-#[derive(Clone, Debug)]
-enum Layout {
-    /// Panels of [`panel_width`] columns, each row-major, the last filled up with zeros.
-    Vectors(Vec<f32>),
-    Matrix(split::Tiles),
-}
-
-impl Default for Layout {
-    fn default() -> Self {
-        Self::Vectors(Vec::new())
-    }
+    width: usize,
+    values: Vec<f32>,
 }
 
 impl Panels {
-    /// For products of many rows, a hundred or more: on a processor with a matrix unit (AMX) the operand is laid out for it,
-    /// and [`product`] takes both as sums of three `bf16`. That is twice to three times as fast and as precise as `f32`, but
-    /// that numbers below 1e-33 lose precision and what is not finite gives NaN. Elsewhere these are panels as any.
-    pub fn for_many_rows() -> Self {
-        let layout = split::Tiles::new().map_or_else(Layout::default, Layout::Matrix);
-        Self { layout, ..Self::default() }
-    }
-
     /// Packs the matrix `b`; the memory held is used again.
     pub fn pack(&mut self, b: View<'_>) {
-        (self.rows, self.cols) = (b.rows, b.cols);
-        match &mut self.layout {
-            Layout::Vectors(values) => {
-                let size = reserve(b, values);
-                values.chunks_exact_mut(size).enumerate().for_each(|(panel, out)| pack_panel(b, panel, out));
-            }
-            Layout::Matrix(tiles) => tiles.pack(b),
+        let size = self.reserve(b);
+        for (panel, out) in self.values.chunks_exact_mut(size).enumerate() {
+            pack_panel(b, panel, out);
         }
     }
 
     /// [`pack`](Self::pack) on all threads, for a large matrix that one call multiplies by.
     pub fn par_pack(&mut self, b: View<'_>) {
-        (self.rows, self.cols) = (b.rows, b.cols);
-        match &mut self.layout {
-            Layout::Vectors(values) => {
-                let size = reserve(b, values);
-                values.par_chunks_exact_mut(size).enumerate().for_each(|(panel, out)| pack_panel(b, panel, out));
-            }
-            Layout::Matrix(tiles) => tiles.par_pack(b),
-        }
+        let size = self.reserve(b);
+        self.values.par_chunks_exact_mut(size).enumerate().for_each(|(panel, out)| pack_panel(b, panel, out));
+    }
+
+    /// Takes the shape of `b` and returns the elements of a panel, at least 1.
+    fn reserve(&mut self, b: View<'_>) -> usize {
+        let width = panel_width();
+        self.values.resize(b.cols.div_ceil(width) * b.rows * width, 0.0);
+        (self.rows, self.cols, self.width) = (b.rows, b.cols, width);
+        (b.rows * width).max(1)
     }
 
     /// The inner axis.
@@ -168,13 +130,6 @@ impl Panels {
     pub fn cols(&self) -> usize {
         self.cols
     }
-}
-
-/// Makes room for the panels of `b` and returns the elements of one, at least 1.
-fn reserve(b: View<'_>, values: &mut Vec<f32>) -> usize {
-    let width = panel_width();
-    values.resize(b.cols.div_ceil(width) * b.rows * width, 0.0);
-    (b.rows * width).max(1)
 }
 
 /// Writes one panel, filled up with zeros.
@@ -296,10 +251,21 @@ impl<'a> Target<'a> {
 /// # Errors
 /// [`GemmError::Length`] when an operand does not fit the others.
 pub fn product<'b>(a: View<'_>, b: impl Into<Right<'b>>, c: Target<'_>) -> Result<(), GemmError> {
-    let right = b.into();
-    let (k, n) = match right {
-        Right::Panels(panels) => (panels.rows, panels.cols),
-        Right::Rows(view) => (view.rows, view.cols),
+    let (b, k, n) = match b.into() {
+        Right::Panels(p) => {
+            let panel = tile::Operand { values: &p.values, panel_stride: p.rows * p.width, row_stride: p.width };
+            (panel, p.rows, p.cols)
+        }
+        Right::Rows(view) if view.col_stride == 1 || view.cols <= 1 => {
+            let rows = tile::Operand { values: view.values, panel_stride: panel_width(), row_stride: view.row_stride };
+            (rows, view.rows, view.cols)
+        }
+        Right::Rows(view) => {
+            // A column-major operand has no contiguous rows to read.
+            let mut panels = Panels::default();
+            panels.pack(view);
+            return product(a, &panels, c);
+        }
     };
     if a.cols != k {
         return Err(GemmError::Inner { a: a.cols, b: k });
@@ -319,25 +285,6 @@ pub fn product<'b>(a: View<'_>, b: impl Into<Right<'b>>, c: Target<'_>) -> Resul
         }
         return Ok(());
     }
-    let width = panel_width();
-    let b = match right {
-        Right::Panels(Panels { layout: Layout::Matrix(tiles), .. }) => {
-            split::product(a, tiles, n, c);
-            return Ok(());
-        }
-        Right::Panels(Panels { layout: Layout::Vectors(values), .. }) => {
-            tile::Operand { values, panel_stride: k * width, row_stride: width }
-        }
-        Right::Rows(view) if view.col_stride == 1 || view.cols <= 1 => {
-            tile::Operand { values: view.values, panel_stride: width, row_stride: view.row_stride }
-        }
-        Right::Rows(view) => {
-            // A column-major operand has no contiguous rows to read.
-            let mut panels = Panels::default();
-            panels.pack(view);
-            return product(a, &panels, c);
-        }
-    };
     tile::product(a, b, n, c);
     Ok(())
 }

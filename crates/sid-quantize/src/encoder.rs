@@ -11,8 +11,8 @@ use rayon::prelude::*;
 use crate::standardize::Standardizer;
 use genrec_kernels::vectorized;
 
-/// Rows that one task takes through all layers.
-const BLOCK: usize = 128;
+/// Rows that one task takes through all layers: four tiles of a product.
+const BLOCK: usize = 48;
 
 /// Rows whose latent vectors are held at once.
 const ROWS: usize = 4096;
@@ -71,7 +71,7 @@ impl HostEncoder {
     ) -> Result<Self> {
         let layer = |(weight, bias): (&Tensor, &Tensor)| {
             let (out, width) = weight.dims2()?;
-            let mut panels = Panels::for_many_rows();
+            let mut panels = Panels::default();
             host::read(weight, |values| {
                 panels.pack(View::new(values, out, width, width).map_err(Error::wrap)?.t());
                 Ok(())

@@ -1,17 +1,79 @@
 //! Products in `bf16` on the matrix unit of recent Intel processors (AMX: Sapphire Rapids and later), which finds the few
 //! codewords that can be nearest some ten times sooner than vector instructions compare them all. The choice among
 //! those few is made in `f32`.
+//!
+//! A tile register holds 16 rows of 64 bytes. `tdpbf16ps` adds to 16 x 16 sums in `f32` the products of 16 rows of 32 values
+//! and of 16 columns of 32, the columns laid out in pairs of values.
 
 #![allow(unsafe_code, reason = "tile registers are reached by assembly alone; every slice is measured before")]
 
 use core::arch::asm;
+use std::sync::OnceLock;
 
-pub(super) use crate::amx::{BLOCK, available};
-use crate::amx::{DEPTH, ELEMENTS, TILE, with_tiles};
 use crate::math::vectorized;
+
+/// Rows or columns of a tile.
+const TILE: usize = 16;
+
+/// Values that one instruction takes of each row.
+const DEPTH: usize = 32;
+
+/// Elements of a tile of `bf16`.
+const ELEMENTS: usize = TILE * DEPTH;
+
+/// Rows, and columns, of the block of sums that stays in registers: two tiles each way.
+pub(super) const BLOCK: usize = 2 * TILE;
 
 /// Half of the distance between neighbouring `f32` near one.
 const HALF_UNIT: f32 = f32::EPSILON / 2.0;
+
+/// Whether the processor has the unit and the system lets this process use it.
+pub(super) fn available() -> bool {
+    static AVAILABLE: OnceLock<bool> = OnceLock::new();
+    *AVAILABLE.get_or_init(|| {
+        use core::arch::x86_64::{__cpuid, __cpuid_count};
+        const AMX_BF16: u32 = 1 << 22;
+        const AMX_TILE: u32 = 1 << 24;
+        if __cpuid(0).eax < 7 {
+            return false;
+        }
+        let flags = __cpuid_count(7, 0).edx;
+        flags & AMX_BF16 != 0 && flags & AMX_TILE != 0 && permitted()
+    })
+}
+
+/// Asks the kernel for the tiles' state, which is larger than what it saves of a thread otherwise. From then on the kernel
+/// refuses alternative signal stacks that are too small for it; where there is one already, it refuses this.
+fn permitted() -> bool {
+    const ARCH_PRCTL: i64 = 158;
+    const ARCH_REQ_XCOMP_PERM: i64 = 0x1023;
+    const XTILEDATA: i64 = 18;
+    let mut result = ARCH_PRCTL;
+    // SAFETY: the call changes nothing but what this process may use; it is unknown to older kernels, which say so.
+    unsafe {
+        asm!("syscall", inlateout("rax") result, in("rdi") ARCH_REQ_XCOMP_PERM, in("rsi") XTILEDATA, lateout("rcx") _,
+            lateout("r11") _, options(nostack));
+    }
+    result == 0
+}
+
+/// What the tile registers hold: all eight of 16 rows of 64 bytes.
+#[repr(C, align(64))]
+struct Shapes {
+    palette: u8,
+    start: u8,
+    reserved: [u8; 14],
+    bytes: [u16; 16],
+    rows: [u8; 16],
+}
+
+static SHAPES: Shapes = Shapes {
+    palette: 1,
+    start: 0,
+    reserved: [0; 14],
+    bytes: [64, 64, 64, 64, 64, 64, 64, 64, 0, 0, 0, 0, 0, 0, 0, 0],
+    rows: [16, 16, 16, 16, 16, 16, 16, 16, 0, 0, 0, 0, 0, 0, 0, 0],
+};
 
 /// The nearest `bf16`, and its value.
 #[inline(always)]
@@ -131,17 +193,19 @@ impl Words {
         let per_block = chunks * 2 * ELEMENTS;
         let blocks = self.tiles.len() / per_block;
         assert!(stride >= blocks * BLOCK && out.len() >= rows.next_multiple_of(BLOCK) * stride);
-        with_tiles(|| {
-            // The codewords of a block stay in the first-level cache while all rows pass by.
-            for (block, tiles) in self.tiles.chunks_exact(per_block).enumerate() {
-                for (rows, out) in rounded.chunks_exact(BLOCK * width).zip(out.chunks_mut(BLOCK * stride)) {
-                    let place = out[block * BLOCK..].as_mut_ptr();
-                    // SAFETY: `rows` holds 32 rows of `chunks` times 64 bytes, `tiles` two tiles a chunk, and `out` 32 rows
-                    // of `stride` with 32 places from `block * 32` on, by the assertion.
-                    unsafe { block_of_products(rows.as_ptr(), tiles.as_ptr(), chunks, place, stride) };
-                }
+        // SAFETY: the processor has the unit, or there would be no `Words`; the configuration is 64 bytes long.
+        unsafe { asm!("ldtilecfg [{}]", in(reg) &raw const SHAPES, options(nostack, readonly)) };
+        // The codewords of a block stay in the first-level cache while all rows pass by.
+        for (block, tiles) in self.tiles.chunks_exact(per_block).enumerate() {
+            for (rows, out) in rounded.chunks_exact(BLOCK * width).zip(out.chunks_mut(BLOCK * stride)) {
+                let place = out[block * BLOCK..].as_mut_ptr();
+                // SAFETY: `rows` holds 32 rows of `chunks` times 64 bytes, `tiles` two tiles a chunk, and `out` 32 rows of
+                // `stride` with 32 places from `block * 32` on, by the assertion.
+                unsafe { block_of_products(rows.as_ptr(), tiles.as_ptr(), chunks, place, stride) };
             }
-        });
+        }
+        // SAFETY: as above.
+        unsafe { asm!("tilerelease", options(nostack, nomem)) };
     }
 
     /// The lengths of the codewords, as many as fill whole blocks.

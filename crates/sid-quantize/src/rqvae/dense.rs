@@ -16,7 +16,7 @@ use rayon::prelude::*;
 const BLOCK: usize = 128;
 
 /// Rows of a product that one parallel task computes: a few tiles.
-const TILES: usize = 128;
+const TILES: usize = 48;
 
 /// The values of a tensor on the host, read in place. `G` is candle's read guard, whose type depends on its features.
 pub(super) struct HostValues<G> {
@@ -54,7 +54,7 @@ fn products(
     (rows, cols): (usize, usize),
     finish: impl Fn(usize, &mut [f32]) + Sync,
 ) -> Result<Vec<f32>> {
-    let mut panels = Panels::for_many_rows();
+    let mut panels = Panels::default();
     panels.par_pack(b);
     let mut out = vec![0.0; rows * cols];
     out.par_chunks_mut((TILES * cols).max(1))
