@@ -20,7 +20,7 @@ const ARROWS: &[(&str, u8, &[&str])] = &[
     ("genrec-model", 1, &["genrec-kernels"]),
     ("genrec-data", 1, &["sid-index"]),
     ("genrec-embed", 1, &[]),
-    ("genrec-decode", 1, &["genrec-model", "sid-index"]),
+    ("genrec-decode", 1, &["genrec-kernels", "genrec-model", "sid-index"]),
     ("genrec-train", 1, &["genrec-model", "genrec-kernels"]),
     (
         "genrec",

@@ -1,6 +1,7 @@
 //! Beam search that stays on the model's device.
 
 use candle_core::{D, DType, Device, Tensor};
+use genrec_kernels::packed::{Prefixes, TrieTables, best_children, finds_children};
 use genrec_model::{DecodeState, RaggedBatch, Seq2Seq};
 use sid_index::PrefixTrie;
 
@@ -158,6 +159,9 @@ impl DeviceBeamSearch {
         if state.rows() != users {
             return Err(DecodeError::StateRows { expected: users, got: state.rows() });
         }
+        if finds_children(device, beams) {
+            return self.decode_in_kernels(model, state, catalogue, users);
+        }
         let first_rows = Tensor::arange_step(0, (users * beams) as u32, beams as u32, device)?.reshape((users, 1))?;
         let mut found: Option<Beams> = None;
         let mut sums = Vec::with_capacity(catalogue.widths.len());
@@ -206,7 +210,68 @@ impl DeviceBeamSearch {
             tokens.push(next);
             found = Some(Beams { scores, nodes, tokens });
         }
-        collect(found, &sums, users)
+        if !sums.is_empty() {
+            let sums = Tensor::stack(&sums, 0)?.to_vec1::<f32>()?;
+            if let Some(step) = sums.iter().position(|sum| sum.is_nan() || *sum == f32::INFINITY) {
+                return Err(DecodeError::NotLogProbs { step });
+            }
+        }
+        collect(found, users)
+    }
+
+    /// The same where one kernel finds the continuations of all prefixes.
+    fn decode_in_kernels<M: Seq2Seq>(
+        &self,
+        model: &M,
+        mut state: M::State,
+        catalogue: &DeviceCatalogue,
+        users: usize,
+    ) -> Result<Vec<Vec<Hypothesis>>> {
+        let (device, vocab_size) = (model.device(), model.vocab_size());
+        let trie = TrieTables {
+            first_child: &catalogue.first_child,
+            tokens: &catalogue.tokens,
+            penalty: catalogue.penalty.as_ref(),
+        };
+        let mut found: Option<Prefixes> = None;
+        let (mut tokens, mut broken): (Vec<Tensor>, Vec<Tensor>) = (Vec::new(), Vec::new());
+        for _ in &catalogue.widths {
+            let last = match &found {
+                Some(found) => found.tokens.flatten_all()?,
+                None => Tensor::full(model.decoder_start_token(), users, device)?,
+            };
+            let (rows, output) = (last.dim(0)?, model.step(&last, &mut state)?);
+            if output.dims() != [rows, vocab_size] {
+                return Err(DecodeError::OutputShape { expected: [rows, vocab_size], got: output.dims().to_vec() });
+            }
+            let output = output.to_dtype(DType::F32)?.contiguous()?;
+            let next = best_children(&output, found.as_ref(), trie, users, self.beams)?;
+            let from = next.rows.flatten_all()?;
+            match &found {
+                None => {
+                    let widened: Vec<u32> = (0..users as u32).flat_map(|user| vec![user; self.beams]).collect();
+                    // On the host, where the state may look at it.
+                    state.select_rows(&Tensor::from_vec(widened, users * self.beams, &Device::Cpu)?)?;
+                }
+                Some(_) => {
+                    state.reorder(&from)?;
+                    for earlier in &mut tokens {
+                        *earlier = earlier.flatten_all()?.index_select(&from, 0)?.reshape((users, self.beams))?;
+                    }
+                }
+            }
+            tokens.push(next.tokens.clone());
+            broken.push(next.broken.clone());
+            found = Some(next);
+        }
+        let broken = match broken.is_empty() {
+            true => Vec::new(),
+            false => Tensor::stack(&broken, 0)?.to_vec2::<u32>()?,
+        };
+        if let Some(step) = broken.iter().position(|users| users.contains(&1)) {
+            return Err(DecodeError::NotLogProbs { step });
+        }
+        collect(found.map(|found| Beams { scores: found.scores, nodes: found.nodes, tokens }), users)
     }
 
     fn check<M: Seq2Seq>(&self, model: &M, batch: &RaggedBatch, catalogue: &DeviceCatalogue) -> Result<()> {
@@ -304,14 +369,10 @@ fn filled<T: candle_core::WithDType>(values: &Tensor, beams: usize, with: T) -> 
 }
 
 /// Brings the hypotheses to the host.
-fn collect(found: Option<Beams>, sums: &[Tensor], users: usize) -> Result<Vec<Vec<Hypothesis>>> {
+fn collect(found: Option<Beams>, users: usize) -> Result<Vec<Vec<Hypothesis>>> {
     let Some(Beams { scores, tokens, .. }) = found else {
         return Ok(vec![Vec::new(); users]);
     };
-    let sums = Tensor::stack(sums, 0)?.to_vec1::<f32>()?;
-    if let Some(step) = sums.iter().position(|sum| sum.is_nan() || *sum == f32::INFINITY) {
-        return Err(DecodeError::NotLogProbs { step });
-    }
     let scores = scores.to_vec2::<f32>()?;
     let tokens = Tensor::stack(&tokens, 2)?.to_vec3::<u32>()?;
     let user = |(scores, tokens): (Vec<f32>, Vec<Vec<u32>>)| {

@@ -54,6 +54,11 @@ impl DropoutMask {
         self.scale
     }
 
+    /// What a kernel on a device needs to draw the same factors: the key of the hashes, the threshold and the scale.
+    pub(crate) fn parts(&self) -> (u64, u32, f32) {
+        (self.rng.bits_key(), u32::from(self.threshold), self.scale)
+    }
+
     /// The factors of one block. The four lanes of the hashes follow one another, so that every loop runs over
     /// neighbours.
     #[inline(always)]

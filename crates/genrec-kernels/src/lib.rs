@@ -41,6 +41,7 @@
 //! without AVX-512 runs the narrower forms. Nearest codewords take the matrix unit (AMX) of x86-64 processors that have one,
 //! under Linux.
 
+mod cuda;
 mod dropout;
 pub mod fused;
 pub mod gemm;
@@ -51,6 +52,7 @@ mod math;
 pub mod matmul;
 pub mod nearest;
 pub mod optim;
+pub mod packed;
 pub mod params;
 pub mod rng;
 pub mod simhash;

@@ -4,14 +4,15 @@
 //! [`Adafactor`] itself), multiplies its base learning rate by [`Schedule::factor`] and calls
 //! [`Optimizer::step`]. Saving [`Optimizer::state`] beside the weights makes a resumed run continue bit for bit.
 //!
-//! On the CPU an `f32` parameter is updated in place by one pass over parameter, gradient and moments; elsewhere the
-//! same rule is a composition of candle operations.
+//! On the CPU an `f32` parameter is updated in place by one pass over parameter, gradient and moments; on CUDA
+//! AdamW and Adafactor move all `f32` parameters by a few launches; elsewhere the same rule is a composition of candle operations.
 
 mod adafactor;
 mod adagrad;
 mod adamw;
 mod clip;
 mod config;
+mod device;
 mod schedule;
 mod state;
 
@@ -24,6 +25,7 @@ pub use self::adagrad::{Adagrad, AdagradConfig};
 pub use self::adamw::{AdamW, AdamWConfig};
 pub use self::clip::clip_global_norm;
 pub use self::config::{AnyOptimizer, OptimError, OptimizerConfig};
+pub(crate) use self::device::squares;
 pub use self::schedule::Schedule;
 use crate::params::{Gradients, ParamError, Parameters};
 

@@ -252,6 +252,14 @@ impl Gradients {
     /// # Errors
     /// When a tensor operation fails.
     pub fn global_norm(&self) -> Result<f64> {
+        let on_gpu = |grad: &Tensor| grad.device().is_cuda() && grad.dtype() == DType::F32;
+        if let Some(first) = self.0.values().next()
+            && cfg!(feature = "cuda")
+            && self.0.values().all(on_gpu)
+        {
+            let sums = crate::optim::squares(self.0.values(), first.device())?.to_vec1::<f32>()?;
+            return Ok(sums.into_iter().map(f64::from).sum::<f64>().sqrt());
+        }
         let sums: Vec<Tensor> =
             self.0.values().map(|grad| grad.sqr()?.sum_all()?.to_dtype(DType::F32)).collect::<Result<_>>()?;
         if sums.is_empty() {

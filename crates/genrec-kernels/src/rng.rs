@@ -84,7 +84,13 @@ impl CounterRng {
     /// starts where the stream's key says. For masks, which are many and need no more.
     #[inline(always)]
     pub(crate) fn bits_at(&self, counter: u64) -> u64 {
-        mix((self.k0 ^ self.k1.rotate_left(17)).wrapping_add(counter.wrapping_add(1).wrapping_mul(GAMMA)))
+        mix(self.bits_key().wrapping_add(counter.wrapping_add(1).wrapping_mul(GAMMA)))
+    }
+
+    /// The start of the sequence of [`bits_at`](Self::bits_at).
+    #[inline(always)]
+    pub(crate) const fn bits_key(&self) -> u64 {
+        self.k0 ^ self.k1.rotate_left(17)
     }
 
     /// A uniform value in `[0, 1)`, a multiple of 2⁻²⁴.

@@ -152,3 +152,36 @@ fn what_is_no_log_probability_is_an_error_and_probability_zero_is_none() {
     let found = decode(f32::NEG_INFINITY).unwrap();
     assert!(found.iter().all(|user| user.len() == 1 && !user[0].tokens.contains(&token)), "{found:?}");
 }
+
+/// The kernel that finds the continuations, beside the search on the host, over the same model.
+#[test]
+fn kernels_find_what_the_host_finds() {
+    let Ok(gpu) = Device::new_cuda(0) else {
+        eprintln!("NOT RUN: beam search in kernels (no GPU, or built without the feature `cuda`)");
+        return;
+    };
+    let rows: Vec<Vec<u32>> = (0..900u32).map(|i| vec![i % 16, i * 7 % 16, i * 5 % 3]).collect();
+    let world = World::new(&[16, 16, 16], &rows);
+    let mut config = T5Config::cpu(world.vocab.size()).with_d_model(48).with_heads(2, 16).with_d_ff(32);
+    config.initializer_factor = 3.0;
+    for excluded in [0, 300] {
+        let catalogue = world.catalogue().excluding((0..excluded).map(|item| ItemId(2 * item))).unwrap();
+        let host = T5::new(config.clone(), 3, &Device::Cpu).unwrap();
+        let model = T5::new(config.clone(), 3, &gpu).unwrap();
+        let tables = DeviceCatalogue::new(&catalogue, &gpu).unwrap();
+        for beams in [1, 7, 30, 700] {
+            let batch = histories(5);
+            let expected = BeamSearch::new(beams).decode(&host, &batch, std::slice::from_ref(&catalogue)).unwrap();
+            let found = DeviceBeamSearch::new(beams).decode(&model, &batch, &tables).unwrap();
+            assert_eq!(found, DeviceBeamSearch::new(beams).decode(&model, &batch, &tables).unwrap());
+            for (found, expected) in found.iter().zip(&expected) {
+                assert_eq!(found.len(), expected.len());
+                let same = found.iter().zip(expected).filter(|(a, b)| a.tokens == b.tokens).count();
+                assert!(10 * same >= 9 * found.len(), "{same} of {}", found.len());
+                for (found, expected) in found.iter().zip(expected) {
+                    assert!((found.log_prob - expected.log_prob).abs() < 1e-3, "{found:?} {expected:?}");
+                }
+            }
+        }
+    }
+}

@@ -2,11 +2,12 @@
 
 use std::collections::BTreeMap;
 
-use candle_core::{D, Result, Tensor};
+use candle_core::{D, Device, Result, Tensor};
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
 use super::config::{OptimError, check};
+use super::device::{AdafactorFactors, Slot, Table, addresses};
 use super::state::{MomentSpec, Rule, State};
 use super::{Optimizer, elementwise_block};
 use crate::params::{Gradients, ParamError, Parameters};
@@ -312,5 +313,40 @@ impl Rule for AdafactorConfig {
         }
         let decayed = param.broadcast_mul(&(rate * -self.weight_decay)?.affine(1.0, 1.0)?)?;
         decayed - update
+    }
+
+    fn at_once(&self, dims: &[usize]) -> bool {
+        /// Columns whose sums fit in the memory that a block's threads share.
+        const WIDEST: usize = 8_192;
+        self.beta1.is_none() && dims.len() <= 2 && dims.get(1).is_none_or(|columns| *columns <= WIDEST)
+    }
+
+    fn update_at_once(&self, step: u64, lr: f64, slots: &[Slot<'_>], device: &Device) -> Result<()> {
+        let mut widest = 0;
+        let mut rows = Vec::with_capacity(slots.len());
+        for Slot { param, grad, old, new } in slots {
+            rows.push(match (param.dims(), old.as_slice(), new.as_slice()) {
+                ([rows, columns], [old_row, old_col], [new_row, new_col]) => {
+                    widest = widest.max(*columns);
+                    let [p, g, a, b, c, d] = addresses([param, grad, old_row, new_row, old_col, new_col])?;
+                    [p, g, a, b, c, d, *rows as u64, *columns as u64]
+                }
+                (_, [old], [new]) => {
+                    let [p, g, a, b] = addresses([param, grad, old, new])?;
+                    [p, g, a, b, 0, 0, param.elem_count() as u64, 0]
+                }
+                _ => candle_core::bail!("Adafactor keeps one or two second moments a parameter"),
+            });
+        }
+        let factors = AdafactorFactors {
+            beta2: self.beta2(step),
+            eps_square: self.eps_square,
+            rate: lr,
+            eps_scale: self.eps_scale,
+            scaled: self.scale_parameter,
+            clip: self.clip_threshold,
+            decay: self.weight_decay,
+        };
+        Table::new(&rows, device)?.adafactor(widest, &factors)
     }
 }

@@ -2,11 +2,12 @@
 
 use std::collections::BTreeMap;
 
-use candle_core::{Result, Tensor};
+use candle_core::{Device, Result, Tensor};
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
 use super::config::{OptimError, check};
+use super::device::Slot;
 use super::state::{MomentSpec, Rule, State};
 use super::{Optimizer, elementwise_block};
 use crate::params::{Gradients, ParamError, Parameters};
@@ -152,5 +153,13 @@ impl Rule for AdagradConfig {
         let grad = (grad + (param * self.weight_decay)?)?;
         *sum = (&*sum + grad.sqr()?)?;
         param - ((grad / (sum.sqrt()? + self.eps)?)? * self.rate(step, lr))?
+    }
+
+    fn at_once(&self, _: &[usize]) -> bool {
+        false
+    }
+
+    fn update_at_once(&self, _: u64, _: f64, _: &[Slot<'_>], _: &Device) -> Result<()> {
+        candle_core::bail!("Adagrad moves one parameter at a time")
     }
 }

@@ -2,11 +2,12 @@
 
 use std::collections::BTreeMap;
 
-use candle_core::{Result, Tensor};
+use candle_core::{Device, Result, Tensor};
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
 use super::config::{OptimError, check};
+use super::device::{Slot, Table, addresses};
 use super::state::{MomentSpec, Rule, State};
 use super::{Optimizer, elementwise_block};
 use crate::params::{Gradients, ParamError, Parameters};
@@ -165,5 +166,24 @@ impl Rule for AdamWConfig {
         *square = ((&*square * self.beta2)? + (grad.sqr()? * (1.0 - self.beta2))?)?;
         let denominator = ((square.sqrt()? / f.second_root)? + self.eps)?;
         (param * f.keep)? - ((&*mean / denominator)? * f.rate)?
+    }
+
+    fn at_once(&self, _: &[usize]) -> bool {
+        true
+    }
+
+    fn update_at_once(&self, step: u64, lr: f64, slots: &[Slot<'_>], device: &Device) -> Result<()> {
+        let rows = slots
+            .iter()
+            .map(|Slot { param, grad, old, new }| {
+                let ([old_mean, old_square], [new_mean, new_square]) = (old.as_slice(), new.as_slice()) else {
+                    candle_core::bail!("AdamW keeps two moments a parameter")
+                };
+                let [p, g, a, b, c, d] = addresses([param, grad, old_mean, old_square, new_mean, new_square])?;
+                Ok([p, g, a, b, c, d, param.elem_count() as u64])
+            })
+            .collect::<Result<Vec<_>>>()?;
+        let f = self.factors(step, lr);
+        Table::new(&rows, device)?.adamw([self.beta1, self.beta2, self.eps, f.keep, f.rate, 1.0 / f.second_root])
     }
 }

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 
 use candle_core::{CpuStorage, DType, Device, InplaceOp2, Layout, Result, Tensor, bail};
 
+use super::device::{Slot, blank};
 use crate::params::{Gradients, ParamError, Parameters};
 
 /// Name of the tensor that counts the steps taken.
@@ -42,6 +43,12 @@ pub(super) trait Rule {
 
     /// The same step on tensors. Returns the new parameter; replaces the moments.
     fn update_tensor(&self, step: u64, lr: f64, param: &Tensor, grad: &Tensor, m: &mut [Tensor]) -> Result<Tensor>;
+
+    /// Whether [`update_at_once`](Self::update_at_once) can move a parameter of that shape.
+    fn at_once(&self, dims: &[usize]) -> bool;
+
+    /// The same step on all parameters, in `f32` on a GPU: overwrites the parameters and writes the new moments.
+    fn update_at_once(&self, step: u64, lr: f64, slots: &[Slot<'_>], device: &Device) -> Result<()>;
 }
 
 #[derive(Clone, Debug)]
@@ -116,6 +123,11 @@ impl State {
         self.step += 1;
         // Before as well as after: an error between leaves some parameters changed.
         params.touch();
+        if self.at_once(rule, params) {
+            self.step_at_once(rule, params, grads, lr)?;
+            params.touch();
+            return Ok(());
+        }
         for (name, var) in params.iter() {
             if let (Some(grad), Some(moments)) = (grads.get(name), self.moments.get_mut(name))
                 && let Some(new) = update(rule, self.step, lr, var, grad, moments)?
@@ -124,6 +136,38 @@ impl State {
             }
         }
         params.touch();
+        Ok(())
+    }
+
+    /// Whether the rule moves all parameters by launches of their own.
+    fn at_once(&self, rule: &impl Rule, params: &Parameters) -> bool {
+        let fits = |var: &Tensor| var.dtype() == DType::F32 && var.is_contiguous() && rule.at_once(var.dims());
+        cfg!(feature = "cuda") && self.device.is_cuda() && params.iter().all(|(_, var)| fits(var))
+    }
+
+    /// A step whose shapes have been checked. The old moments stay as they are until it is done: a clone may share them.
+    fn step_at_once(&mut self, rule: &impl Rule, params: &Parameters, grads: &Gradients, lr: f64) -> Result<()> {
+        let mut slots = Vec::with_capacity(params.len());
+        for (name, param) in params.iter() {
+            let (Some(grad), Some(moments)) = (grads.get(name), self.moments.get(name)) else { continue };
+            let old = moments.iter().map(|moment| match &moment.values {
+                Values::Device(tensor) => tensor.contiguous(),
+                Values::Host(_) => bail!("the optimiser was built for parameters on the CPU; build it again after a move"),
+            });
+            let old = old.collect::<Result<_>>()?;
+            slots.push(Slot { param, grad: grad.detach().contiguous()?, old, new: Vec::new() });
+        }
+        let shapes: Vec<&[usize]> = slots.iter().flat_map(|slot| &slot.old).map(|tensor| tensor.dims()).collect();
+        let mut blank = blank(&shapes, &self.device)?.into_iter();
+        for slot in &mut slots {
+            slot.new = blank.by_ref().take(slot.old.len()).collect();
+        }
+        rule.update_at_once(self.step, lr, &slots, &self.device)?;
+        for ((name, _), slot) in params.iter().zip(slots) {
+            for (moment, tensor) in self.moments.get_mut(name).into_iter().flatten().zip(slot.new) {
+                moment.values = Values::Device(tensor);
+            }
+        }
         Ok(())
     }
 

@@ -257,3 +257,41 @@ fn hyper_parameters_are_checked() {
     }
     assert!(serde_json::from_str::<OptimizerConfig>(r#"{ "type": "adagrad", "lr": 1.0 }"#).is_err());
 }
+
+/// Steps of all parameters at once beside those of one after another on the CPU.
+#[test]
+fn steps_on_a_gpu_are_those_on_the_cpu() {
+    let Ok(gpu) = Device::new_cuda(0) else {
+        eprintln!("NOT RUN: optimisers on a GPU (no GPU, or built without the feature `cuda`)");
+        return;
+    };
+    let shapes: [&[usize]; 5] = [&[300, 128], &[1024], &[7, 33], &[1, 1], &[65, 1024]];
+    let run = |device: &Device, config: &OptimizerConfig| {
+        let mut params = Parameters::new(device);
+        let rng = crate::CounterRng::new(4);
+        for (i, dims) in shapes.iter().enumerate() {
+            let value = crate::init::normal(&rng.stream(i as u64), *dims, 0.1, device).unwrap();
+            params.insert(format!("p{i}"), &value).unwrap();
+        }
+        let mut optimizer = config.build(&params).unwrap();
+        for step in 0..5 {
+            let mut grads = Gradients::default();
+            for (i, dims) in shapes.iter().enumerate() {
+                let rng = rng.named("gradients").stream(step).stream(i as u64);
+                grads.insert(format!("p{i}"), crate::init::normal(&rng, *dims, 0.3, device).unwrap());
+            }
+            let norm = grads.global_norm().unwrap();
+            assert!((norm - 99.6).abs() < 1.0, "{norm}");
+            optimizer.step(&params, &grads, 0.01).unwrap();
+        }
+        params.iter().map(|(_, p)| p.flatten_all().unwrap().to_vec1::<f32>().unwrap()).collect::<Vec<_>>()
+    };
+    let adafactor = AdafactorConfig { weight_decay: 0.01, ..AdafactorConfig::default() };
+    for config in [OptimizerConfig::AdamW(AdamWConfig::default()), OptimizerConfig::Adafactor(adafactor)] {
+        for (p, (got, want)) in run(&gpu, &config).iter().zip(run(&Device::Cpu, &config)).enumerate() {
+            for (got, want) in got.iter().zip(&want) {
+                assert!((got - want).abs() < 2e-5 * (1.0 + want.abs()), "{config:?}, parameter {p}: {got}, not {want}");
+            }
+        }
+    }
+}

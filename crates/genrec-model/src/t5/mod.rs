@@ -9,6 +9,7 @@ mod feed_forward;
 mod files;
 mod input;
 mod network;
+mod packed;
 mod position;
 mod state;
 mod train;
@@ -112,7 +113,7 @@ impl T5 {
         self
     }
 
-    /// Trains and decodes by candle's graph on the CPU too, as on every other device: the oracle of the fused kernels.
+    /// Trains and decodes by candle's graph: the oracle of the fused kernels.
     ///
     /// With micro-batches of one row dropout has the same masks either way.
     #[must_use]
@@ -149,6 +150,11 @@ impl T5 {
         let engine = || Arc::new(Engine::new(&self.config, &self.params));
         self.engine = (on_cpu && dtype == DType::F32 && !self.autograd).then(engine);
         Ok(self)
+    }
+
+    /// Whether the packed layers compute this model: they do on a GPU, unless the graph was asked for.
+    fn packed(&self) -> bool {
+        !self.autograd && !self.params.device().is_cpu() && packed::supports(&self.config, &self.params, self.dtype)
     }
 
     /// The layers over the weights as they are now.

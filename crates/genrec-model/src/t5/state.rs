@@ -12,6 +12,7 @@ use super::{
     engine::Caches,
     input::{Padded, check_sources},
     network::{Network, Sharing},
+    packed,
 };
 use crate::{
     batch::RaggedBatch,
@@ -23,7 +24,7 @@ use crate::{
 ///
 /// The encoded sequences' keys and values are held once a sequence, however many hypotheses it has;
 /// [`select_rows`](DecodeState::select_rows) permutes what belongs to the hypotheses. On the CPU that is an index of
-/// ancestors alone: what a beam decoded stays where it was computed. On candle's graph the small caches of the tokens decoded so
+/// ancestors alone: what a beam decoded stays where it was computed; so it is on a GPU, where the packed layers run. On candle's graph the small caches of the tokens decoded so
 /// far are gathered, and while every sequence has the same number of consecutive rows, as in beam search, its rows attend
 /// to it together. Cloning is cheap, for everything large is shared.
 #[derive(Debug, Clone)]
@@ -36,6 +37,7 @@ pub struct T5State {
 #[derive(Debug, Clone)]
 enum Cache {
     Fused(Caches),
+    Packed(packed::Caches),
     Graph(GraphCache),
 }
 
@@ -64,6 +66,7 @@ impl T5State {
     pub fn position(&self) -> usize {
         match &self.cache {
             Cache::Fused(caches) => caches.position(),
+            Cache::Packed(caches) => caches.position(),
             Cache::Graph(cache) => cache.own.first().and_then(|keys| keys.key.dim(2).ok()).unwrap_or(0),
         }
     }
@@ -86,6 +89,7 @@ impl DecodeState for T5State {
     fn reorder(&mut self, rows: &Tensor) -> Result<()> {
         match &mut self.cache {
             Cache::Fused(_) => self.select_rows(rows),
+            Cache::Packed(caches) => caches.select(rows, false),
             Cache::Graph(cache) => {
                 cache.own = cache.own.iter().map(|keys| keys.select(rows)).collect::<Result<_>>()?;
                 Ok(())
@@ -109,6 +113,7 @@ impl DecodeState for T5State {
         match &mut self.cache {
             _ if unchanged => {}
             Cache::Fused(caches) => caches.select(&indices),
+            Cache::Packed(caches) => caches.select(rows, true)?,
             Cache::Graph(cache) => {
                 let rows = rows.to_device(&cache.device)?;
                 cache.own = cache.own.iter().map(|keys| keys.select(&rows)).collect::<Result<_>>()?;
@@ -173,6 +178,7 @@ impl Seq2Seq for T5 {
         let users = (0..batch.len()).map(u32::try_from).collect::<std::result::Result<_, _>>()?;
         let cache = match &self.engine {
             Some(engine) => Cache::Fused(engine.start(batch)?),
+            None if self.packed() => Cache::Packed(packed::Caches::new(self, batch)?),
             None => Cache::Graph(GraphCache::new(self, batch)?),
         };
         Ok(T5State { users, cache })
@@ -192,6 +198,7 @@ impl Seq2Seq for T5 {
         }
         match (&mut state.cache, &self.engine) {
             (Cache::Fused(caches), Some(engine)) => engine.step(caches, &state.users, &fed),
+            (Cache::Packed(caches), None) if caches.belong_to(&self.params) => caches.step(&state.users, tokens),
             (Cache::Graph(cache), None) if cache.params.shares_with(&self.params) => cache.step(&state.users, tokens),
             _ => {
                 candle_core::bail!("the state was started by another model; start one with this model")

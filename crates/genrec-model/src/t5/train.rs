@@ -10,6 +10,7 @@ use super::{
     dropout::Dropout,
     input::{Padded, check_labels, check_sources},
     network::Network,
+    packed,
 };
 use crate::{
     batch::RaggedBatch,
@@ -58,7 +59,34 @@ impl T5 {
         loss.affine(rows.len() as f64 / batch.len() as f64, 0.0)
     }
 
+    /// Loss and, if `backward`, gradients of some rows by the packed layers, as their share of the whole batch's.
+    fn packed_part(
+        &self,
+        batch: &RaggedBatch,
+        rows: &[usize],
+        rng: Option<CounterRng>,
+        backward: bool,
+    ) -> Result<Part> {
+        if rows.len() == batch.len() {
+            let (loss, gradients) = packed::loss(&self.config, &self.params, self.dtype, batch, rng, backward)?;
+            return Ok((f64::from(loss), gradients));
+        }
+        let mut some = RaggedBatch::new();
+        let targets = batch.target_len();
+        for row in rows {
+            let labels = &batch.labels()[row * targets..(row + 1) * targets];
+            some.push(batch.sequence(*row).unwrap_or_default(), labels).map_err(candle_core::Error::wrap)?;
+        }
+        let share = rows.len() as f64 / batch.len() as f64;
+        let (loss, mut gradients) = packed::loss(&self.config, &self.params, self.dtype, &some, rng, backward)?;
+        gradients.scale(share)?;
+        Ok((f64::from(loss) * share, gradients))
+    }
+
     fn part(&self, batch: &RaggedBatch, rows: &[usize], rng: CounterRng) -> Result<Part> {
+        if self.packed() {
+            return self.packed_part(batch, rows, Some(rng), true);
+        }
         let dropout = Dropout::on(self.config.dropout_rate, rng);
         let loss = self.partial_loss(&*self.network(true)?, batch, rows, &dropout)?;
         let gradients = Gradients::from_store(&self.params, &loss.backward()?)?;
@@ -121,7 +149,7 @@ impl T5 {
 /// Teacher forcing: the decoder reads the target shifted right behind the start token; the loss is the mean
 /// cross-entropy over all target tokens, in nats.
 ///
-/// Every seed draws other dropout masks (on a GPU by seeding the device's generator), at each place where T5 has dropout: embeddings, attention probabilities, the
+/// Every seed draws other dropout masks (by seeding the device's generator where candle's graph trains on a GPU), at each place where T5 has dropout: embeddings, attention probabilities, the
 /// inside of the feed-forward network, every residual branch and both stacks' outputs.
 impl Trainable for T5 {
     type Batch = RaggedBatch;
@@ -136,7 +164,7 @@ impl Trainable for T5 {
             return engine.loss_and_grads(batch, dropout_seed);
         }
         let rng = CounterRng::new(dropout_seed).named("dropout");
-        if !self.device().is_cpu() && self.config.dropout_rate > 0.0 {
+        if !self.device().is_cpu() && self.config.dropout_rate > 0.0 && !self.packed() {
             // There dropout is drawn by the device's own generator. Half of the bits: Metal takes no more.
             self.device().set_seed(rng.u64_at(0) & u64::from(u32::MAX))?;
         }
@@ -167,9 +195,12 @@ impl Trainable for T5 {
         let mut total = 0.0;
         self.for_each_part(
             &parts,
-            |rows| self.partial_loss(&network, batch, rows, &Dropout::off())?.to_scalar::<f32>(),
+            |rows| match self.packed() {
+                true => Ok(self.packed_part(batch, rows, None, false)?.0),
+                false => Ok(f64::from(self.partial_loss(&network, batch, rows, &Dropout::off())?.to_scalar::<f32>()?)),
+            },
             |loss| {
-                total += f64::from(loss);
+                total += loss;
                 Ok(())
             },
         )?;

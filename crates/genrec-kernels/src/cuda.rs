@@ -1,0 +1,110 @@
+//! Launches of this crate's CUDA kernels. What a launch is made of compiles everywhere; without the feature `cuda` there is
+//! nothing to launch on.
+
+#[cfg(feature = "cuda")]
+mod device;
+#[cfg(not(feature = "cuda"))]
+#[path = "cuda/no_device.rs"]
+mod device;
+
+use candle_core::{DType, Device, Result, Tensor, bail};
+
+pub(crate) use self::device::address;
+use crate::dropout::DropoutMask;
+
+/// Compiled code that is loaded at once.
+#[cfg_attr(not(feature = "cuda"), allow(dead_code, reason = "there is nothing to launch on"))]
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Module {
+    /// Operations on rows and elements.
+    Rows,
+    /// Optimisers.
+    Optim,
+    /// Decoding.
+    Decode,
+    /// Attention in a type, over heads of a width.
+    Attention(DType, usize),
+}
+
+/// One argument of a kernel.
+#[cfg_attr(not(feature = "cuda"), allow(dead_code, reason = "there is nothing to launch on"))]
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Arg<'a> {
+    Tensor(&'a Tensor),
+    /// A tensor from some element on.
+    Part(&'a Tensor, usize),
+    Null,
+    U64(u64),
+    U32(u32),
+    F32(f32),
+}
+
+impl<'a> Arg<'a> {
+    pub(crate) fn option(tensor: Option<&'a Tensor>) -> Self {
+        tensor.map_or(Self::Null, Self::Tensor)
+    }
+
+    /// A size; kernels count in 32 bits.
+    pub(crate) fn size(value: usize) -> Result<Self> {
+        Ok(Self::U32(count(value)?))
+    }
+
+    /// The three arguments that a mask is.
+    pub(crate) fn mask(mask: Option<&DropoutMask>) -> [Self; 3] {
+        let (key, threshold, scale) = mask.map_or((0, 0, 1.0), DropoutMask::parts);
+        [Self::U64(key), Self::U32(threshold), Self::F32(scale)]
+    }
+}
+
+/// A kernel, its arguments and its shape.
+#[cfg_attr(not(feature = "cuda"), allow(dead_code, reason = "there is nothing to launch on"))]
+#[derive(Debug)]
+pub(crate) struct Launch<'a> {
+    pub(crate) module: Module,
+    pub(crate) kernel: &'a str,
+    pub(crate) args: &'a [Arg<'a>],
+    pub(crate) grid: (u32, u32, u32),
+    /// Threads of a block.
+    pub(crate) threads: u32,
+    /// Bytes of shared memory that the launch asks for.
+    pub(crate) shared: u32,
+}
+
+pub(crate) fn count(value: usize) -> Result<u32> {
+    match u32::try_from(value) {
+        Ok(value) => Ok(value),
+        Err(_) => bail!("{value} elements are too many for a kernel that counts in 32 bits; make the batch smaller"),
+    }
+}
+
+/// How a kernel's name ends for values of that type.
+pub(crate) fn suffix(dtype: DType) -> Result<&'static str> {
+    match dtype {
+        DType::F32 => Ok("f32"),
+        DType::BF16 => Ok("bf16"),
+        _ => bail!("the packed operations compute in f32 and bf16, not {dtype:?}"),
+    }
+}
+
+impl Launch<'_> {
+    pub(crate) fn on(&self, device: &Device) -> Result<()> {
+        match device {
+            // A kernel over nothing is an error to the driver.
+            Device::Cuda(_) if self.grid.0 == 0 || self.grid.1 == 0 || self.grid.2 == 0 => Ok(()),
+            Device::Cuda(device) => device::run(device, self),
+            _ => bail!("a CUDA kernel takes tensors on a GPU"),
+        }
+    }
+}
+
+/// A new tensor, to be written in full by the next kernel; zeros on the CPU.
+pub(crate) fn uninit(dims: &[usize], dtype: DType, device: &Device) -> Result<Tensor> {
+    if !device.is_cuda() {
+        return Tensor::zeros(dims, dtype, device);
+    }
+    // SAFETY: on a GPU, whatever bits the memory holds are a value of every type used here; the caller writes all of it.
+    #[allow(unsafe_code, reason = "zeros would be written over at once")]
+    unsafe {
+        Tensor::empty(dims, dtype, device)
+    }
+}
