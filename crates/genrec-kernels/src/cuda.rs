@@ -6,11 +6,30 @@ mod device;
 #[cfg(not(feature = "cuda"))]
 #[path = "cuda/no_device.rs"]
 mod device;
+#[cfg(test)]
+pub(crate) mod emulated;
 
 use candle_core::{DType, Device, Result, Tensor, bail};
 
-pub(crate) use self::device::address;
 use crate::dropout::DropoutMask;
+
+/// Whether tensors there are the kernels' affair.
+pub(crate) fn on_device(device: &Device) -> bool {
+    #[cfg(test)]
+    if emulated::active() {
+        return true;
+    }
+    cfg!(feature = "cuda") && device.is_cuda()
+}
+
+/// Where the values of a contiguous tensor begin on its device.
+pub(crate) fn address(tensor: &Tensor) -> Result<u64> {
+    #[cfg(test)]
+    if emulated::active() {
+        return emulated::address(tensor);
+    }
+    device::address(tensor)
+}
 
 /// Compiled code that is loaded at once.
 #[cfg_attr(not(feature = "cuda"), allow(dead_code, reason = "there is nothing to launch on"))]
@@ -92,6 +111,8 @@ impl Launch<'_> {
             // A kernel over nothing is an error to the driver.
             Device::Cuda(_) if self.grid.0 == 0 || self.grid.1 == 0 || self.grid.2 == 0 => Ok(()),
             Device::Cuda(device) => device::run(device, self),
+            #[cfg(test)]
+            Device::Cpu if emulated::active() => emulated::run(self),
             _ => bail!("a CUDA kernel takes tensors on a GPU"),
         }
     }
@@ -99,6 +120,10 @@ impl Launch<'_> {
 
 /// A new tensor, to be written in full by the next kernel; zeros on the CPU.
 pub(crate) fn uninit(dims: &[usize], dtype: DType, device: &Device) -> Result<Tensor> {
+    #[cfg(test)]
+    if emulated::active() {
+        return emulated::spoilt(dims, dtype, device);
+    }
     if !device.is_cuda() {
         return Tensor::zeros(dims, dtype, device);
     }

@@ -15,21 +15,19 @@ mod rows;
 use candle_core::{DType, Device, Result, Tensor};
 
 pub use self::attention::{Attended, Columns, Pull, Sight, Spans, attention, attention_grad};
-pub use self::decode::{
-    Past, PastTable, Prefixes, TrieTables, best_children, finds_children, log_softmax,
-};
+pub use self::decode::{Past, PastTable, Prefixes, TrieTables, best_children, finds_children, log_softmax};
 pub use self::rows::{
     Norm, NormGrads, add_norm, add_norm_grad, cross_entropy, embed, embed_grad, gather, relu_dropout, relu_dropout_grad,
 };
-use crate::cuda::uninit;
+use crate::cuda::{on_device, uninit};
 pub use crate::dropout::DropoutMask;
 
 /// Whether the kernels of a device attend over heads of that width: where not, use [`crate::graph`].
 pub fn supports(device: &Device, dtype: DType, head_width: usize) -> bool {
     let width = matches!(head_width, 16 | 32 | 64);
-    match device {
-        Device::Cuda(_) => cfg!(feature = "cuda") && width && matches!(dtype, DType::F32 | DType::BF16),
-        _ => dtype == DType::F32,
+    match on_device(device) {
+        true => width && matches!(dtype, DType::F32 | DType::BF16),
+        false => dtype == DType::F32,
     }
 }
 

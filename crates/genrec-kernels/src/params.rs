@@ -6,6 +6,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use candle_core::{DType, Device, Result, Tensor, Var, backprop::GradStore};
 
+use crate::cuda::on_device;
+
 /// What is wrong with a set of named tensors that is to replace a model's parameters.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -252,10 +254,9 @@ impl Gradients {
     /// # Errors
     /// When a tensor operation fails.
     pub fn global_norm(&self) -> Result<f64> {
-        let on_gpu = |grad: &Tensor| grad.device().is_cuda() && grad.dtype() == DType::F32;
+        let in_kernels = |grad: &Tensor| on_device(grad.device()) && grad.dtype() == DType::F32;
         if let Some(first) = self.0.values().next()
-            && cfg!(feature = "cuda")
-            && self.0.values().all(on_gpu)
+            && self.0.values().all(in_kernels)
         {
             let sums = crate::optim::squares(self.0.values(), first.device())?.to_vec1::<f32>()?;
             return Ok(sums.into_iter().map(f64::from).sum::<f64>().sqrt());

@@ -276,7 +276,7 @@ __device__ void attention_grad(const T *q, const T *k, const T *v, Sight sight, 
       const T *q, const T *k, const T *v, const u32 *q_spans, const u32 *k_spans, const float *bias, u32 heads,    \
       u32 q_stride, u32 kv_stride, u32 centre, u32 span, u32 causal, u32 mask_width, u64 key, u32 threshold,           \
       float scale, const float *logs, const float *delta, const T *dout, T *dq, T *dk, T *dv, float *dbias) {          \
-    extern __shared__ float dynamic[];                                                                                 \
+    DYNAMIC_SHARED(dynamic);                                                                                 \
     attention_grad<T, D, RQ>(q, k, v,                                                                                  \
                              Sight{q_spans, k_spans, bias, heads, q_stride, kv_stride, centre, span, causal,       \
                                    mask_width, Mask{key, threshold, scale}},                                           \

@@ -8,6 +8,11 @@ typedef unsigned int u32;
 typedef unsigned long long u64;
 typedef unsigned short u16;
 
+// Memory that a block's threads share, as much as the launch asks for.
+#ifndef DYNAMIC_SHARED
+#define DYNAMIC_SHARED(name) extern __shared__ float name[]
+#endif
+
 struct bf16 {
   u16 bits;
 };

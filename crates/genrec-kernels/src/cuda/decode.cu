@@ -69,7 +69,7 @@ extern "C" __global__ void best_children(const float *log_probs, const float *sc
                                          const u32 *first_child, const u32 *tokens, const float *penalty, u32 width,
                                          u32 vocab, u32 beams, u32 sorted, float *new_scores, u32 *new_nodes,
                                          u32 *new_tokens, u32 *new_rows, u32 *flags) {
-  extern __shared__ float dynamic[];
+  DYNAMIC_SHARED(dynamic);
   u64 *kept = reinterpret_cast<u64 *>(dynamic);
   u32 *rows = reinterpret_cast<u32 *>(kept + sorted);
   __shared__ u32 histogram[256], found, chosen, left, bad, above;

@@ -80,17 +80,11 @@ pub(super) fn run(device: &CudaDevice, launch: &Launch<'_>) -> Result<()> {
             Value::F32(value) => builder.arg(value),
         };
     }
-    let config = LaunchConfig {
-        grid_dim: launch.grid,
-        block_dim: (launch.threads, 1, 1),
-        shared_mem_bytes: launch.shared,
-    };
+    let config =
+        LaunchConfig { grid_dim: launch.grid, block_dim: (launch.threads, 1, 1), shared_mem_bytes: launch.shared };
     // SAFETY: the arguments are those of the kernel's declaration, in its order; every address is that of a live tensor
     // whose size the callers checked against the sizes that they pass, and kernels of one stream run in order.
     #[allow(unsafe_code, reason = "kernels are launched by raw addresses")]
-    unsafe {
-        builder.launch(config)
-    }
-    .map_err(candle_core::Error::wrap)?;
+    unsafe { builder.launch(config) }.map_err(candle_core::Error::wrap)?;
     Ok(())
 }

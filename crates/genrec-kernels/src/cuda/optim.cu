@@ -57,7 +57,7 @@ struct Factored {
 
 // New moments of the rows, and sums for those of the columns. Dynamic shared memory: `stride` floats.
 extern "C" __global__ void adafactor_rows(const u64 *table, float *column_sums, u32 stride, float beta2, float eps) {
-  extern __shared__ float dynamic[];
+  DYNAMIC_SHARED(dynamic);
   Factored f(table);
   u32 lane = threadIdx.x % 32, warp = threadIdx.x / 32, warps = blockDim.x / 32;
   if (!f.columns) {

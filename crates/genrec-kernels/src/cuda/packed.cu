@@ -146,7 +146,7 @@ template <typename T> __device__ void gather_parts(const u64 *parts, T *out) {
       const float *sum, const float *weight, const T *dy, const float *dsum, float *dx, T *dbranch, float *dweight,    \
       u32 rows, u32 d, float eps, float alpha, u64 key_in, u32 threshold_in, float scale_in, u64 key_out,              \
       u32 threshold_out, float scale_out) {                                                                            \
-    extern __shared__ float dynamic[];                                                                                 \
+    DYNAMIC_SHARED(dynamic);                                                                                 \
     add_norm_grad<T>(sum, weight, dy, dsum, dx, dbranch, dweight, rows, d, eps, alpha,                                 \
                      Mask{key_in, threshold_in, scale_in}, Mask{key_out, threshold_out, scale_out}, dynamic);          \
   }                                                                                                                    \

@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 use candle_core::{CpuStorage, DType, Device, InplaceOp2, Layout, Result, Tensor, bail};
 
 use super::device::{Slot, blank};
+use crate::cuda::on_device;
 use crate::params::{Gradients, ParamError, Parameters};
 
 /// Name of the tensor that counts the steps taken.
@@ -70,7 +71,7 @@ fn fit(moments: &[Moment], specs: &[MomentSpec], var: &Tensor) -> bool {
 }
 
 fn fused(var: &Tensor) -> bool {
-    var.device().is_cpu() && var.dtype() == DType::F32
+    var.device().is_cpu() && var.dtype() == DType::F32 && !on_device(var.device())
 }
 
 impl State {
@@ -142,7 +143,7 @@ impl State {
     /// Whether the rule moves all parameters by launches of their own.
     fn at_once(&self, rule: &impl Rule, params: &Parameters) -> bool {
         let fits = |var: &Tensor| var.dtype() == DType::F32 && var.is_contiguous() && rule.at_once(var.dims());
-        cfg!(feature = "cuda") && self.device.is_cuda() && params.iter().all(|(_, var)| fits(var))
+        on_device(&self.device) && params.iter().all(|(_, var)| fits(var))
     }
 
     /// A step whose shapes have been checked. The old moments stay as they are until it is done: a clone may share them.
@@ -152,7 +153,9 @@ impl State {
             let (Some(grad), Some(moments)) = (grads.get(name), self.moments.get(name)) else { continue };
             let old = moments.iter().map(|moment| match &moment.values {
                 Values::Device(tensor) => tensor.contiguous(),
-                Values::Host(_) => bail!("the optimiser was built for parameters on the CPU; build it again after a move"),
+                Values::Host(_) => {
+                    bail!("the optimiser was built for parameters on the CPU; build it again after a move")
+                }
             });
             let old = old.collect::<Result<_>>()?;
             slots.push(Slot { param, grad: grad.detach().contiguous()?, old, new: Vec::new() });

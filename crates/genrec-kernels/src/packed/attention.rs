@@ -2,8 +2,8 @@
 
 use candle_core::{CpuStorage, DType, Device, InplaceOp2, Layout, Result, Tensor, bail};
 
-use crate::cuda::{Arg, Launch, Module, count, suffix, uninit};
 use super::oracle;
+use crate::cuda::{Arg, Launch, Module, count, on_device, suffix, uninit};
 use crate::dropout::DropoutMask;
 
 /// Threads of a block, and the keys that it looks at together.
@@ -119,11 +119,21 @@ impl Sight<'_> {
         for (what, part, spans) in [("queries", q, self.queries), ("keys", k, self.keys), ("values", v, self.keys)] {
             let (rows, columns) = part.tensor.dims2()?;
             if rows != spans.rows() || part.first + inner > columns {
-                bail!("{what} {:?} from column {} on are not {inner} columns of {} rows", (rows, columns), part.first, spans.rows())
+                bail!(
+                    "{what} {:?} from column {} on are not {inner} columns of {} rows",
+                    (rows, columns),
+                    part.first,
+                    spans.rows()
+                )
             }
         }
         if self.heads == 0 || inner % self.heads != 0 || self.queries.len() != self.keys.len() {
-            bail!("{} heads of {inner} columns, {} and {} sequences do not fit", self.heads, self.queries.len(), self.keys.len())
+            bail!(
+                "{} heads of {inner} columns, {} and {} sequences do not fit",
+                self.heads,
+                self.queries.len(),
+                self.keys.len()
+            )
         }
         if let Some(bias) = bias {
             let (span, heads) = bias.dims2()?;
@@ -138,7 +148,13 @@ impl Sight<'_> {
     }
 
     /// The kernel's arguments between values and results.
-    fn args<'a>(&'a self, q: Columns<'a>, k: Columns<'a>, v: Columns<'a>, bias: Option<&'a Tensor>) -> Result<Vec<Arg<'a>>> {
+    fn args<'a>(
+        &'a self,
+        q: Columns<'a>,
+        k: Columns<'a>,
+        v: Columns<'a>,
+        bias: Option<&'a Tensor>,
+    ) -> Result<Vec<Arg<'a>>> {
         let part = |columns: Columns<'a>| Arg::Part(columns.tensor, columns.first);
         let span = bias.map_or(Ok(0), |bias| bias.dim(0))?;
         let mut args = vec![
@@ -194,7 +210,7 @@ pub fn attention(
 ) -> Result<Attended> {
     let width = sight.check(inner, [q, k, v], bias)?;
     let (device, dtype, rows) = (q.tensor.device(), q.tensor.dtype(), sight.queries.rows());
-    if !device.is_cuda() {
+    if !on_device(device) {
         let [q, k, v] = [oracle::columns(q, inner)?, oracle::columns(k, inner)?, oracle::columns(v, inner)?];
         let out = oracle::attention(&q, &k, &v, bias, sight)?;
         return Ok(Attended { out, logs: Tensor::zeros((rows, sight.heads), DType::F32, device)? });
@@ -242,7 +258,7 @@ pub fn attention_grad(
         bail!("a gradient {:?} does not fit {:?}", out_grad.dims(), attended.out.dims())
     }
     let (device, dtype) = (q.tensor.device(), q.tensor.dtype());
-    if !device.is_cuda() {
+    if !on_device(device) {
         return on_host(pull, inner, bias.zip(bias_grad), sight, out_grad);
     }
     let delta = uninit(&[rows, sight.heads], DType::F32, device)?;

@@ -2,7 +2,7 @@
 
 use candle_core::{DType, Device, Result, Tensor, bail};
 
-use crate::cuda::{Arg, Launch, Module, address, count, suffix, uninit};
+use crate::cuda::{Arg, Launch, Module, address, count, on_device, suffix, uninit};
 use crate::graph::compose;
 
 /// Threads of a block, and the rows it takes where a warp takes one.
@@ -40,7 +40,7 @@ impl<'a> PastTable<'a> {
     /// # Errors
     /// When a step lacks a layer or the device has no room.
     pub fn new(steps: &'a [Past], device: &Device) -> Result<Self> {
-        if !device.is_cuda() || steps.is_empty() {
+        if !on_device(device) || steps.is_empty() {
             return Ok(Self { steps, table: None });
         }
         let layers = steps.first().map_or(0, |step| step.projected.len());
@@ -68,10 +68,13 @@ impl<'a> PastTable<'a> {
         let (inner, earlier) = (columns / 3, self.steps.len());
         let has = |step: &Past| step.projected.get(layer).is_some_and(|past| past.dim(1).is_ok_and(|w| w == columns));
         if heads == 0 || columns % (3 * heads) != 0 || steps != earlier + 1 || !self.steps.iter().all(has) {
-            bail!("biases {:?} and {columns} columns do not fit {earlier} earlier steps with a layer {layer}", bias.dims())
+            bail!(
+                "biases {:?} and {columns} columns do not fit {earlier} earlier steps with a layer {layer}",
+                bias.dims()
+            )
         }
         let width = inner / heads;
-        if !projected.device().is_cuda() {
+        if !on_device(projected.device()) {
             return self.on_host(layer, projected, bias, width);
         }
         let out = uninit(&[rows, inner], projected.dtype(), projected.device())?;
@@ -119,7 +122,7 @@ impl<'a> PastTable<'a> {
 /// When a kernel fails.
 pub fn log_softmax(logits: &Tensor) -> Result<Tensor> {
     let (rows, width) = logits.dims2()?;
-    if !logits.device().is_cuda() {
+    if !on_device(logits.device()) {
         return compose::log_softmax(&logits.to_dtype(DType::F32)?);
     }
     let out = uninit(&[rows, width], DType::F32, logits.device())?;
@@ -156,7 +159,7 @@ pub struct Prefixes {
 
 /// Whether [`best_children`] can keep that many on a device.
 pub fn finds_children(device: &Device, beams: usize) -> bool {
-    cfg!(feature = "cuda") && device.is_cuda() && beams <= MOST
+    on_device(device) && beams <= MOST
 }
 
 /// The best continuations of every user's prefixes by the children of their nodes, best first, of equal ones that with the lower

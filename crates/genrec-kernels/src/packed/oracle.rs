@@ -41,7 +41,13 @@ pub(super) fn relu_dropout(x: &Tensor, mask: Option<&DropoutMask>) -> Result<Ten
 }
 
 /// Queries, keys and values `(rows, heads * width)` of one kind each.
-pub(super) fn attention(q: &Tensor, k: &Tensor, v: &Tensor, bias: Option<&Tensor>, sight: &Sight<'_>) -> Result<Tensor> {
+pub(super) fn attention(
+    q: &Tensor,
+    k: &Tensor,
+    v: &Tensor,
+    bias: Option<&Tensor>,
+    sight: &Sight<'_>,
+) -> Result<Tensor> {
     let (heads, width) = (sight.heads, q.dim(1)? / sight.heads);
     let rows = q.dim(0)?;
     let factors = match sight.mask {
@@ -101,5 +107,8 @@ pub(super) fn pullback(
     }
     let Some(total) = total else { return tensors.iter().map(Tensor::zeros_like).collect() };
     let grads = total.backward()?;
-    tensors.iter().map(|tensor| grads.get(tensor).map_or_else(|| tensor.zeros_like(), |grad| Ok(grad.clone()))).collect()
+    tensors
+        .iter()
+        .map(|tensor| grads.get(tensor).map_or_else(|| tensor.zeros_like(), |grad| Ok(grad.clone())))
+        .collect()
 }

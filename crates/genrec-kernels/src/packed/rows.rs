@@ -2,8 +2,8 @@
 
 use candle_core::{D, DType, Device, Result, Tensor, bail};
 
-use crate::cuda::{Arg, Launch, Module, address, count, suffix, uninit};
 use super::oracle;
+use crate::cuda::{Arg, Launch, Module, address, count, on_device, suffix, uninit};
 use crate::dropout::DropoutMask;
 
 /// Threads of a block of the kernels here, and the elements that they take: a warp takes four times its threads.
@@ -16,13 +16,7 @@ const ROWS: usize = 8;
 /// Blocks that a gradient which sums over rows is spread over.
 const BLOCKS: usize = 264;
 
-fn launch(
-    device: &Device,
-    kernel: &str,
-    grid: (usize, usize),
-    shared: usize,
-    args: &[Arg<'_>],
-) -> Result<()> {
+fn launch(device: &Device, kernel: &str, grid: (usize, usize), shared: usize, args: &[Arg<'_>]) -> Result<()> {
     let grid = (count(grid.0)?, count(grid.1)?, 1);
     let shared = count(shared)?;
     Launch { module: Module::Rows, kernel, args, grid, threads: THREADS, shared }.on(device)
@@ -38,7 +32,7 @@ fn launch(
 /// When the shapes do not fit or a kernel fails.
 pub fn embed(table: &Tensor, tokens: &Tensor, mask: Option<&DropoutMask>) -> Result<Tensor> {
     let ((_, d), rows) = (table.dims2()?, tokens.dims1()?);
-    if !table.device().is_cuda() {
+    if !on_device(table.device()) {
         return oracle::embed(table, tokens, mask);
     }
     let x = uninit(&[rows, d], DType::F32, table.device())?;
@@ -61,15 +55,14 @@ pub fn embed_grad(grad: &Tensor, tokens: &Tensor, mask: Option<&DropoutMask>, ta
     if d != table_d || tokens.dims() != [rows] {
         bail!("a gradient {:?} of {:?} tokens does not fit a table {:?}", grad.dims(), tokens.dims(), table_grad.dims())
     }
-    if !grad.device().is_cuda() {
+    if !on_device(grad.device()) {
         let tables = [&table_grad];
         let own = oracle::pullback(&tables, |args| Ok(vec![oracle::embed(&args[0], tokens, mask)?]), &[Some(grad)])?;
         return table_grad + &own[0];
     }
     let [key, threshold, scale] = Arg::mask(mask);
     let (width, total) = (Arg::size(d)?, Arg::size(rows * d)?);
-    let args =
-        [Arg::Tensor(grad), Arg::Tensor(tokens), Arg::Tensor(&table_grad), width, total, key, threshold, scale];
+    let args = [Arg::Tensor(grad), Arg::Tensor(tokens), Arg::Tensor(&table_grad), width, total, key, threshold, scale];
     launch(grad.device(), "embed_grad", (grad.elem_count().div_ceil(ELEMENTS), 1), 0, &args)?;
     Ok(table_grad)
 }
@@ -114,7 +107,7 @@ pub fn add_norm(
     norm: &Norm<'_>,
 ) -> Result<(Tensor, Tensor)> {
     let (rows, d) = norm.check(x)?;
-    if !x.device().is_cuda() {
+    if !on_device(x.device()) {
         return oracle::add_norm(x, branch, norm.weight, norm);
     }
     if let Some((branch, _)) = branch
@@ -179,7 +172,7 @@ pub fn add_norm_grad(
     if y_grad.dims() != sum.dims() || sum_grad.is_some_and(|grad| grad.dims() != sum.dims()) {
         bail!("gradients {:?} do not fit rows {:?}", y_grad.dims(), sum.dims())
     }
-    if !sum.device().is_cuda() {
+    if !on_device(sum.device()) {
         let zeros = sum.zeros_like()?;
         let grads = oracle::pullback(
             &[sum, &zeros, norm.weight],
@@ -229,7 +222,7 @@ pub fn add_norm_grad(
 /// # Errors
 /// When a kernel fails.
 pub fn relu_dropout(x: Tensor, mask: Option<&DropoutMask>) -> Result<Tensor> {
-    if !x.device().is_cuda() {
+    if !on_device(x.device()) {
         return oracle::relu_dropout(&x, mask);
     }
     let [key, threshold, scale] = Arg::mask(mask);
@@ -248,7 +241,7 @@ pub fn relu_dropout_grad(y: &Tensor, grad: Tensor, mask: Option<&DropoutMask>) -
         bail!("a gradient {:?} does not fit {:?}", grad.dims(), y.dims())
     }
     let factor = mask.map_or(1.0, DropoutMask::scale);
-    if !y.device().is_cuda() {
+    if !on_device(y.device()) {
         return (grad * y.ne(0.0)?.to_dtype(y.dtype())?)? * f64::from(factor);
     }
     let args = [Arg::Tensor(y), Arg::Tensor(&grad), Arg::size(y.elem_count())?, Arg::F32(factor)];
@@ -270,7 +263,7 @@ pub fn cross_entropy(logits: Tensor, labels: &Tensor) -> Result<(Tensor, Tensor)
     if rows == 0 || labels.dims() != [rows] {
         bail!("{:?} labels for logits {:?}; give one for each of at least one row", labels.dims(), logits.dims())
     }
-    if !logits.device().is_cuda() {
+    if !on_device(logits.device()) {
         let one = Tensor::ones((), DType::F32, logits.device())?;
         let loss = crate::graph::compose::cross_entropy(&logits, labels)?;
         let entropy = |args: &[Tensor]| Ok(vec![crate::graph::compose::cross_entropy(&args[0], labels)?]);
@@ -297,7 +290,7 @@ pub fn cross_entropy(logits: Tensor, labels: &Tensor) -> Result<(Tensor, Tensor)
 pub fn gather(tensors: &[&Tensor], dtype: DType) -> Result<Tensor> {
     let Some(first) = tensors.first() else { bail!("there is nothing to gather") };
     let device = first.device();
-    if !device.is_cuda() {
+    if !on_device(device) {
         let flat: Vec<Tensor> = tensors.iter().map(|tensor| tensor.flatten_all()).collect::<Result<_>>()?;
         return Tensor::cat(&flat, 0)?.to_dtype(dtype);
     }

@@ -2,7 +2,7 @@ use candle_core::{DType, Device, Tensor};
 use proptest::prelude::*;
 
 use super::*;
-use crate::{CounterRng, init};
+use crate::{CounterRng, cuda::emulated, init};
 
 fn normal(seed: u64, dims: &[usize], device: &Device) -> Tensor {
     init::normal(&CounterRng::new(seed), dims, 1.0, &Device::Cpu).unwrap().to_device(device).unwrap()
@@ -41,7 +41,8 @@ fn spans(rng: &CounterRng, sequences: usize, longest: usize, device: &Device) ->
 }
 
 /// What the kernels of a device give for one draw of shapes and values, by name.
-fn results(device: &Device, dtype: DType, seed: u64, p: f64) -> Vec<(String, Tensor)> {
+fn results(device: &Device, dtype: DType, seed: u64, p: f64, most: (u64, u64)) -> Vec<(String, Tensor)> {
+    let (most_rows, most_sequences) = most;
     let rng = CounterRng::new(seed);
     let draw = |stream: u64, dims: &[usize]| normal(seed ^ (stream << 32), dims, device);
     let mask = |site: u64| DropoutMask::new(p, &rng.stream(site)).unwrap();
@@ -49,7 +50,7 @@ fn results(device: &Device, dtype: DType, seed: u64, p: f64) -> Vec<(String, Ten
     let mut found: Vec<(String, Tensor)> = Vec::new();
     let mut keep = |name: &str, tensor: &Tensor| found.push((name.to_owned(), tensor.to_device(&Device::Cpu).unwrap()));
 
-    let (rows, d) = (size(0, 700), [8, 48, 64, 128, 136, 256][rng.below(1, 6) as usize]);
+    let (rows, d) = (size(0, most_rows), [8, 48, 64, 128, 136, 256][rng.below(1, 6) as usize]);
     let (x, branch, weight) = (draw(1, &[rows, d]), draw(2, &[rows, d]).to_dtype(dtype).unwrap(), draw(3, &[d]));
     let (inner, outer) = (mask(0), mask(1));
     let norm = Norm { weight: &weight, eps: 1e-6, scale: 0.3, mask: outer.as_ref(), dtype };
@@ -72,7 +73,8 @@ fn results(device: &Device, dtype: DType, seed: u64, p: f64) -> Vec<(String, Ten
     keep("relu_dropout_grad", &relu_dropout_grad(&active, grad, inner.as_ref()).unwrap());
 
     let vocab = size(2, 400);
-    let labels: Vec<u32> = (0..rows as u64).map(|i| u32::try_from(rng.stream(9).below(i, vocab as u64)).unwrap()).collect();
+    let labels: Vec<u32> =
+        (0..rows as u64).map(|i| u32::try_from(rng.stream(9).below(i, vocab as u64)).unwrap()).collect();
     let labels = Tensor::new(labels, device).unwrap();
     let logits = (draw(8, &[rows, vocab]) * 3.0).unwrap().to_dtype(dtype).unwrap();
     let (loss, grad) = cross_entropy(logits, &labels).unwrap();
@@ -89,18 +91,23 @@ fn results(device: &Device, dtype: DType, seed: u64, p: f64) -> Vec<(String, Ten
     for (name, own) in [("self", true), ("cross", false)] {
         let (heads, width) = (size(12, 3), [16, 32, 64][rng.below(13, 3) as usize]);
         let inner_width = heads * width;
-        let sequences = size(14, 9);
+        let sequences = size(14, most_sequences);
         let queries = spans(&rng.stream(15), sequences, if own { 150 } else { 9 }, device);
         let other = spans(&rng.stream(16), sequences, 150, device);
         let keys = if own { &queries } else { &other };
-        let sight = Sight { queries: &queries, keys, heads, causal: own && rng.below(17, 2) == 1, mask: inner.as_ref() };
+        let sight =
+            Sight { queries: &queries, keys, heads, causal: own && rng.below(17, 2) == 1, mask: inner.as_ref() };
         // Small, as trained scores are: exponentials of large ones magnify what bf16 rounds.
         let project = |stream: u64, rows: usize, columns: usize| {
             (draw(stream, &[rows, columns]) * 0.3).unwrap().to_dtype(dtype).unwrap()
         };
         let (q, kv) = (project(18, queries.rows(), 3 * inner_width), project(19, keys.rows(), 2 * inner_width + 8));
         let kv = if own { &q } else { &kv };
-        let inputs = [at(&q, 0), at(kv, if own { inner_width } else { 8 }), at(kv, if own { 2 * inner_width } else { inner_width + 8 })];
+        let inputs = [
+            at(&q, 0),
+            at(kv, if own { inner_width } else { 8 }),
+            at(kv, if own { 2 * inner_width } else { inner_width + 8 }),
+        ];
         let bias = draw(20, &[2 * size(21, 40) + 1, heads]);
         let bias = own.then_some(&bias);
         let attended = attention(inputs[0], inputs[1], inputs[2], inner_width, bias, &sight).unwrap();
@@ -120,19 +127,170 @@ fn results(device: &Device, dtype: DType, seed: u64, p: f64) -> Vec<(String, Ten
     found
 }
 
-#[test]
-fn kernels_are_their_compositions() {
-    let Some(gpu) = gpu() else { return };
-    for seed in 0..40 {
+/// Kernels in both types, with and without dropout, beside the compositions in `f32`.
+fn compare(seeds: u64, most: (u64, u64), kernels: impl Fn(DType, u64, f64) -> Option<Vec<(String, Tensor)>>) {
+    for seed in 0..seeds {
         for p in [0.0, 0.2] {
-            let want = results(&Device::Cpu, DType::F32, seed, p);
+            let want = results(&Device::Cpu, DType::F32, seed, p, most);
             for (dtype, tolerance) in [(DType::F32, 2e-5), (DType::BF16, 3e-2)] {
-                for ((name, got), (_, want)) in results(&gpu, dtype, seed, p).iter().zip(&want) {
+                let Some(got) = kernels(dtype, seed, p) else { return };
+                assert_eq!(got.len(), want.len());
+                for ((name, got), (_, want)) in got.iter().zip(&want) {
                     close(&format!("{name}, {dtype:?}, seed {seed}, dropout {p}"), got, want, tolerance);
                 }
             }
         }
     }
+}
+
+#[test]
+fn kernels_on_a_gpu_are_their_compositions() {
+    let Some(gpu) = gpu() else { return };
+    let most = (700, 9);
+    compare(40, most, |dtype, seed, p| Some(results(&gpu, dtype, seed, p, most)));
+}
+
+#[test]
+fn kernels_on_a_processor_are_their_compositions() {
+    let most = (60, 3);
+    compare(4, most, |dtype, seed, p| emulated::with(|| results(&Device::Cpu, dtype, seed, p, most)));
+}
+
+/// Keys of earlier steps, found by way of rows that moved since.
+#[test]
+fn the_past_is_attended_to_where_it_was_computed() {
+    let past = |device: &Device, dtype: DType| -> Vec<Tensor> {
+        let (rows, heads) = (7, 3);
+        let mut found = Vec::new();
+        for width in [5, 16, 64, 100] {
+            let draw = |seed: u64, rows: usize| {
+                (normal(seed, &[rows, 3 * heads * width], device) * 0.3).unwrap().to_dtype(dtype).unwrap()
+            };
+            let moved = |seed: u64, of: u64| {
+                let rng = CounterRng::new(seed);
+                let rows: Vec<u32> = (0..rows as u64).map(|i| u32::try_from(rng.below(i, of)).unwrap()).collect();
+                Tensor::new(rows, device).unwrap()
+            };
+            let steps = [
+                Past { projected: vec![draw(1, 4), draw(2, 4)], rows: Some(moved(1, 4)) },
+                Past { projected: vec![draw(3, 9), draw(4, 9)], rows: Some(moved(2, 9)) },
+                Past { projected: vec![draw(5, rows), draw(6, rows)], rows: None },
+            ];
+            for earlier in 0..=steps.len() {
+                let table = PastTable::new(&steps[..earlier], device).unwrap();
+                let bias = normal(9, &[earlier + 1, heads], device);
+                for layer in 0..2 {
+                    let out = table.attend(layer, &draw(7 + layer as u64, rows), &bias).unwrap();
+                    found.push(out.to_dtype(DType::F32).unwrap().to_device(&Device::Cpu).unwrap());
+                }
+            }
+        }
+        found
+    };
+    let want = past(&Device::Cpu, DType::F32);
+    let devices = [("a GPU", gpu().map(|gpu| [past(&gpu, DType::F32), past(&gpu, DType::BF16)]))];
+    let emulated = emulated::with(|| [past(&Device::Cpu, DType::F32), past(&Device::Cpu, DType::BF16)]);
+    for (device, found) in devices.into_iter().chain([("a processor", emulated)]) {
+        let Some([single, half]) = found else { continue };
+        for (i, want) in want.iter().enumerate() {
+            close(&format!("case {i} on {device}"), &single[i], want, 1e-5);
+            close(&format!("case {i} on {device}, bf16"), &half[i], want, 2e-2);
+        }
+    }
+}
+
+/// A trie of two levels and prefixes in it, searched by brute force.
+#[test]
+fn the_best_children_are_those_of_a_sort() {
+    let search = |device: &Device| {
+        for seed in 0..40u64 {
+            let rng = CounterRng::new(seed);
+            let (users, vocab, width) = (1 + rng.below(0, 3) as usize, 40u64, [1, 3, 20][rng.below(1, 3) as usize]);
+            let beams = [1, 2, 7, 64, 200][rng.below(2, 5) as usize];
+            // Nodes 1 to 20 are the root's children, those from 21 on theirs.
+            let counts: Vec<u32> = (0..20).map(|i| rng.named("children").below(i, 12) as u32).collect();
+            let mut first_child = vec![1, 21];
+            for count in &counts {
+                first_child.push(first_child[first_child.len() - 1] + count);
+            }
+            let nodes = first_child[21] as usize;
+            first_child.resize(nodes + 1, nodes as u32);
+            let token = |node: usize| rng.named("tokens").below(node as u64, vocab) as u32;
+            let tokens: Vec<u32> = (0..nodes).map(token).collect();
+            let left_out = |node: usize| rng.named("penalty").below(node as u64, 4) == 0;
+            let penalty: Vec<f32> = (0..nodes).map(|n| if left_out(n) { f32::NEG_INFINITY } else { 0.0 }).collect();
+            let ties = rng.below(3, 2) == 1;
+            let value = |stream: &str, i: usize| {
+                let value = rng.named(stream).normal_at(i as u64);
+                if ties { value.round() } else { value }
+            };
+            let logs: Vec<f32> = (0..users * width * vocab as usize).map(|i| value("logs", i)).collect();
+            let scores: Vec<f32> = (0..users * width)
+                .map(
+                    |i| if rng.named("empty").below(i as u64, 5) == 0 { f32::NEG_INFINITY } else { value("scores", i) },
+                )
+                .collect();
+            let orders: Vec<Vec<u32>> =
+                (0..users as u64).map(|user| rng.named("nodes").stream(user).permutation(20)).collect();
+            let at = |user: usize, beam: usize| orders[user][beam] + 1;
+            let tensor = |values: Vec<f32>, dims: (usize, usize)| Tensor::from_vec(values, dims, device).unwrap();
+            let log_probs = tensor(logs.clone(), (users * width, vocab as usize));
+            let prefixes = (width > 1).then(|| {
+                let nodes: Vec<u32> = (0..users)
+                    .flat_map(|user| (0..width).map(move |beam| (user, beam)))
+                    .map(|(u, b)| at(u, b))
+                    .collect();
+                let empty = Tensor::zeros((users, width), DType::U32, device).unwrap();
+                Prefixes {
+                    scores: tensor(scores.clone(), (users, width)),
+                    nodes: Tensor::from_vec(nodes, (users, width), device).unwrap(),
+                    tokens: empty.clone(),
+                    rows: empty.clone(),
+                    broken: empty,
+                }
+            });
+            let first_child_on = Tensor::new(first_child.as_slice(), device).unwrap();
+            let tokens_on = Tensor::new(tokens.as_slice(), device).unwrap();
+            let penalty_on = Tensor::new(penalty.as_slice(), device).unwrap();
+            let filtered = rng.below(4, 2) == 1;
+            let trie = TrieTables {
+                first_child: &first_child_on,
+                tokens: &tokens_on,
+                penalty: filtered.then_some(&penalty_on),
+            };
+            let found = best_children(&log_probs, prefixes.as_ref(), trie, users, beams).unwrap();
+            let floats = |tensor: &Tensor| tensor.to_vec2::<f32>().unwrap();
+            let words = |tensor: &Tensor| tensor.to_vec2::<u32>().unwrap();
+            let (got, nodes_of) = (floats(&found.scores), words(&found.nodes));
+            let (tokens_of, rows_of) = (words(&found.tokens), words(&found.rows));
+            for user in 0..users {
+                let mut want = Vec::new();
+                for beam in 0..width {
+                    let (row, node) = (user * width + beam, if width > 1 { at(user, beam) } else { 0 });
+                    let before = if width > 1 { scores[row] } else { 0.0 };
+                    for child in first_child[node as usize]..first_child[node as usize + 1] {
+                        let token = tokens[child as usize];
+                        if before > f32::NEG_INFINITY && !(filtered && left_out(child as usize)) {
+                            // As the kernel adds, for the sign of zero.
+                            let score = before + 0.0 + logs[row * vocab as usize + token as usize];
+                            want.push((score, child, token, row as u32));
+                        }
+                    }
+                }
+                want.sort_by(|a, b| b.0.total_cmp(&a.0).then(a.1.cmp(&b.1)));
+                want.resize(beams.max(want.len()), (f32::NEG_INFINITY, 0, 0, (user * width) as u32));
+                for (i, want) in want[..beams].iter().enumerate() {
+                    let got = (got[user][i], nodes_of[user][i], tokens_of[user][i], rows_of[user][i]);
+                    assert_eq!(got, *want, "seed {seed}, user {user}, place {i}");
+                }
+            }
+            assert!(found.broken.to_vec1::<u32>().unwrap().iter().all(|broken| *broken == 0));
+        }
+    };
+    if let Some(gpu) = gpu() {
+        search(&gpu);
+    }
+    emulated::with(|| search(&Device::Cpu));
 }
 
 proptest! {

@@ -38,7 +38,8 @@ impl Caches {
     pub(crate) fn new(model: &T5, batch: &RaggedBatch) -> Result<Self> {
         let (config, params, device): (&T5Config, _, _) = (&model.config, &model.params, model.params.device());
         let layers = Arc::new(Layers::new(config, params, model.dtype)?);
-        let (tokens, sources) = (Tensor::new(batch.tokens(), device)?, Spans::new(batch.sequences().map(<[u32]>::len), device)?);
+        let (tokens, sources) =
+            (Tensor::new(batch.tokens(), device)?, Spans::new(batch.sequences().map(<[u32]>::len), device)?);
         let shape = shape(config, model.dtype);
         let encoded =
             layers.encoder.run(&layers.shared.value, (&tokens, &sources), None, (Masks::OFF, 0), shape, 1.0)?.out;

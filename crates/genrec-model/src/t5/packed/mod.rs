@@ -32,7 +32,9 @@ impl Batch {
         let inputs: Vec<u32> = batch
             .labels()
             .chunks(targets.max(1))
-            .flat_map(|target| std::iter::once(config.decoder_start_token_id).chain(target[..target.len() - 1].iter().copied()))
+            .flat_map(|target| {
+                std::iter::once(config.decoder_start_token_id).chain(target[..target.len() - 1].iter().copied())
+            })
             .collect();
         Ok(Self {
             tokens: Tensor::new(batch.tokens(), device)?,

@@ -116,16 +116,19 @@ impl Stack {
         for (i, layer) in self.layers.iter().enumerate() {
             let site = first_site + 2 * i;
             let joined = masks.at(site)?;
-            let norm =
-                Norm { weight: &layer.norm.value, eps: shape.eps, scale: 1.0, mask: None, dtype: shape.dtype };
-            let (sum, normed) =
-                packed::add_norm(&x, branch.as_ref().map(|branch| (branch, joined.as_ref())), &norm)?;
+            let norm = Norm { weight: &layer.norm.value, eps: shape.eps, scale: 1.0, mask: None, dtype: shape.dtype };
+            let (sum, normed) = packed::add_norm(&x, branch.as_ref().map(|branch| (branch, joined.as_ref())), &norm)?;
             let mask = masks.at(site + 1)?;
             let (out, inside) = match &layer.kind {
                 Kind::SelfAttention { qkv, o } => {
                     let projected = qkv.forward(&normed)?;
-                    let sight =
-                        Sight { queries: spans, keys: spans, heads: shape.heads, causal: self.causal, mask: mask.as_ref() };
+                    let sight = Sight {
+                        queries: spans,
+                        keys: spans,
+                        heads: shape.heads,
+                        causal: self.causal,
+                        mask: mask.as_ref(),
+                    };
                     let [q, k, v] = [0, 1, 2].map(|part| Columns { tensor: &projected, first: part * shape.inner });
                     let attended = packed::attention(q, k, v, shape.inner, Some(&bias), &sight)?;
                     (o.forward(&attended.out)?, Inside::Attention { projected, attended })
@@ -133,8 +136,13 @@ impl Stack {
                 Kind::CrossAttention { q, o, block } => {
                     let Some(memory) = memory else { candle_core::bail!("a decoder needs an encoded source") };
                     let projected = q.forward(&normed)?;
-                    let sight =
-                        Sight { queries: spans, keys: memory.spans, heads: shape.heads, causal: false, mask: mask.as_ref() };
+                    let sight = Sight {
+                        queries: spans,
+                        keys: memory.spans,
+                        heads: shape.heads,
+                        causal: false,
+                        mask: mask.as_ref(),
+                    };
                     let [k, v] = Memory::columns(memory.kv, *block, shape.inner);
                     let q = Columns { tensor: &projected, first: 0 };
                     let attended = packed::attention(q, k, v, shape.inner, None, &sight)?;
@@ -151,13 +159,8 @@ impl Stack {
         }
         let site = first_site + 2 * self.layers.len();
         let (joined, dropped) = (masks.at(site)?, masks.at(site + 1)?);
-        let norm = Norm {
-            weight: &self.final_norm.value,
-            eps: shape.eps,
-            scale,
-            mask: dropped.as_ref(),
-            dtype: shape.dtype,
-        };
+        let norm =
+            Norm { weight: &self.final_norm.value, eps: shape.eps, scale, mask: dropped.as_ref(), dtype: shape.dtype };
         let branch = branch.as_ref().map(|branch| (branch, joined.as_ref()));
         let (last_sum, out) = packed::add_norm(&x, branch, &norm)?;
         Ok(Run { stack: self, shape, masks, first_site, tokens, spans, steps, last_sum, bias, distances, scale, out })
@@ -220,7 +223,8 @@ impl Run<'_> {
                     let [k, v] = Memory::columns(memory.kv, *block, shape.inner);
                     let [k_grad, v_grad] = Memory::columns(memory_grad, *block, shape.inner);
                     let query = |tensor| Columns { tensor, first: 0 };
-                    let pull = Pull { inputs: [query(projected), k, v], grads: [query(&projected_grad), k_grad, v_grad] };
+                    let pull =
+                        Pull { inputs: [query(projected), k, v], grads: [query(&projected_grad), k_grad, v_grad] };
                     let sight = Sight {
                         queries: self.spans,
                         keys: memory.spans,
@@ -239,17 +243,13 @@ impl Run<'_> {
                 _ => candle_core::bail!("a layer goes back through what it did"),
             };
             let joined = masks.at(site)?;
-            let norm =
-                Norm { weight: &layer.norm.value, eps: shape.eps, scale: 1.0, mask: None, dtype: shape.dtype };
+            let norm = Norm { weight: &layer.norm.value, eps: shape.eps, scale: 1.0, mask: None, dtype: shape.dtype };
             let ask = (i > 0).then_some(joined.as_ref());
             back = packed::add_norm_grad(&step.sum, &norm, &normed_grad, Some(&back.x), ask)?;
             gradients.insert(layer.norm.name.clone(), back.weight);
         }
         let buckets = Tensor::zeros(stack.bias.value.shape(), DType::F32, device)?;
-        gradients.insert(
-            stack.bias.name.clone(),
-            packed::embed_grad(&bias_grad, &self.distances, None, buckets)?,
-        );
+        gradients.insert(stack.bias.name.clone(), packed::embed_grad(&bias_grad, &self.distances, None, buckets)?);
         packed::embed_grad(&back.x, self.tokens, masks.at(self.first_site)?.as_ref(), table)
     }
 }

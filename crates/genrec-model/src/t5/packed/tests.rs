@@ -63,7 +63,8 @@ proptest! {
 /// With dropout on, a gradient is the slope of the loss under the same masks.
 #[test]
 fn gradients_with_dropout_are_slopes() {
-    let config = T5Config::cpu(40).with_d_model(16).with_heads(2, 8).with_d_ff(24).with_layers(2, 2).with_dropout_rate(0.3);
+    let config =
+        T5Config::cpu(40).with_d_model(16).with_heads(2, 8).with_d_ff(24).with_layers(2, 2).with_dropout_rate(0.3);
     let model = T5::new(config.clone(), 3, &Device::Cpu).unwrap();
     let (params, batch, rng) = (model.parameters(), batch(5, 6, 40, 20, 3), CounterRng::new(11));
     let at = || loss(&config, params, DType::F32, &batch, Some(rng), false).unwrap().0;
@@ -153,7 +154,8 @@ fn a_gpu_computes_what_the_cpu_does() {
                 let (want, got) = (values(&want), values(&got.to_device(&Device::Cpu).unwrap()));
                 let off = want.iter().zip(&got).fold(0f32, |off, (a, b)| off.max((a - b).abs()));
                 assert!(off < 20.0 * tolerance, "{dtype:?}, step {step}: {off}");
-                let rows = Tensor::new((0..40u32).map(|row| (row * 7 + 3) % 40).collect::<Vec<_>>(), &Device::Cpu).unwrap();
+                let rows =
+                    Tensor::new((0..40u32).map(|row| (row * 7 + 3) % 40).collect::<Vec<_>>(), &Device::Cpu).unwrap();
                 a.select_rows(&rows).unwrap();
                 b.select_rows(&rows).unwrap();
             }
