@@ -127,7 +127,7 @@ impl Sight<'_> {
                 )
             }
         }
-        if self.heads == 0 || inner % self.heads != 0 || self.queries.len() != self.keys.len() {
+        if self.heads == 0 || !inner.is_multiple_of(self.heads) || self.queries.len() != self.keys.len() {
             bail!(
                 "{} heads of {inner} columns, {} and {} sequences do not fit",
                 self.heads,

@@ -67,7 +67,7 @@ impl<'a> PastTable<'a> {
         let ((rows, columns), (steps, heads)) = (projected.dims2()?, bias.dims2()?);
         let (inner, earlier) = (columns / 3, self.steps.len());
         let has = |step: &Past| step.projected.get(layer).is_some_and(|past| past.dim(1).is_ok_and(|w| w == columns));
-        if heads == 0 || columns % (3 * heads) != 0 || steps != earlier + 1 || !self.steps.iter().all(has) {
+        if heads == 0 || !columns.is_multiple_of(3 * heads) || steps != earlier + 1 || !self.steps.iter().all(has) {
             bail!(
                 "biases {:?} and {columns} columns do not fit {earlier} earlier steps with a layer {layer}",
                 bias.dims()

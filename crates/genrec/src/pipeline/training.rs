@@ -66,8 +66,12 @@ pub(super) fn train(
     if ctx.budget.is_some() {
         // Before the first validation a few users foretell how long the test will take.
         const PROBE: usize = 256;
-        let start = Instant::now();
         let probe = &validation[..validation.len().min(PROBE)];
+        if !ctx.device.is_cpu() {
+            // The first search on a GPU loads its kernels, which takes seconds and says nothing of the others.
+            evaluate::evaluate(&searcher, &model, probe, &mut |_, _| {})?;
+        }
+        let start = Instant::now();
         evaluate::evaluate(&searcher, &model, probe, &mut |_, _| {})?;
         users_per_second.set(Some(probe.len() as f64 / start.elapsed().as_secs_f64()));
     }
