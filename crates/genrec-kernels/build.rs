@@ -1,18 +1,21 @@
-//! Compiles the CUDA kernels to PTX where the feature `cuda` asks for them; `nvcc` is needed by candle's own kernels too.
+//! Compiles the CUDA kernels to PTX where a feature asks for them; `nvcc` is needed by candle's own kernels too.
 
 use std::{env, error::Error, path::PathBuf, process::Command};
 
-/// Oldest generation of GPUs that the kernels run on: Ampere. Drivers compile PTX for later ones.
-const ARCHITECTURE: &str = "compute_80";
+/// Oldest generation of GPUs that CUDA 13 knows: Turing. Drivers compile PTX for later ones.
+const ARCHITECTURE: &str = "compute_75";
 
 fn main() -> Result<(), Box<dyn Error>> {
     println!("cargo::rerun-if-changed=src/cuda");
     for name in ["NVCC", "CUDA_HOME", "CUDA_PATH"] {
         println!("cargo::rerun-if-env-changed={name}");
     }
-    if env::var_os("CARGO_FEATURE_CUDA").is_none() {
+    println!("cargo::rustc-check-cfg=cfg(cuda_kernels)");
+    // Each of them turns candle's own kernels on.
+    if !["CUDA", "CUDNN", "NCCL"].iter().any(|feature| env::var_os(format!("CARGO_FEATURE_{feature}")).is_some()) {
         return Ok(());
     }
+    println!("cargo::rustc-cfg=cuda_kernels");
     let out = PathBuf::from(env::var("OUT_DIR")?);
     for source in ["packed", "optim", "decode"] {
         compile(source, &[], out.join(format!("{source}.ptx")))?;

@@ -1,9 +1,9 @@
 //! Launches of this crate's CUDA kernels. What a launch is made of compiles everywhere; without the feature `cuda` there is
 //! nothing to launch on.
 
-#[cfg(feature = "cuda")]
+#[cfg(cuda_kernels)]
 mod device;
-#[cfg(not(feature = "cuda"))]
+#[cfg(not(cuda_kernels))]
 #[path = "cuda/no_device.rs"]
 mod device;
 #[cfg(test)]
@@ -19,7 +19,7 @@ pub(crate) fn on_device(device: &Device) -> bool {
     if emulated::active() {
         return true;
     }
-    cfg!(feature = "cuda") && device.is_cuda()
+    cfg!(cuda_kernels) && device.is_cuda()
 }
 
 /// Where the values of a contiguous tensor begin on its device.
@@ -32,7 +32,7 @@ pub(crate) fn address(tensor: &Tensor) -> Result<u64> {
 }
 
 /// Compiled code that is loaded at once.
-#[cfg_attr(not(feature = "cuda"), allow(dead_code, reason = "there is nothing to launch on"))]
+#[cfg_attr(not(cuda_kernels), allow(dead_code, reason = "there is nothing to launch on"))]
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum Module {
     /// Operations on rows and elements.
@@ -46,7 +46,7 @@ pub(crate) enum Module {
 }
 
 /// One argument of a kernel.
-#[cfg_attr(not(feature = "cuda"), allow(dead_code, reason = "there is nothing to launch on"))]
+#[cfg_attr(not(cuda_kernels), allow(dead_code, reason = "there is nothing to launch on"))]
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum Arg<'a> {
     Tensor(&'a Tensor),
@@ -59,13 +59,21 @@ pub(crate) enum Arg<'a> {
 }
 
 impl<'a> Arg<'a> {
-    pub(crate) fn option(tensor: Option<&'a Tensor>) -> Self {
-        tensor.map_or(Self::Null, Self::Tensor)
+    pub(crate) fn option(tensor: Option<&'a Tensor>, dtype: DType) -> Result<Self> {
+        tensor.map_or(Ok(Self::Null), |tensor| Self::of(tensor, dtype))
     }
 
     /// A size; kernels count in 32 bits.
     pub(crate) fn size(value: usize) -> Result<Self> {
         Ok(Self::U32(count(value)?))
+    }
+
+    /// A tensor of that type.
+    pub(crate) fn of(tensor: &'a Tensor, dtype: DType) -> Result<Self> {
+        if tensor.dtype() != dtype {
+            bail!("a kernel takes {dtype:?} here, not {:?} {:?}", tensor.dtype(), tensor.dims())
+        }
+        Ok(Self::Tensor(tensor))
     }
 
     /// The three arguments that a mask is.
@@ -76,7 +84,7 @@ impl<'a> Arg<'a> {
 }
 
 /// A kernel, its arguments and its shape.
-#[cfg_attr(not(feature = "cuda"), allow(dead_code, reason = "there is nothing to launch on"))]
+#[cfg_attr(not(cuda_kernels), allow(dead_code, reason = "there is nothing to launch on"))]
 #[derive(Debug)]
 pub(crate) struct Launch<'a> {
     pub(crate) module: Module,
@@ -90,9 +98,11 @@ pub(crate) struct Launch<'a> {
 }
 
 pub(crate) fn count(value: usize) -> Result<u32> {
+    // So much below the limit that a thread beyond the last element can be numbered too.
+    const MOST: u32 = u32::MAX - 4_096;
     match u32::try_from(value) {
-        Ok(value) => Ok(value),
-        Err(_) => bail!("{value} elements are too many for a kernel that counts in 32 bits; make the batch smaller"),
+        Ok(value) if value <= MOST => Ok(value),
+        _ => bail!("{value} elements are too many for a kernel that counts in 32 bits; make the batch smaller"),
     }
 }
 
@@ -107,6 +117,12 @@ pub(crate) fn suffix(dtype: DType) -> Result<&'static str> {
 
 impl Launch<'_> {
     pub(crate) fn on(&self, device: &Device) -> Result<()> {
+        // What a grid may have along its later axes, and a block's memory beside what kernels declare themselves.
+        const LATER: u32 = 65_535;
+        const SHARED: u32 = 48 << 10;
+        if self.grid.1 > LATER || self.grid.2 > LATER || self.shared > SHARED {
+            bail!("{} cannot run over a grid {:?} with {} bytes of shared memory", self.kernel, self.grid, self.shared)
+        }
         match device {
             // A kernel over nothing is an error to the driver.
             Device::Cuda(_) if self.grid.0 == 0 || self.grid.1 == 0 || self.grid.2 == 0 => Ok(()),

@@ -33,13 +33,14 @@
 //! saved, and its randomness cannot be seeded on the CPU.
 //!
 //! # Features
-//! `cuda`, `cudnn`, `nccl`, `metal`, `accelerate` and `mkl` pass through to candle and change nothing here: on other
-//! devices than the CPU the operations run as the compositions in [`graph::compose`], and dropout draws from the device.
+//! `cuda`, `cudnn`, `nccl`, `metal`, `accelerate` and `mkl` pass through to candle. With `cuda` the crate's own kernels are compiled
+//! (by `nvcc`, as candle's are) and [`packed`] runs on them; [`graph`] runs as the compositions in [`graph::compose`] on every
+//! device but the CPU, and its dropout draws from the device.
 //!
 //! # Processors
 //! Vector instructions are chosen when the program runs, in [`mod@gemm`] as in the fused operations; a processor
-//! without AVX-512 runs the narrower forms. Nearest codewords take the matrix unit (AMX) of x86-64 processors that have one,
-//! under Linux.
+//! without AVX-512 runs the narrower forms. Nearest codewords take the matrix unit (AMX, under Linux) or the dot products of
+//! `bf16` (AVX512-BF16) of x86-64 processors that have one.
 
 mod cuda;
 mod dropout;

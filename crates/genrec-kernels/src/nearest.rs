@@ -5,9 +5,9 @@
 //! block of rows is one task: product and minimum stay in the cache, and the blocks do not depend on the number of
 //! threads.
 //!
-//! Processors with a matrix unit (AMX) compute the products in `bf16` first, which leaves one codeword for most rows; what is
-//! within the error of those products is compared in `f32`. The codeword found is the nearest either way, to the rounding of
-//! `f32`.
+//! Processors with a matrix unit (AMX) or dot products of `bf16` (AVX512-BF16) compute the products in `bf16` first, which leaves
+//! one codeword for most rows; what is within the error of those products is compared in `f32`. The codeword found is the nearest
+//! either way, to the rounding of `f32`.
 //!
 //! Where the codewords lie far from the origin for their spread, the two terms left are large and nearly equal; a
 //! codeword amid the others is then taken off both sides first, which changes no distance.
@@ -22,11 +22,11 @@ use crate::host;
 use crate::math::{dots, vectorized};
 use crate::matmul::{Panels, Target, View, padded, product};
 
-#[cfg(all(target_arch = "x86_64", target_os = "linux", target_pointer_width = "64"))]
-mod amx;
-#[cfg(not(all(target_arch = "x86_64", target_os = "linux", target_pointer_width = "64")))]
-#[path = "nearest/no_amx.rs"]
-mod amx;
+#[cfg(all(target_arch = "x86_64", target_pointer_width = "64"))]
+mod half;
+#[cfg(not(all(target_arch = "x86_64", target_pointer_width = "64")))]
+#[path = "nearest/no_half.rs"]
+mod half;
 mod lloyd;
 mod lowest;
 mod residual;
@@ -41,6 +41,12 @@ const TILE: usize = 12;
 
 /// Most rows of a block.
 const ROWS: usize = 96;
+
+/// Values of a codebook above which it does not stay, in `bf16`, in the second-level cache beside the rows.
+const WIDE: usize = 1 << 16;
+
+/// Products of a block by such a codebook: they leave the first-level cache, so that the codewords are read for fewer blocks.
+const WIDE_PRODUCTS: usize = 1 << 15;
 
 /// Squared length of the codewords' mean, in units of their mean squared distance to it, above which they are far from
 /// the origin: six of the 24 bits of an `f32` are then lost.
@@ -138,7 +144,7 @@ enum Words {
     /// `(d, codewords)`.
     Exact(Panels),
     /// And the first form, from the first block on for which this one was no use.
-    Matrix(amx::Words, OnceLock<Panels>),
+    Half(half::Words, OnceLock<Panels>),
 }
 
 /// What is taken off both sides.
@@ -152,7 +158,7 @@ struct Centre {
 /// What one thread searches with.
 #[derive(Debug, Default)]
 struct Buffers {
-    matrix: amx::Buffers,
+    half: half::Buffers,
     /// Rows with more than one codeword within the error of the products, and those codewords.
     unsure: Vec<(u32, u32)>,
     products: Vec<f32>,
@@ -167,10 +173,10 @@ impl Codebook {
     /// # Errors
     /// [`NearestError`] when there is no codeword, the slice is no whole number of them, or there are too many.
     pub fn new(values: &[f32], d: usize) -> Result<Self, NearestError> {
-        Self::with_matrix_unit(values, d, true)
+        Self::with_half(values, d, true)
     }
 
-    fn with_matrix_unit(values: &[f32], d: usize, matrix: bool) -> Result<Self, NearestError> {
+    fn with_half(values: &[f32], d: usize, half: bool) -> Result<Self, NearestError> {
         if d == 0 || values.is_empty() || !values.len().is_multiple_of(d) {
             return Err(NearestError::Length { what: "codebook", len: values.len(), dim: d });
         }
@@ -180,18 +186,18 @@ impl Codebook {
         }
         let half_norms = |codebook: &[f32]| codebook.chunks_exact(d).map(|c| 0.5 * dot(c, c)).collect::<Vec<f32>>();
         let norms = half_norms(values);
-        let far = if matrix && amx::available() { FAR_IN_BF16 } else { FAR };
+        let far = if half && half::takes(d) { FAR_IN_BF16 } else { FAR };
         let centre = far_centre(values, d, &norms, far);
         let centre = centre.map(|word| Centre { word: word.to_vec(), words: minus(values, word) });
         let (near, mut half_norms) = match &centre {
             Some(centre) => (centre.words.as_slice(), half_norms(&centre.words)),
             None => (values, norms),
         };
-        let words = match matrix.then(|| amx::Words::new(near, d, &half_norms)).flatten() {
-            Some(words) => Words::Matrix(words, OnceLock::new()),
+        let words = match half.then(|| half::Words::new(near, d, &half_norms)).flatten() {
+            Some(words) => Words::Half(words, OnceLock::new()),
             None => Words::Exact(panels(near, d)?),
         };
-        half_norms.resize(padded(codewords).next_multiple_of(amx::BLOCK), f32::INFINITY);
+        half_norms.resize(padded(codewords).next_multiple_of(half::BLOCK), f32::INFINITY);
         Ok(Self { values: values.to_vec(), d, words, half_norms, centre })
     }
 
@@ -212,11 +218,13 @@ impl Codebook {
 
     /// Rows that one task takes.
     fn block(&self) -> usize {
-        let tile = match &self.words {
-            Words::Exact(_) => TILE,
-            Words::Matrix(..) => amx::BLOCK,
+        let fit = PRODUCTS / self.codewords();
+        let (tile, rows) = match &self.words {
+            Words::Exact(_) => (TILE, fit),
+            Words::Half(..) if self.values.len() > WIDE => (half::BLOCK, WIDE_PRODUCTS / self.codewords()),
+            Words::Half(..) => (half::BLOCK, fit),
         };
-        (PRODUCTS / self.codewords()).clamp(tile, ROWS) / tile * tile
+        rows.clamp(tile, ROWS) / tile * tile
     }
 
     /// The codewords less the centre.
@@ -269,9 +277,9 @@ impl Codebook {
     }
 
     fn assign_block(&self, x: &[f32], codes: &mut [u32], buffers: &mut Buffers) -> Result<(), NearestError> {
-        let Buffers { products, moved, matrix, unsure, .. } = buffers;
+        let Buffers { products, moved, half, unsure, .. } = buffers;
         let stride = self.half_norms.len();
-        let len = codes.len().next_multiple_of(amx::BLOCK) * stride;
+        let len = codes.len().next_multiple_of(half::BLOCK) * stride;
         products.resize(products.len().max(len), 0.0);
         let x = match &self.centre {
             None => x,
@@ -283,10 +291,10 @@ impl Codebook {
         };
         match &self.words {
             Words::Exact(panels) => self.assign_exactly(panels, x, codes, products)?,
-            Words::Matrix(words, exact) => {
-                words.products(x, stride, &mut products[..len], matrix);
+            Words::Half(words, exact) => {
+                words.products(x, stride, &mut products[..len], half);
                 unsure.clear();
-                let slack = |row| words.slack(row, matrix);
+                let slack = |row| words.slack(row, half);
                 let within = lowest::Within { slack, lengths: words.lengths(), unsure };
                 lowest::lowest_within(products, &self.half_norms, codes, within);
                 if unsure.len() <= FEW * codes.len() {

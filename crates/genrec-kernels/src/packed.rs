@@ -1,11 +1,13 @@
 //! Operations on sequences that lie end to end, each with its gradient as a function of its own: what a transformer that
 //! trains without padding and without a graph is made of.
 //!
-//! On CUDA in `f32` and `bf16` each is one launch; elsewhere the compositions of candle's own operations run that say what it
-//! means, in `f32`. Sums, norms and softmax are in `f32` throughout, and the residual stream stays `f32`. Dropout has the
-//! masks of the CPU's fused operations on every device, bit for bit. Some gradients are added up on a GPU in no fixed order.
+//! On CUDA they are kernels of a launch or two, in `f32` and `bf16`; on the CPU the compositions of candle's own operations run that
+//! say what they mean, in `f32` ([`best_children`] alone has none). [`supports`] says where to use them. Norms and softmax are in
+//! `f32`, and so is the residual stream; in `bf16` the gradient of a query is rounded once for each 32 keys. Dropout has the masks
+//! of the CPU's fused operations on every device, bit for bit. Some gradients are added up on a GPU in no fixed order.
 //!
-//! A function that takes a tensor by value overwrites it on a GPU: hand over what nothing else reads.
+//! A function that takes a tensor by value overwrites it on a GPU, and whatever shares its storage: hand over what nothing else
+//! reads.
 
 mod attention;
 mod decode;
@@ -22,13 +24,18 @@ pub use self::rows::{
 use crate::cuda::{on_device, uninit};
 pub use crate::dropout::DropoutMask;
 
-/// Whether the kernels of a device attend over heads of that width: where not, use [`crate::graph`].
-pub fn supports(device: &Device, dtype: DType, head_width: usize) -> bool {
-    let width = matches!(head_width, 16 | 32 | 64);
-    match on_device(device) {
-        true => width && matches!(dtype, DType::F32 | DType::BF16),
-        false => dtype == DType::F32,
-    }
+/// The widest rows whose norm has a gradient on a GPU: a row for each of eight warps fits in the memory that they share.
+pub const WIDEST: usize = 1_280;
+
+/// The farthest distance that a bias of attention may tell apart on a GPU: its gradient is summed in the memory that a block's
+/// threads share, beside the tiles.
+pub const FARTHEST: usize = 512;
+
+/// Whether a device has kernels for rows of that width and attention over heads of that one, with biases up to that distance:
+/// where not, use [`crate::graph`].
+pub fn supports(device: &Device, dtype: DType, width: usize, head_width: usize, distance: usize) -> bool {
+    let fits = width <= WIDEST && matches!(head_width, 16 | 32 | 64) && distance <= FARTHEST;
+    on_device(device) && fits && matches!(dtype, DType::F32 | DType::BF16)
 }
 
 /// A new tensor of that shape, type and place, whose values mean nothing until something is written over them.

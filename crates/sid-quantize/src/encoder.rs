@@ -11,8 +11,9 @@ use rayon::prelude::*;
 use crate::standardize::Standardizer;
 use genrec_kernels::vectorized;
 
-/// Rows that one task takes through all layers: four tiles of a product.
-const BLOCK: usize = 48;
+/// Rows that one task takes through all layers: they stay in a second-level cache, and the weights, which do not, are read
+/// once for all of them.
+const BLOCK: usize = 120;
 
 /// Rows whose latent vectors are held at once.
 const ROWS: usize = 4096;

@@ -67,10 +67,10 @@ template <typename T, int D, int RQ>
 __device__ void attention(const T *q, const T *k, const T *v, Sight sight, T *out, float *logs) {
   constexpr int COLS = D / 16;
   __shared__ __align__(16) float qs[8 * RQ][D + 4], ks[KEYS][D + 4], vs[KEYS][D + 4], ps[8 * RQ][KEYS + 4];
-  u32 head = blockIdx.y, seq = blockIdx.z;
+  u32 seq = blockIdx.x, head = blockIdx.y;
   u32 q_first = sight.q_spans[2 * seq], queries = sight.q_spans[2 * seq + 1];
   u32 k_first = sight.k_spans[2 * seq], keys = sight.k_spans[2 * seq + 1];
-  u32 start = blockIdx.x * 8 * RQ;
+  u32 start = blockIdx.z * 8 * RQ;
   if (start >= queries) return;
   int ty = threadIdx.x / 16, tx = threadIdx.x % 16;
   load_tile<T, D, 8 * RQ>(qs, q + (u64)q_first * sight.q_stride + head * D, sight.q_stride, start, queries);
@@ -140,7 +140,8 @@ __device__ void attention(const T *q, const T *k, const T *v, Sight sight, T *ou
   }
 }
 
-// Gradients of attention; a block has a head of a sequence. dq, dk and dv lie as q, k and v do; dbias is added to.
+// Gradients of attention; a block has a head of a sequence. dq, dk and dv lie as q, k and v do; dbias is added to. The sum of
+// dq over tiles of keys is kept in T.
 // Dynamic shared memory: `span` floats.
 template <typename T, int D, int RQ>
 __device__ void attention_grad(const T *q, const T *k, const T *v, Sight sight, const float *logs, const float *delta,
@@ -148,7 +149,7 @@ __device__ void attention_grad(const T *q, const T *k, const T *v, Sight sight, 
   constexpr int COLS = D / 16, QUERIES = 8 * RQ;
   __shared__ __align__(16) float qs[QUERIES][D + 4], ds[QUERIES][D + 4], ks[KEYS][D + 4], vs[KEYS][D + 4];
   __shared__ __align__(16) float ps[QUERIES][KEYS + 4], gs[QUERIES][KEYS + 4];
-  u32 head = blockIdx.x, seq = blockIdx.y;
+  u32 seq = blockIdx.x, head = blockIdx.y;
   u32 q_first = sight.q_spans[2 * seq], queries = sight.q_spans[2 * seq + 1];
   u32 k_first = sight.k_spans[2 * seq], keys = sight.k_spans[2 * seq + 1];
   int ty = threadIdx.x / 16, tx = threadIdx.x % 16;
@@ -157,6 +158,9 @@ __device__ void attention_grad(const T *q, const T *k, const T *v, Sight sight, 
   const T *dout_rows = dout + (u64)q_first * out_stride + head * D;
   if (dbias)
     for (u32 i = threadIdx.x; i < sight.span; i += THREADS) spread[i] = 0.0f;
+  // Queries that see no key: no tile would write their gradient.
+  if (keys == 0)
+    for (u32 i = threadIdx.x; i < queries * D; i += THREADS) store(dq + q_at + (u64)(i / D) * sight.q_stride + i % D, 0.0f);
   for (u32 tile = 0; tile < keys; tile += KEYS) {
     __syncthreads();
     load_tile<T, D, KEYS>(ks, k + k_at, sight.kv_stride, tile, keys);

@@ -1,8 +1,7 @@
 #pragma once
 // What the kernels of genrec_kernels::packed share. Sequences lie end to end; an operation is one launch.
 //
-// T is the type that matrix products are computed in, float or bf16; sums, norms and softmax are in float throughout.
-// Every kernel is bounds-checked by the sizes it is given, so that any grid that covers them is right.
+// T is the type that matrix products are computed in, float or bf16; sums, norms and softmax are in float.
 
 typedef unsigned int u32;
 typedef unsigned long long u64;
@@ -10,7 +9,7 @@ typedef unsigned short u16;
 
 // Memory that a block's threads share, as much as the launch asks for.
 #ifndef DYNAMIC_SHARED
-#define DYNAMIC_SHARED(name) extern __shared__ float name[]
+#define DYNAMIC_SHARED(name) extern __shared__ __align__(16) float name[]
 #endif
 
 struct bf16 {
@@ -95,6 +94,9 @@ struct Mask {
     return ((u32)(word >> (16 * lane)) & 0xffffu) >= threshold ? scale : 0.0f;
   }
 };
+
+// The number of this warp among all of the grid's x axis.
+__device__ __forceinline__ u32 warp_number() { return blockIdx.x * (blockDim.x / 32) + threadIdx.x / 32; }
 
 // The factors of elements that one thread visits in ascending steps of 32, each hash computed once.
 struct Factors {

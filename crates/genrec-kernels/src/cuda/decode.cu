@@ -7,7 +7,7 @@
 template <typename T>
 __device__ void attend_past(const T *projected, const u64 *table, const float *bias, u32 steps, u32 rows, u32 heads,
                             u32 width, T *out) {
-  u32 lane = threadIdx.x % 32, at = (blockIdx.x * blockDim.x + threadIdx.x) / 32;
+  u32 lane = threadIdx.x % 32, at = warp_number();
   if (at >= rows * heads) return;
   u32 row = at / heads, head = at % heads, inner = heads * width;
   const T *query = projected + (u64)row * 3 * inner + head * width;
@@ -57,6 +57,29 @@ __device__ __forceinline__ float unordered(u32 key) {
   return __uint_as_float(key & 0x80000000u ? key & 0x7fffffffu : ~key);
 }
 
+// Calls `visit(order, row)` for every child of the user's prefixes that may be generated: its order is its score, then the node
+// that comes first; nodes of different prefixes differ. Returns whether a log-probability was no number below infinity.
+template <typename Visit>
+__device__ __forceinline__ bool each_child(const float *log_probs, const float *scores, const u32 *nodes,
+                                           const u32 *first_child, const u32 *tokens, const float *penalty,
+                                           u32 first_row, u32 width, u32 vocab, Visit visit) {
+  bool bad = false;
+  for (u32 b = threadIdx.x / 32; b < width; b += blockDim.x / 32) {
+    u32 row = first_row + b, node = nodes ? nodes[row] : 0;
+    float before = scores ? scores[row] : 0.0f;
+    if (before == -INFINITY) continue;
+    u32 end = first_child[node + 1];
+    for (u32 child = first_child[node] + threadIdx.x % 32; child < end; child += 32) {
+      float less = penalty ? penalty[child] : 0.0f;
+      if (less == -INFINITY) continue;
+      float log = log_probs[(u64)row * vocab + tokens[child]], score = before + less + log;
+      if (!(log < INFINITY)) bad = true;
+      if (score > -INFINITY) visit((u64)ordered(score) << 32 | (u32)~child, row);
+    }
+  }
+  return bad;
+}
+
 // The `beams` best continuations of each user's `width` prefixes: children of their nodes, scored by the prefix's score and
 // the child's log-probability; of equal ones the first. A block a user.
 //
@@ -73,29 +96,18 @@ extern "C" __global__ void best_children(const float *log_probs, const float *sc
   u64 *kept = reinterpret_cast<u64 *>(dynamic);
   u32 *rows = reinterpret_cast<u32 *>(kept + sorted);
   __shared__ u32 histogram[256], found, chosen, left, bad, above;
-  u32 lane = threadIdx.x % 32, warp = threadIdx.x / 32, warps = blockDim.x / 32;
   u32 first_row = blockIdx.x * width;
   if (threadIdx.x == 0) found = 0, bad = 0, left = beams;
-  // A candidate's order: its score, then the node that comes first. Nodes of different prefixes differ.
   u64 least = 0, known = 0;
   for (int shift = 56; shift >= 0; shift -= 8) {
     for (u32 i = threadIdx.x; i < 256; i += blockDim.x) histogram[i] = 0;
     __syncthreads();
-    for (u32 b = warp; b < width; b += warps) {
-      float before = scores ? scores[first_row + b] : 0.0f;
-      if (before == -INFINITY) continue;
-      u32 node = nodes ? nodes[first_row + b] : 0, end = first_child[node + 1];
-      for (u32 child = first_child[node] + lane; child < end; child += 32) {
-        float less = penalty ? penalty[child] : 0.0f;
-        if (less == -INFINITY) continue;
-        float log = log_probs[(u64)(first_row + b) * vocab + tokens[child]];
-        if (!(log < INFINITY)) bad = 1;
-        float score = before + less + log;
-        if (!(score > -INFINITY)) continue;
-        u64 order = (u64)ordered(score) << 32 | (u32)~child;
-        if (shift == 56 || order >> (shift + 8) == known) atomicAdd(&histogram[order >> shift & 255u], 1u);
-      }
-    }
+    bool broken = each_child(log_probs, scores, nodes, first_child, tokens, penalty, first_row, width, vocab,
+                             [&](u64 order, u32) {
+                               if (shift == 56 || order >> (shift + 8) == known)
+                                 atomicAdd(&histogram[order >> shift & 255u], 1u);
+                             });
+    if (broken) bad = 1;
     __syncthreads();
     if (threadIdx.x == 0) {
       u32 digit = 256, sum = 0;
@@ -114,21 +126,11 @@ extern "C" __global__ void best_children(const float *log_probs, const float *sc
   }
   for (u32 i = threadIdx.x; i < sorted; i += blockDim.x) kept[i] = 0;
   __syncthreads();
-  for (u32 b = warp; b < width; b += warps) {
-    float before = scores ? scores[first_row + b] : 0.0f;
-    if (before == -INFINITY) continue;
-    u32 node = nodes ? nodes[first_row + b] : 0, end = first_child[node + 1];
-    for (u32 child = first_child[node] + lane; child < end; child += 32) {
-      float less = penalty ? penalty[child] : 0.0f;
-      if (less == -INFINITY) continue;
-      float score = before + less + log_probs[(u64)(first_row + b) * vocab + tokens[child]];
-      if (!(score > -INFINITY)) continue;
-      u64 order = (u64)ordered(score) << 32 | (u32)~child;
-      if (order < least) continue;
-      u32 slot = atomicAdd(&found, 1u);
-      if (slot < sorted) kept[slot] = order, rows[slot] = first_row + b;
-    }
-  }
+  each_child(log_probs, scores, nodes, first_child, tokens, penalty, first_row, width, vocab, [&](u64 order, u32 row) {
+    if (order < least) return;
+    u32 slot = atomicAdd(&found, 1u);
+    if (slot < sorted) kept[slot] = order, rows[slot] = row;
+  });
   __syncthreads();
   // Bitonic sort, descending; rows go with their candidates.
   for (u32 size = 2; size <= sorted; size <<= 1)

@@ -2,7 +2,7 @@
 
 use candle_core::cuda_backend::CudaStorageSlice;
 use candle_core::cuda_backend::cudarc::driver::{DevicePtr, LaunchConfig, PushKernelArg};
-use candle_core::{CudaDevice, DType, Result, Storage, Tensor, bail};
+use candle_core::{CudaDevice, DType, Device, Result, Storage, Tensor, bail};
 
 use super::{Arg, Launch, Module};
 
@@ -60,6 +60,11 @@ pub(super) fn run(device: &CudaDevice, launch: &Launch<'_>) -> Result<()> {
         .args
         .iter()
         .map(|arg| {
+            if let Arg::Tensor(tensor) | Arg::Part(tensor, _) = arg
+                && !tensor.device().same_device(&Device::Cuda(device.clone()))
+            {
+                bail!("{} takes tensors on one GPU, not on {:?} too", launch.kernel, tensor.device().location())
+            }
             Ok(match *arg {
                 Arg::Tensor(tensor) => Value::U64(address(tensor)?),
                 Arg::Part(tensor, first) => {
@@ -82,8 +87,9 @@ pub(super) fn run(device: &CudaDevice, launch: &Launch<'_>) -> Result<()> {
     }
     let config =
         LaunchConfig { grid_dim: launch.grid, block_dim: (launch.threads, 1, 1), shared_mem_bytes: launch.shared };
-    // SAFETY: the arguments are those of the kernel's declaration, in its order; every address is that of a live tensor
-    // whose size the callers checked against the sizes that they pass, and kernels of one stream run in order.
+    // SAFETY: the arguments are those of the kernel's declaration, in its order and of its types; every address is that of a
+    // live tensor on this device whose size the callers checked against the sizes that they pass. What one host thread
+    // launches runs in order, on candle's stream for it.
     #[allow(unsafe_code, reason = "kernels are launched by raw addresses")]
     unsafe { builder.launch(config) }.map_err(candle_core::Error::wrap)?;
     Ok(())

@@ -33,11 +33,18 @@ fn library() -> Option<&'static libloading::Library> {
             Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/emulator/kernels.cpp"),
             folder.path().join("kernels.so"),
         );
-        let run = Command::new(&compiler)
-            .args(["-std=c++20", "-O2", "-w", "-shared", "-fPIC", "-ffp-contract=off", "-o"])
-            .arg(&to)
-            .arg(source)
-            .output();
+        let run = || {
+            Command::new(&compiler)
+                .args(["-std=c++20", "-O2", "-w", "-shared", "-fPIC", "-ffp-contract=off", "-o"])
+                .arg(&to)
+                .arg(source)
+                .output()
+        };
+        // Fibers are the GNU library's; elsewhere a compiler is no help.
+        let run = match cfg!(all(target_os = "linux", target_env = "gnu")) {
+            true => run(),
+            false => Err(std::io::Error::other("there are no fibers on this system")),
+        };
         match run {
             Err(error) => {
                 eprintln!("NOT RUN: the CUDA kernels on a processor ({compiler}: {error})");
@@ -105,7 +112,6 @@ pub(super) fn run(launch: &Launch<'_>) -> Result<()> {
             })
         })
         .collect::<Result<Vec<_>>>()?;
-    assert!(launch.shared <= 48 << 10, "{} bytes of shared memory are more than a launch has", launch.shared);
     let name = CString::new(launch.kernel).unwrap();
     let (x, y, z) = launch.grid;
     // SAFETY: the arguments are those of the kernel's declaration, as on a device. It writes where `uninit` made tensors that

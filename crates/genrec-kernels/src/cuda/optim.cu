@@ -2,14 +2,8 @@
 #include "common.cuh"
 
 __device__ __forceinline__ float block_sum(float v) {
-  __shared__ float sums[32];
-  v = warp_sum(v);
-  __syncthreads();
-  if (threadIdx.x % 32 == 0) sums[threadIdx.x / 32] = v;
-  __syncthreads();
-  float total = 0.0f;
-  for (u32 w = 0; w < blockDim.x / 32; w++) total += sums[w];
-  return total;
+  __shared__ float shared[32];
+  return block_reduce(v, false, shared);
 }
 
 // Rows of the table: parameter, gradient, both old moments, both new moments, elements.
@@ -31,8 +25,8 @@ extern "C" __global__ void adamw(const u64 *table, float beta1, float beta2, flo
 
 // Adafactor. Rows of the table: parameter, gradient, old and new moment of the rows (or of every element), old and new
 // moment of the columns, rows, columns. A parameter of fewer than two axes has `columns` zero and `rows` elements.
-// `sums`, four floats a parameter, begins as zeros: mean of the rows' moments, sum of squares of the update and of the
-// parameter, and one to spare. `column_sums` begins as zeros, `stride` floats a parameter.
+// `sums`, three floats a parameter, begins as zeros: mean of the rows' moments, sum of squares of the update and of the
+// parameter. `column_sums` begins as zeros, `stride` floats a parameter.
 struct Factored {
   float *p;
   const float *g, *old_rows;
@@ -92,13 +86,13 @@ extern "C" __global__ void adafactor_columns(const u64 *table, const float *colu
   float sum = 0.0f;
   for (u32 r = threadIdx.x; r < f.rows; r += blockDim.x) sum += f.new_rows[r];
   sum = block_sum(sum);
-  if (threadIdx.x == 0) sums[blockIdx.x * 4] = sum / (float)f.rows;
+  if (threadIdx.x == 0) sums[blockIdx.x * 3] = sum / (float)f.rows;
 }
 
 // Sums of squares of the update and of the parameter.
 extern "C" __global__ void adafactor_squares(const u64 *table, float *sums) {
   Factored f(table);
-  float row_mean = sums[blockIdx.x * 4], update = 0.0f, value = 0.0f;
+  float row_mean = sums[blockIdx.x * 3], update = 0.0f, value = 0.0f;
   for (u32 i = blockIdx.y * blockDim.x + threadIdx.x; i < f.elements(); i += gridDim.y * blockDim.x) {
     float u = f.update(i, row_mean);
     update += u * u;
@@ -107,8 +101,8 @@ extern "C" __global__ void adafactor_squares(const u64 *table, float *sums) {
   update = block_sum(update);
   value = block_sum(value);
   if (threadIdx.x == 0) {
-    atomicAdd(&sums[blockIdx.x * 4 + 1], update);
-    atomicAdd(&sums[blockIdx.x * 4 + 2], value);
+    atomicAdd(&sums[blockIdx.x * 3 + 1], update);
+    atomicAdd(&sums[blockIdx.x * 3 + 2], value);
   }
 }
 
@@ -116,8 +110,8 @@ extern "C" __global__ void adafactor_squares(const u64 *table, float *sums) {
 extern "C" __global__ void adafactor_apply(const u64 *table, const float *sums, float rate, float least, u32 scaled,
                                            float clip, float decay) {
   Factored f(table);
-  float row_mean = sums[blockIdx.x * 4], n = (float)f.elements();
-  float update = sqrtf(sums[blockIdx.x * 4 + 1] / n), value = sqrtf(sums[blockIdx.x * 4 + 2] / n);
+  float row_mean = sums[blockIdx.x * 3], n = (float)f.elements();
+  float update = sqrtf(sums[blockIdx.x * 3 + 1] / n), value = sqrtf(sums[blockIdx.x * 3 + 2] / n);
   float own = scaled ? rate * fmaxf(value, least) : rate;
   float step = own / fmaxf(update / clip, 1.0f), keep = 1.0f - decay * own;
   for (u32 i = blockIdx.y * blockDim.x + threadIdx.x; i < f.elements(); i += gridDim.y * blockDim.x)

@@ -4,7 +4,7 @@
 // x[row] = table[tokens[row]] * factor; a warp takes 128 elements.
 extern "C" __global__ void embed(const float *table, const u32 *tokens, float *x, u32 d, u32 total, u64 key,
                                  u32 threshold, float scale) {
-  u32 lane = threadIdx.x % 32, base = (blockIdx.x * blockDim.x + threadIdx.x) / 32 * 128;
+  u32 lane = threadIdx.x % 32, base = warp_number() * 128;
   Factors factors(Mask{key, threshold, scale});
   for (u32 e = base + lane; e < total && e < base + 128; e += 32)
     x[e] = table[(u64)tokens[e / d] * d + e % d] * factors.at(e);
@@ -12,7 +12,7 @@ extern "C" __global__ void embed(const float *table, const u32 *tokens, float *x
 
 extern "C" __global__ void embed_grad(const float *dx, const u32 *tokens, float *dtable, u32 d, u32 total, u64 key,
                                       u32 threshold, float scale) {
-  u32 lane = threadIdx.x % 32, base = (blockIdx.x * blockDim.x + threadIdx.x) / 32 * 128;
+  u32 lane = threadIdx.x % 32, base = warp_number() * 128;
   Factors factors(Mask{key, threshold, scale});
   for (u32 e = base + lane; e < total && e < base + 128; e += 32) {
     float v = dx[e] * factors.at(e);
@@ -24,7 +24,7 @@ extern "C" __global__ void embed_grad(const float *dx, const u32 *tokens, float 
 template <typename T>
 __device__ void add_norm(const float *x, const T *branch, const float *weight, float *sum, T *y, u32 rows, u32 d,
                          float eps, float alpha, Mask in, Mask out) {
-  u32 lane = threadIdx.x % 32, row = (blockIdx.x * blockDim.x + threadIdx.x) / 32;
+  u32 lane = threadIdx.x % 32, row = warp_number();
   if (row >= rows) return;
   u64 first = (u64)row * d;
   Factors dropped(in), kept(out);
@@ -83,7 +83,7 @@ __device__ void add_norm_grad(const float *sum, const float *weight, const T *dy
 
 // f = factor * max(f, 0), in place.
 template <typename T> __device__ void relu_dropout(T *f, u32 total, Mask mask) {
-  u32 lane = threadIdx.x % 32, base = (blockIdx.x * blockDim.x + threadIdx.x) / 32 * 128;
+  u32 lane = threadIdx.x % 32, base = warp_number() * 128;
   Factors factors(mask);
   for (u32 e = base + lane; e < total && e < base + 128; e += 32) {
     float v = load(f + e);
@@ -93,7 +93,7 @@ template <typename T> __device__ void relu_dropout(T *f, u32 total, Mask mask) {
 
 // d = d * scale where g, the result of relu_dropout, is not zero; in place.
 template <typename T> __device__ void relu_dropout_grad(const T *g, T *d, u32 total, float scale) {
-  u32 lane = threadIdx.x % 32, base = (blockIdx.x * blockDim.x + threadIdx.x) / 32 * 128;
+  u32 lane = threadIdx.x % 32, base = warp_number() * 128;
   for (u32 e = base + lane; e < total && e < base + 128; e += 32)
     store(d + e, load(g + e) == 0.0f ? 0.0f : load(d + e) * scale);
 }
@@ -118,7 +118,7 @@ __device__ void cross_entropy(T *logits, const u32 *labels, float *losses, u32 v
 
 // delta = sum of out * dout over a head's columns; a warp a row of `out` (queries, heads, d).
 template <typename T> __device__ void attention_delta(const T *out, const T *dout, float *delta, u32 rows, u32 d) {
-  u32 lane = threadIdx.x % 32, row = (blockIdx.x * blockDim.x + threadIdx.x) / 32;
+  u32 lane = threadIdx.x % 32, row = warp_number();
   if (row >= rows) return;
   float sum = 0.0f;
   for (u32 c = lane; c < d; c += 32) sum += load(out + (u64)row * d + c) * load(dout + (u64)row * d + c);

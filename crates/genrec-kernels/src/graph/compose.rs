@@ -1,6 +1,6 @@
 //! The operations as compositions of candle's own: any device, any float dtype, gradients by candle's autograd.
 //!
-//! They are what runs on a GPU, and what the fused forms are tested against. Nothing here waits for the device. Of
+//! They are what the graph runs on every device but the CPU, and what the fused forms are tested against. Nothing here waits for the device. Of
 //! half-precision arguments, sums over an axis and what follows from them (norms, softmax, cross-entropy) are computed in
 //! `f32` and rounded at the end, as automatic mixed precision does.
 

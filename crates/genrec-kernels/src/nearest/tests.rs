@@ -217,7 +217,7 @@ fn rows_of_nan_get_the_first_code() {
 
 /// The same codeword whichever unit computes the products, but for what rounding cannot tell apart.
 #[test]
-fn the_matrix_unit_finds_the_same_codewords() {
+fn halves_find_the_same_codewords() {
     for (rows, codewords, d, offset, scale) in
         [(300, 256, 32, 0.0, 1.0), (65, 40, 100, 0.0, 1e-3), (97, 300, 17, 1e3, 1.0), (40, 64, 768, 0.5, 1e4)]
     {
@@ -229,9 +229,9 @@ fn the_matrix_unit_finds_the_same_codewords() {
         let (x, words) = (draw(0, rows * d), draw(1, codewords * d));
         let mut codes = [vec![0; rows], vec![0; rows]];
         let mut distances = [vec![0.0; rows], vec![0.0; rows]];
-        for (matrix, (codes, distances)) in [false, true].into_iter().zip(codes.iter_mut().zip(&mut distances)) {
-            let codebook = Codebook::with_matrix_unit(&words, d, matrix).unwrap();
-            assert_eq!(matches!(codebook.words, Words::Matrix(..)), matrix && amx::available());
+        for (half, (codes, distances)) in [false, true].into_iter().zip(codes.iter_mut().zip(&mut distances)) {
+            let codebook = Codebook::with_half(&words, d, half).unwrap();
+            assert_eq!(matches!(codebook.words, Words::Half(..)), half && half::takes(d));
             codebook.assign(&x, codes, Some(distances)).unwrap();
         }
         let differing = codes[0].iter().zip(&codes[1]).filter(|(a, b)| a != b).count();
@@ -277,8 +277,8 @@ fn what_the_screening_cannot_tell_apart_is_compared_exactly() {
     };
     let (x, words) = (draw(1, 200), draw(2, codewords));
     let mut codes = [vec![0; 200], vec![0; 200]];
-    for (matrix, codes) in [false, true].into_iter().zip(&mut codes) {
-        Codebook::with_matrix_unit(&words, d, matrix).unwrap().assign(&x, codes, None).unwrap();
+    for (half, codes) in [false, true].into_iter().zip(&mut codes) {
+        Codebook::with_half(&words, d, half).unwrap().assign(&x, codes, None).unwrap();
     }
     assert_eq!(codes[0], codes[1]);
 }

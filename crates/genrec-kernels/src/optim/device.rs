@@ -28,7 +28,7 @@ pub(super) struct Table {
 impl Table {
     pub(super) fn new<const N: usize>(rows: &[[u64; N]], device: &Device) -> Result<Self> {
         // Bits are kept: a kernel reads them as it likes.
-        let flat: Vec<i64> = rows.iter().flatten().map(|value| *value as i64).collect();
+        let flat: Vec<i64> = rows.iter().flatten().map(|value| value.cast_signed()).collect();
         Ok(Self { rows: Tensor::new(flat, device)?, len: count(rows.len())?, device: device.clone() })
     }
 
@@ -47,7 +47,7 @@ impl Table {
     /// Adafactor's four passes over rows of at most `widest` columns.
     pub(super) fn adafactor(&self, widest: usize, factors: &AdafactorFactors) -> Result<()> {
         let zeros = |width: usize| Tensor::zeros(self.len as usize * width.max(1), DType::F32, &self.device);
-        let (columns, sums) = (zeros(widest)?, zeros(4)?);
+        let (columns, sums) = (zeros(widest)?, zeros(3)?);
         let (stride, beta2) = (Arg::size(widest)?, Arg::F32(factors.beta2 as f32));
         let (columns, sums) = (Arg::Tensor(&columns), Arg::Tensor(&sums));
         let eps = Arg::F32(factors.eps_square as f32);

@@ -182,7 +182,8 @@ impl State {
             for moment in moments {
                 let tensor = match &moment.values {
                     Values::Host(values) => Tensor::from_slice(values, moment.dims.as_slice(), &Device::Cpu)?,
-                    Values::Device(tensor) => tensor.copy()?,
+                    // Not a copy: that would hold the moments of all parameters, among which these lie.
+                    Values::Device(tensor) => tensor.force_contiguous()?,
                 };
                 tensors.insert(format!("{}.{param}", moment.name), tensor);
             }

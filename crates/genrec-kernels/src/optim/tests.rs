@@ -280,7 +280,21 @@ fn steps_in_kernels_are_those_of_the_host() {
             assert!((norm - 97.8).abs() < 1.0, "{norm}");
             optimizer.step(&params, &grads, 0.01).unwrap();
         }
-        params.iter().map(|(_, p)| p.flatten_all().unwrap().to_vec1::<f32>().unwrap()).collect::<Vec<_>>()
+        // The moments too, each in memory of its own: a checkpoint holds them one by one.
+        let state = optimizer.state().unwrap();
+        for tensor in state.values() {
+            let (storage, layout) = tensor.storage_and_layout();
+            let host = match &*storage {
+                candle_core::Storage::Cpu(candle_core::CpuStorage::F32(values)) => Some(values.len()),
+                _ => None,
+            };
+            assert!(layout.start_offset() == 0 && host.is_none_or(|count| count == tensor.elem_count()));
+        }
+        let mut resumed = config.build(&params).unwrap();
+        resumed.load_state(&state).unwrap();
+        let values =
+            |tensor: &Tensor| tensor.to_dtype(DType::F32).unwrap().flatten_all().unwrap().to_vec1::<f32>().unwrap();
+        params.iter().map(|(_, p)| values(p)).chain(resumed.state().unwrap().values().map(values)).collect::<Vec<_>>()
     };
     let adafactor = AdafactorConfig { weight_decay: 0.01, ..AdafactorConfig::default() };
     let gpu = Device::new_cuda(0).ok();

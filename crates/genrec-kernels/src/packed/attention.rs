@@ -2,7 +2,7 @@
 
 use candle_core::{CpuStorage, DType, Device, InplaceOp2, Layout, Result, Tensor, bail};
 
-use super::oracle;
+use super::{FARTHEST, oracle};
 use crate::cuda::{Arg, Launch, Module, count, on_device, suffix, uninit};
 use crate::dropout::DropoutMask;
 
@@ -21,6 +21,8 @@ pub struct Spans {
     device: Tensor,
     rows: usize,
     longest: usize,
+    /// Whether some rows may belong to no sequence, or to several.
+    selected: bool,
 }
 
 impl Spans {
@@ -35,16 +37,17 @@ impl Spans {
             end += length;
         }
         count(end)?;
-        Self::made(host, end, device)
+        Self::made(host, end, device, false)
     }
 
-    fn made(host: Vec<(u32, u32)>, rows: usize, device: &Device) -> Result<Self> {
+    fn made(host: Vec<(u32, u32)>, rows: usize, device: &Device, selected: bool) -> Result<Self> {
         let flat: Vec<u32> = host.iter().flat_map(|(first, length)| [*first, *length]).collect();
         let longest = host.iter().map(|(_, length)| *length as usize).max().unwrap_or(0);
-        Ok(Self { host, device: Tensor::new(flat, device)?, rows, longest })
+        Ok(Self { host, device: Tensor::new(flat, device)?, rows, longest, selected })
     }
 
-    /// Some of the sequences among the same rows, in any order and any number of times.
+    /// Some of the sequences among the same rows, in any order and any number of times: keys of [`attention`], whose gradient
+    /// would not know where to go.
     ///
     /// # Errors
     /// When there is no such sequence or the device has no room.
@@ -54,7 +57,7 @@ impl Spans {
             None => bail!("there is no sequence {sequence} among {}", self.len()),
         };
         let host = sequences.iter().map(at).collect::<Result<_>>()?;
-        Self::made(host, self.rows, self.device.device())
+        Self::made(host, self.rows, self.device.device(), true)
     }
 
     /// Number of sequences.
@@ -83,7 +86,8 @@ impl Spans {
     }
 }
 
-/// Some neighbouring columns of a matrix, from `first` on: queries, keys and values of one product lie side by side.
+/// Some neighbouring columns of a matrix, from `first` on: queries, keys and values of one product lie side by side. On a GPU
+/// `first` and the matrix's columns are multiples of four.
 #[derive(Debug, Clone, Copy)]
 pub struct Columns<'a> {
     /// `(rows, columns)`, contiguous.
@@ -101,7 +105,8 @@ pub struct Sight<'a> {
     pub keys: &'a Spans,
     /// Heads, all of one width.
     pub heads: usize,
-    /// Whether a query sees no later key; with fewer queries than keys they are the last.
+    /// Whether a query sees no later key; with fewer queries than keys they are the last. A bias goes by the positions within
+    /// each one's own sequence all the same.
     pub causal: bool,
     /// Drops from the probabilities: of query row `r`, head `h` and key `k` the element is `(r * heads + h) * w + k`, where `w`
     /// is the longest sequence of keys rounded up to a multiple of 128.
@@ -115,7 +120,25 @@ impl Sight<'_> {
 
     /// Width of a head, of queries, keys and values that fit.
     fn check(&self, inner: usize, parts: [Columns<'_>; 3], bias: Option<&Tensor>) -> Result<usize> {
+        /// Neighbours that a kernel reads at once.
+        const AT_ONCE: usize = 4;
         let [q, k, v] = parts;
+        if self.queries.selected {
+            bail!("the sequences of queries are all that lie among their rows, not some of them")
+        }
+        for part in parts {
+            let fits = part.first.is_multiple_of(AT_ONCE) && part.tensor.dim(1)?.is_multiple_of(AT_ONCE);
+            if on_device(part.tensor.device()) && !fits {
+                bail!(
+                    "columns from {} on in rows of {:?} do not begin at multiples of {AT_ONCE}",
+                    part.first,
+                    part.tensor.dims()
+                )
+            }
+            if part.tensor.dtype() != q.tensor.dtype() {
+                bail!("queries are {:?}, but keys or values {:?}", q.tensor.dtype(), part.tensor.dtype())
+            }
+        }
         for (what, part, spans) in [("queries", q, self.queries), ("keys", k, self.keys), ("values", v, self.keys)] {
             let (rows, columns) = part.tensor.dims2()?;
             if rows != spans.rows() || part.first + inner > columns {
@@ -163,7 +186,7 @@ impl Sight<'_> {
             part(v),
             Arg::Tensor(&self.queries.device),
             Arg::Tensor(&self.keys.device),
-            Arg::option(bias),
+            Arg::option(bias, DType::F32)?,
             Arg::size(self.heads)?,
             Arg::size(q.tensor.dim(1)?)?,
             Arg::size(k.tensor.dim(1)?)?,
@@ -222,7 +245,7 @@ pub fn attention(
     let per_group = sight.per_group();
     let kernel = format!("attention_{}_{width}_{per_group}", suffix(dtype)?);
     let tiles = sight.queries.longest.div_ceil(GROUPS * per_group);
-    let grid = (count(tiles)?, count(sight.heads)?, count(sight.queries.len())?);
+    let grid = (count(sight.queries.len())?, count(sight.heads)?, count(tiles)?);
     Launch { module: Module::Attention(dtype, width), kernel: &kernel, args: &args, grid, threads: THREADS, shared: 0 }
         .on(device)?;
     Ok(Attended { out, logs })
@@ -254,8 +277,23 @@ pub fn attention_grad(
     let (bias, bias_grad) = bias.map_or((None, None), |(bias, grad)| (Some(bias), Some(grad)));
     let width = sight.check(inner, pull.inputs, bias)?;
     sight.check(inner, pull.grads, bias_grad.as_ref())?;
-    if out_grad.dims() != attended.out.dims() {
+    for (input, grad) in pull.inputs.iter().zip(&pull.grads) {
+        if input.tensor.dims() != grad.tensor.dims() || input.tensor.dtype() != grad.tensor.dtype() {
+            bail!("a gradient {:?} does not lie as its input {:?} does", grad.tensor.dims(), input.tensor.dims())
+        }
+    }
+    let fits = |grad: &Tensor, of: &Tensor| grad.dims() == of.dims() && grad.dtype() == of.dtype();
+    if !fits(out_grad, &attended.out) || rows != sight.queries.rows() {
         bail!("a gradient {:?} does not fit {:?}", out_grad.dims(), attended.out.dims())
+    }
+    if !bias.zip(bias_grad.as_ref()).is_none_or(|(bias, grad)| fits(grad, bias)) {
+        bail!("the bias's gradient does not fit it")
+    }
+    if sight.keys.selected {
+        bail!("selected sequences of keys have no gradient: some may be selected twice")
+    }
+    if on_device(out_grad.device()) && bias.is_some_and(|bias| bias.dims()[0] > 2 * FARTHEST + 1) {
+        bail!("a bias of more than {FARTHEST} distances has no gradient here; use the operations of `graph`")
     }
     let (device, dtype) = (q.tensor.device(), q.tensor.dtype());
     if !on_device(device) {
@@ -277,10 +315,10 @@ pub fn attention_grad(
     let mut args = sight.args(q, k, v, bias)?;
     args.extend([Arg::Tensor(&attended.logs), Arg::Tensor(&delta), Arg::Tensor(out_grad)]);
     args.extend(pull.grads.map(|columns| Arg::Part(columns.tensor, columns.first)));
-    args.push(Arg::option(bias_grad.as_ref()));
+    args.push(Arg::option(bias_grad.as_ref(), DType::F32)?);
     let kernel = format!("attention_grad_{}_{width}_{}", suffix(dtype)?, sight.per_group());
     let shared = count(bias.map_or(Ok(0), |bias| bias.dim(0))? * size_of::<f32>())?;
-    let grid = (count(sight.heads)?, count(sight.queries.len())?, 1);
+    let grid = (count(sight.queries.len())?, count(sight.heads)?, 1);
     Launch { module: Module::Attention(dtype, width), kernel: &kernel, args: &args, grid, threads: THREADS, shared }
         .on(device)?;
     Ok(bias_grad)

@@ -9,6 +9,9 @@ use crate::graph::compose;
 const THREADS: u32 = 256;
 const WARPS: usize = 8;
 
+/// Columns of a head that a warp holds.
+const WIDEST_HEAD: usize = 128;
+
 /// Most continuations that [`best_children`] keeps: their sort fits in the memory that a block's threads share.
 const MOST: usize = 2_048;
 
@@ -66,7 +69,13 @@ impl<'a> PastTable<'a> {
     pub fn attend(&self, layer: usize, projected: &Tensor, bias: &Tensor) -> Result<Tensor> {
         let ((rows, columns), (steps, heads)) = (projected.dims2()?, bias.dims2()?);
         let (inner, earlier) = (columns / 3, self.steps.len());
-        let has = |step: &Past| step.projected.get(layer).is_some_and(|past| past.dim(1).is_ok_and(|w| w == columns));
+        let has = |step: &Past| {
+            let rows_fit = step.rows.as_ref().is_none_or(|of| of.dims() == [rows] && of.dtype() == DType::U32);
+            step.projected.get(layer).is_some_and(|past| {
+                let fits = past.dims().get(1) == Some(&columns) && past.dtype() == projected.dtype();
+                fits && rows_fit && (step.rows.is_some() || past.dims()[0] == rows)
+            })
+        };
         if heads == 0 || !columns.is_multiple_of(3 * heads) || steps != earlier + 1 || !self.steps.iter().all(has) {
             bail!(
                 "biases {:?} and {columns} columns do not fit {earlier} earlier steps with a layer {layer}",
@@ -74,6 +83,9 @@ impl<'a> PastTable<'a> {
             )
         }
         let width = inner / heads;
+        if width > WIDEST_HEAD && on_device(projected.device()) {
+            bail!("heads of {width} are wider than the {WIDEST_HEAD} that the kernel takes")
+        }
         if !on_device(projected.device()) {
             return self.on_host(layer, projected, bias, width);
         }
@@ -81,7 +93,7 @@ impl<'a> PastTable<'a> {
         let args = [
             Arg::Tensor(projected),
             self.table.as_ref().map_or(Arg::Null, |table| Arg::Part(table, 2 * layer * earlier)),
-            Arg::Tensor(bias),
+            Arg::of(bias, DType::F32)?,
             Arg::size(steps)?,
             Arg::size(rows)?,
             Arg::size(heads)?,
@@ -189,6 +201,14 @@ pub fn best_children(
     if users == 0 || rows != users * width || log_probs.dtype() != DType::F32 {
         bail!("log-probabilities {:?} are not those of {width} prefixes of {users} users", log_probs.dims())
     }
+    let nodes = trie.tokens.dims1()?;
+    let penalties = trie.penalty.map_or(Ok(nodes), Tensor::dims1)?;
+    if trie.first_child.dims() != [nodes + 1] || penalties != nodes {
+        bail!("a trie of {nodes} nodes has {:?} first children and {penalties} penalties", trie.first_child.dims())
+    }
+    if prefixes.is_some_and(|prefixes| prefixes.nodes.dims() != prefixes.scores.dims()) {
+        bail!("prefixes have a node each")
+    }
     let new = |dtype| uninit(&[users, beams], dtype, device);
     let found = Prefixes {
         scores: new(DType::F32)?,
@@ -200,11 +220,11 @@ pub fn best_children(
     let sorted = beams.next_power_of_two();
     let args = [
         Arg::Tensor(log_probs),
-        Arg::option(prefixes.map(|prefixes| &prefixes.scores)),
-        Arg::option(prefixes.map(|prefixes| &prefixes.nodes)),
-        Arg::Tensor(trie.first_child),
-        Arg::Tensor(trie.tokens),
-        Arg::option(trie.penalty),
+        Arg::option(prefixes.map(|prefixes| &prefixes.scores), DType::F32)?,
+        Arg::option(prefixes.map(|prefixes| &prefixes.nodes), DType::U32)?,
+        Arg::of(trie.first_child, DType::U32)?,
+        Arg::of(trie.tokens, DType::U32)?,
+        Arg::option(trie.penalty, DType::F32)?,
         Arg::size(width)?,
         Arg::size(vocab)?,
         Arg::size(beams)?,

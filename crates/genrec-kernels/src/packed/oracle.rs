@@ -52,7 +52,7 @@ pub(super) fn attention(
     let rows = q.dim(0)?;
     let factors = match sight.mask {
         None => None,
-        Some(mask) => Some(mask.tensor(&[rows, heads, sight.mask_width()])?),
+        Some(mask) => Some(mask.tensor(&[rows, heads, sight.mask_width()])?.to_device(q.device())?),
     };
     let mut out = Vec::new();
     for (queries, keys) in sight.queries.ranges().zip(sight.keys.ranges()) {

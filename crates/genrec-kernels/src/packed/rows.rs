@@ -2,7 +2,7 @@
 
 use candle_core::{D, DType, Device, Result, Tensor, bail};
 
-use super::oracle;
+use super::{WIDEST, oracle};
 use crate::cuda::{Arg, Launch, Module, address, count, on_device, suffix, uninit};
 use crate::dropout::DropoutMask;
 
@@ -12,6 +12,9 @@ const ELEMENTS: usize = 1024;
 
 /// Rows that a block takes where a warp takes one.
 const ROWS: usize = 8;
+
+/// Blocks that share one tensor that is gathered.
+const PIECES: usize = 32;
 
 /// Blocks that a gradient which sums over rows is spread over.
 const BLOCKS: usize = 264;
@@ -38,12 +41,13 @@ pub fn embed(table: &Tensor, tokens: &Tensor, mask: Option<&DropoutMask>) -> Res
     let x = uninit(&[rows, d], DType::F32, table.device())?;
     let [key, threshold, scale] = Arg::mask(mask);
     let (d, total) = (Arg::size(d)?, Arg::size(rows * d)?);
-    let args = [Arg::Tensor(table), Arg::Tensor(tokens), Arg::Tensor(&x), d, total, key, threshold, scale];
+    let (table_arg, tokens) = (Arg::of(table, DType::F32)?, Arg::of(tokens, DType::U32)?);
+    let args = [table_arg, tokens, Arg::Tensor(&x), d, total, key, threshold, scale];
     launch(table.device(), "embed", (x.elem_count().div_ceil(ELEMENTS), 1), 0, &args)?;
     Ok(x)
 }
 
-/// Adds the gradient of [`embed`]'s table to `table_grad`, and returns it.
+/// Adds the gradient of [`embed`]'s table to `table_grad`, on a GPU in place, and returns it.
 ///
 /// # Shapes
 /// `grad`: `(rows, d)`, `f32`; `table_grad`: `(n, d)`, `f32`.
@@ -62,7 +66,8 @@ pub fn embed_grad(grad: &Tensor, tokens: &Tensor, mask: Option<&DropoutMask>, ta
     }
     let [key, threshold, scale] = Arg::mask(mask);
     let (width, total) = (Arg::size(d)?, Arg::size(rows * d)?);
-    let args = [Arg::Tensor(grad), Arg::Tensor(tokens), Arg::Tensor(&table_grad), width, total, key, threshold, scale];
+    let (from, tokens) = (Arg::of(grad, DType::F32)?, Arg::of(tokens, DType::U32)?);
+    let args = [from, tokens, Arg::of(&table_grad, DType::F32)?, width, total, key, threshold, scale];
     launch(grad.device(), "embed_grad", (grad.elem_count().div_ceil(ELEMENTS), 1), 0, &args)?;
     Ok(table_grad)
 }
@@ -120,9 +125,9 @@ pub fn add_norm(
     let [key_in, threshold_in, scale_in] = Arg::mask(branch.and_then(|(_, mask)| mask));
     let [key, threshold, scale] = Arg::mask(norm.mask);
     let args = [
-        Arg::Tensor(x),
-        Arg::option(branch.map(|(branch, _)| branch)),
-        Arg::Tensor(norm.weight),
+        Arg::of(x, DType::F32)?,
+        Arg::option(branch.map(|(branch, _)| branch), norm.dtype)?,
+        Arg::of(norm.weight, DType::F32)?,
         Arg::Tensor(&sum),
         Arg::Tensor(&y),
         Arg::size(rows)?,
@@ -169,6 +174,9 @@ pub fn add_norm_grad(
     branch: Option<Option<&DropoutMask>>,
 ) -> Result<NormGrads> {
     let (rows, d) = norm.check(sum)?;
+    if d > WIDEST && on_device(sum.device()) {
+        bail!("rows of {d} are wider than the {WIDEST} that the kernel takes; use the operations of `graph`")
+    }
     if y_grad.dims() != sum.dims() || sum_grad.is_some_and(|grad| grad.dims() != sum.dims()) {
         bail!("gradients {:?} do not fit rows {:?}", y_grad.dims(), sum.dims())
     }
@@ -193,12 +201,12 @@ pub fn add_norm_grad(
     let [key_in, threshold_in, scale_in] = Arg::mask(branch.flatten());
     let [key, threshold, scale] = Arg::mask(norm.mask);
     let args = [
-        Arg::Tensor(sum),
-        Arg::Tensor(norm.weight),
-        Arg::Tensor(y_grad),
-        Arg::option(sum_grad),
+        Arg::of(sum, DType::F32)?,
+        Arg::of(norm.weight, DType::F32)?,
+        Arg::of(y_grad, norm.dtype)?,
+        Arg::option(sum_grad, DType::F32)?,
         Arg::Tensor(&x),
-        Arg::option(own.as_ref()),
+        Arg::option(own.as_ref(), norm.dtype)?,
         Arg::Tensor(&weight),
         Arg::size(rows)?,
         Arg::size(d)?,
@@ -217,7 +225,7 @@ pub fn add_norm_grad(
     Ok(NormGrads { x, branch: own, weight })
 }
 
-/// Dropout of the positive part.
+/// Dropout of the positive part; on a GPU in place.
 ///
 /// # Errors
 /// When a kernel fails.
@@ -232,7 +240,7 @@ pub fn relu_dropout(x: Tensor, mask: Option<&DropoutMask>) -> Result<Tensor> {
     Ok(x)
 }
 
-/// Gradient of [`relu_dropout`] from its result `y` and the gradient of that.
+/// Gradient of [`relu_dropout`] from its result `y` and the gradient of that, which is overwritten on a GPU.
 ///
 /// # Errors
 /// When the shapes do not fit or a kernel fails.
@@ -250,7 +258,7 @@ pub fn relu_dropout_grad(y: &Tensor, grad: Tensor, mask: Option<&DropoutMask>) -
     Ok(grad)
 }
 
-/// Mean cross-entropy in nats of one label a row, and its gradient by the logits.
+/// Mean cross-entropy in nats of one label a row, and its gradient by the logits, which are overwritten on a GPU.
 ///
 /// # Shapes
 /// `logits`: `(rows, V)`; `labels`: `(rows,)`, `u32`, each below `V`, which is not checked on a GPU. Returns a scalar, `f32`, and
@@ -273,7 +281,7 @@ pub fn cross_entropy(logits: Tensor, labels: &Tensor) -> Result<(Tensor, Tensor)
     let losses = uninit(&[rows], DType::F32, logits.device())?;
     let args = [
         Arg::Tensor(&logits),
-        Arg::Tensor(labels),
+        Arg::of(labels, DType::U32)?,
         Arg::Tensor(&losses),
         Arg::size(vocab)?,
         Arg::F32((rows as f64).recip() as f32),
@@ -300,12 +308,12 @@ pub fn gather(tensors: &[&Tensor], dtype: DType) -> Result<Tensor> {
         if tensor.dtype() != DType::F32 {
             bail!("only f32 is gathered, not {:?}", tensor.dtype())
         }
-        parts.extend([address(tensor)? as i64, place as i64, tensor.elem_count() as i64]);
+        parts.extend([address(tensor)?, place as u64, tensor.elem_count() as u64].map(u64::cast_signed));
         place += tensor.elem_count();
     }
     let parts = Tensor::new(parts, device)?;
     let out = uninit(&[place], dtype, device)?;
     let kernel = format!("gather_parts_{}", suffix(dtype)?);
-    launch(device, &kernel, (tensors.len(), ROWS), 0, &[Arg::Tensor(&parts), Arg::Tensor(&out)])?;
+    launch(device, &kernel, (tensors.len(), PIECES), 0, &[Arg::Tensor(&parts), Arg::Tensor(&out)])?;
     Ok(out)
 }

@@ -199,6 +199,43 @@ fn the_past_is_attended_to_where_it_was_computed() {
     }
 }
 
+/// Queries without a key attend to nothing and pull at nothing; later keys are those after the last queries.
+#[test]
+fn sequences_without_keys_and_fewer_queries_than_keys() {
+    let work = |device: &Device| {
+        let (queries, keys) = (Spans::new([2, 3, 1], device).unwrap(), Spans::new([0, 70, 4], device).unwrap());
+        let (q, kv) = (normal(1, &[6, 32], device), normal(2, &[74, 64], device));
+        let mut found = Vec::new();
+        for causal in [false, true] {
+            let sight = Sight { queries: &queries, keys: &keys, heads: 2, causal, mask: None };
+            let inputs = [at(&q, 0), at(&kv, 0), at(&kv, 32)];
+            let attended = attention(inputs[0], inputs[1], inputs[2], 32, None, &sight).unwrap();
+            let (q_grad, kv_grad) = (blank_like(&q).unwrap(), blank_like(&kv).unwrap());
+            let pull = Pull { inputs, grads: [at(&q_grad, 0), at(&kv_grad, 0), at(&kv_grad, 32)] };
+            attention_grad(&pull, None, &sight, &attended, &normal(3, &[6, 32], device)).unwrap();
+            found.extend([attended.out, q_grad, kv_grad].map(|tensor| tensor.to_device(&Device::Cpu).unwrap()));
+        }
+        found
+    };
+    let on_gpu = gpu().map(|gpu| work(&gpu));
+    for found in on_gpu.into_iter().chain(emulated::with(|| work(&Device::Cpu))) {
+        for part in &found {
+            assert!(flat(part).iter().all(|value| value.is_finite()));
+        }
+        for (out, q_grad) in [(&found[0], &found[1]), (&found[3], &found[4])] {
+            assert!(
+                flat(&out.narrow(0, 0, 2).unwrap())
+                    .iter()
+                    .chain(&flat(&q_grad.narrow(0, 0, 2).unwrap()))
+                    .all(|v| *v == 0.0)
+            );
+        }
+        // The last of four queries sees all keys either way; the first of three sees two fewer where later ones are unseen.
+        assert_eq!(flat(&found[0].narrow(0, 5, 1).unwrap()), flat(&found[3].narrow(0, 5, 1).unwrap()));
+        assert_ne!(flat(&found[0].narrow(0, 2, 1).unwrap()), flat(&found[3].narrow(0, 2, 1).unwrap()));
+    }
+}
+
 /// A trie of two levels and prefixes in it, searched by brute force.
 #[test]
 fn the_best_children_are_those_of_a_sort() {
@@ -285,6 +322,18 @@ fn the_best_children_are_those_of_a_sort() {
                 }
             }
             assert!(found.broken.to_vec1::<u32>().unwrap().iter().all(|broken| *broken == 0));
+            // What is no log-probability of the first user's is told of the first user alone, unless nobody asks for it.
+            if width == 1 && counts.iter().any(|count| *count > 0) {
+                for value in [f32::NAN, f32::INFINITY] {
+                    let mut logs = logs.clone();
+                    logs[..vocab as usize].fill(value);
+                    let log_probs = tensor(logs, (users * width, vocab as usize));
+                    let open = TrieTables { penalty: None, ..trie };
+                    let found = best_children(&log_probs, None, open, users, beams).unwrap();
+                    let broken = found.broken.to_vec1::<u32>().unwrap();
+                    assert!(broken[0] == 1 && broken[1..].iter().all(|broken| *broken == 0), "{broken:?}");
+                }
+            }
         }
     };
     if let Some(gpu) = gpu() {
@@ -350,5 +399,27 @@ fn what_does_not_fit_is_an_error() {
     assert!(attention(at(&x, 0), at(&x, 0), at(&x, 0), 4, Some(&bias), &sight).is_err());
     let fewer = Sight { keys: &short, ..sight };
     assert!(attention(at(&x, 0), at(&x, 0), at(&x, 0), 4, None, &fewer).is_err());
-    assert!(!supports(&device, DType::BF16, 64) && supports(&device, DType::F32, 7));
+    let taken = || {
+        let all = [(DType::F32, 128, 64, 128), (DType::BF16, WIDEST, 16, FARTHEST), (DType::F16, 128, 64, 128)];
+        let none = [(DType::F32, 128, 48, 128), (DType::F32, WIDEST + 1, 64, 128), (DType::F32, 128, 64, FARTHEST + 1)];
+        [all, none].map(|cases| cases.map(|(dtype, d, head, far)| supports(&Device::Cpu, dtype, d, head, far)))
+    };
+    assert_eq!(taken(), [[false; 3]; 2]);
+    if let Some(taken) = emulated::with(taken) {
+        assert_eq!(taken, [[true, true, false], [false; 3]]);
+    }
+    // Selected sequences are keys, and have no gradient.
+    let twice = spans.select(&[0, 0]).unwrap();
+    assert!(spans.select(&[2]).is_err());
+    let keys = Sight { keys: &twice, ..sight };
+    let attended = attention(at(&x, 0), at(&x, 0), at(&x, 0), 4, None, &keys).unwrap();
+    let grads = [at(&x, 0); 3];
+    let pull = Pull { inputs: grads, grads };
+    assert!(attention_grad(&pull, None, &keys, &attended, &attended.out).is_err());
+    let queries = Sight { queries: &twice, ..sight };
+    assert!(attention(at(&x, 0), at(&x, 0), at(&x, 0), 4, None, &queries).is_err());
+    // A gradient lies as its input does.
+    let narrow = normal(4, &[3, 8], &device);
+    let pull = Pull { inputs: grads, grads: [at(&narrow, 0), at(&x, 0), at(&x, 0)] };
+    assert!(attention_grad(&pull, None, &sight, &attended, &attended.out).is_err());
 }

@@ -15,7 +15,10 @@ mod state;
 mod train;
 mod weights;
 
-use std::{borrow::Cow, sync::Arc};
+use std::{
+    borrow::Cow,
+    sync::{Arc, Mutex, PoisonError},
+};
 
 use candle_core::{DType, Device};
 use genrec_kernels::Parameters;
@@ -69,13 +72,15 @@ pub struct T5 {
     tracked: Network,
     /// Over the same weights, recording nothing, in `f32`.
     detached: Network,
-    /// What the graph computes in.
+    /// What the graph and the packed layers compute in.
     dtype: DType,
     micro_batch: Option<usize>,
-    /// Whether the graph was asked for on the CPU too.
+    /// Whether the graph was asked for.
     autograd: bool,
-    /// Trains and decodes on the CPU; `None` where candle's graph does.
+    /// Trains and decodes on the CPU; `None` elsewhere and where candle's graph does.
     engine: Option<Arc<Engine>>,
+    /// The packed layers over the weights of some version.
+    layers: Arc<Mutex<Option<(u64, Arc<packed::Layers>)>>>,
 }
 
 impl T5 {
@@ -97,11 +102,21 @@ impl T5 {
         let on_cpu = matches!(params.device(), Device::Cpu);
         let micro_batch = on_cpu.then_some(CPU_MICRO_BATCH);
         let engine = on_cpu.then(|| Arc::new(Engine::new(&config, &params)));
-        Ok(Self { config, params, tracked, detached, dtype, micro_batch, autograd: false, engine })
+        Ok(Self {
+            config,
+            params,
+            tracked,
+            detached,
+            dtype,
+            micro_batch,
+            autograd: false,
+            engine,
+            layers: Arc::default(),
+        })
     }
 
-    /// Sets how many rows of a training batch autograd computes at once; `None` is the whole batch. The CPU's fused engine
-    /// has no use for it.
+    /// Sets how many rows of a training batch the graph, or a GPU, computes at once; `None` is the whole batch. The CPU's fused
+    /// engine has no use for it.
     ///
     /// Rows are sorted by length first, so that small micro-batches hold little padding. They share out the CPU's
     /// threads, need less memory and stay in its caches; the gradient is that of the whole batch up to rounding. Its dropout
@@ -115,7 +130,7 @@ impl T5 {
 
     /// Trains and decodes by candle's graph: the oracle of the fused kernels.
     ///
-    /// With micro-batches of one row dropout has the same masks either way.
+    /// On the CPU, with micro-batches of one row, dropout has the same masks either way.
     #[must_use]
     pub fn with_autograd(mut self) -> Self {
         self.autograd = true;
@@ -147,6 +162,7 @@ impl T5 {
             return Err(ModelError::Config { field: "compute_dtype", value, bound: bound.to_owned() });
         }
         self.dtype = dtype;
+        self.layers = Arc::default();
         let engine = || Arc::new(Engine::new(&self.config, &self.params));
         self.engine = (on_cpu && dtype == DType::F32 && !self.autograd).then(engine);
         Ok(self)
@@ -155,6 +171,21 @@ impl T5 {
     /// Whether the packed layers compute this model: they do on a GPU, unless the graph was asked for.
     fn packed(&self) -> bool {
         !self.autograd && !self.params.device().is_cpu() && packed::supports(&self.config, &self.params, self.dtype)
+    }
+
+    /// The packed layers over the weights as they are now, made anew when those have changed.
+    fn packed_layers(&self) -> candle_core::Result<Arc<packed::Layers>> {
+        let version = self.params.version();
+        // Nothing is left half done under the lock.
+        let mut made = self.layers.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((of, layers)) = &*made
+            && *of == version
+        {
+            return Ok(Arc::clone(layers));
+        }
+        let layers = Arc::new(packed::Layers::new(&self.config, &self.params, self.dtype)?);
+        *made = Some((version, Arc::clone(&layers)));
+        Ok(layers)
     }
 
     /// The layers over the weights as they are now.

@@ -67,8 +67,9 @@ impl T5 {
         rng: Option<CounterRng>,
         backward: bool,
     ) -> Result<Part> {
+        let layers = self.packed_layers()?;
         if rows.len() == batch.len() {
-            let (loss, gradients) = packed::loss(&self.config, &self.params, self.dtype, batch, rng, backward)?;
+            let (loss, gradients) = packed::loss(&self.config, &self.params, &layers, batch, rng, backward)?;
             return Ok((f64::from(loss), gradients));
         }
         let mut some = RaggedBatch::new();
@@ -78,7 +79,7 @@ impl T5 {
             some.push(batch.sequence(*row).unwrap_or_default(), labels).map_err(candle_core::Error::wrap)?;
         }
         let share = rows.len() as f64 / batch.len() as f64;
-        let (loss, mut gradients) = packed::loss(&self.config, &self.params, self.dtype, &some, rng, backward)?;
+        let (loss, mut gradients) = packed::loss(&self.config, &self.params, &layers, &some, rng, backward)?;
         gradients.scale(share)?;
         Ok((f64::from(loss) * share, gradients))
     }
@@ -191,19 +192,18 @@ impl Trainable for T5 {
             return engine.loss(batch);
         }
         let parts = self.micro_batches(batch);
-        let network = self.network(false)?;
         let mut total = 0.0;
-        self.for_each_part(
-            &parts,
-            |rows| match self.packed() {
-                true => Ok(self.packed_part(batch, rows, None, false)?.0),
-                false => Ok(f64::from(self.partial_loss(&network, batch, rows, &Dropout::off())?.to_scalar::<f32>()?)),
-            },
-            |loss| {
-                total += loss;
-                Ok(())
-            },
-        )?;
+        let mut sum = |loss| {
+            total += loss;
+            Ok(())
+        };
+        if self.packed() {
+            self.for_each_part(&parts, |rows| Ok(self.packed_part(batch, rows, None, false)?.0), &mut sum)?;
+        } else {
+            let network = self.network(false)?;
+            let loss = |rows: &[usize]| self.partial_loss(&network, batch, rows, &Dropout::off())?.to_scalar::<f32>();
+            self.for_each_part(&parts, |rows| Ok(f64::from(loss(rows)?)), &mut sum)?;
+        }
         Ok(total as f32)
     }
 }

@@ -15,8 +15,11 @@ use rayon::prelude::*;
 /// Rows that one parallel task takes.
 const BLOCK: usize = 128;
 
-/// Rows of a product that one parallel task computes: a few tiles.
-const TILES: usize = 48;
+/// Rows of a product that one parallel task computes: enough to share what is read of the right operand, few enough to go
+/// round the threads.
+fn task_rows(rows: usize) -> usize {
+    rows.div_ceil(8).next_multiple_of(12).clamp(24, 192)
+}
 
 /// The values of a tensor on the host, read in place. `G` is candle's read guard, whose type depends on its features.
 pub(super) struct HostValues<G> {
@@ -57,10 +60,11 @@ fn products(
     let mut panels = Panels::default();
     panels.par_pack(b);
     let mut out = vec![0.0; rows * cols];
-    out.par_chunks_mut((TILES * cols).max(1))
+    let task_rows = task_rows(rows);
+    out.par_chunks_mut((task_rows * cols).max(1))
         .enumerate()
         .try_for_each(|(task, out)| {
-            let first = task * TILES;
+            let first = task * task_rows;
             product(a.rows(first..first + out.len() / cols)?, &panels, Target::set(out, cols))?;
             finish(first, out);
             Ok(())

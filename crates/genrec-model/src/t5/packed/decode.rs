@@ -37,7 +37,7 @@ impl Caches {
     /// Encodes the batch, which has been checked.
     pub(crate) fn new(model: &T5, batch: &RaggedBatch) -> Result<Self> {
         let (config, params, device): (&T5Config, _, _) = (&model.config, &model.params, model.params.device());
-        let layers = Arc::new(Layers::new(config, params, model.dtype)?);
+        let layers = model.packed_layers()?;
         let (tokens, sources) =
             (Tensor::new(batch.tokens(), device)?, Spans::new(batch.sequences().map(<[u32]>::len), device)?);
         let shape = shape(config, model.dtype);
@@ -66,7 +66,7 @@ impl Caches {
 
     /// Goes on from other rows; `users` says whether they may be rows of other users.
     pub(crate) fn select(&mut self, rows: &Tensor, users: bool) -> Result<()> {
-        let rows = rows.to_device(&self.device)?;
+        let rows = rows.flatten_all()?.to_device(&self.device)?.contiguous()?;
         if users {
             self.groups = None;
         }

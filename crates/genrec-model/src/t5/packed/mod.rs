@@ -9,10 +9,8 @@ use genrec_kernels::packed::{self, Spans};
 use genrec_kernels::{CounterRng, Gradients, Parameters};
 
 pub(super) use self::decode::Caches;
-use self::{
-    stack::{Masks, Memory, Shape},
-    weights::Layers,
-};
+use self::stack::{Masks, Memory, Shape};
+pub(super) use self::weights::Layers;
 use super::config::{FeedForwardKind, T5Config};
 use crate::batch::RaggedBatch;
 
@@ -48,7 +46,9 @@ impl Batch {
 
 /// Whether the packed layers can compute this model there.
 pub(super) fn supports(config: &T5Config, params: &Parameters, dtype: DType) -> bool {
-    config.feed_forward_proj == FeedForwardKind::Relu && packed::supports(params.device(), dtype, config.d_kv)
+    let distance = config.relative_attention_max_distance;
+    config.feed_forward_proj == FeedForwardKind::Relu
+        && packed::supports(params.device(), dtype, config.d_model, config.d_kv, distance)
 }
 
 fn shape(config: &T5Config, dtype: DType) -> Shape {
@@ -66,14 +66,13 @@ fn scale(config: &T5Config) -> f64 {
 pub(super) fn loss(
     config: &T5Config,
     params: &Parameters,
-    dtype: DType,
+    layers: &Layers,
     batch: &RaggedBatch,
     rng: Option<CounterRng>,
     backward: bool,
 ) -> Result<(f32, Gradients)> {
-    let layers = Layers::new(config, params, dtype)?;
     let batch = Batch::new(batch, config, params)?;
-    let shape = shape(config, dtype);
+    let shape = shape(config, layers.dtype);
     let masks = Masks { rate: config.dropout_rate, rng: rng.filter(|_| config.dropout_rate > 0.0) };
     let table = &layers.shared.value;
 

@@ -23,6 +23,17 @@ fn batch(seed: u64, rows: u64, vocab: u64, longest: u64, targets: u64) -> Ragged
     batch
 }
 
+/// Loss and gradients by the packed layers, in `f32`.
+fn packed(
+    config: &T5Config,
+    params: &Parameters,
+    batch: &RaggedBatch,
+    rng: Option<CounterRng>,
+    backward: bool,
+) -> Result<(f32, Gradients)> {
+    loss(config, params, &Layers::new(config, params, DType::F32)?, batch, rng, backward)
+}
+
 fn values(tensor: &Tensor) -> Vec<f32> {
     tensor.flatten_all().unwrap().to_vec1().unwrap()
 }
@@ -42,7 +53,7 @@ proptest! {
         config.relative_attention_max_distance = 20;
         let model = T5::new(config.clone(), seed, &Device::Cpu).unwrap();
         let batch = batch(seed, rows, vocab as u64, longest, targets);
-        let (got, gradients) = loss(&config, model.parameters(), DType::F32, &batch, None, true).unwrap();
+        let (got, gradients) = packed(&config, model.parameters(), &batch, None, true).unwrap();
         let (want, wanted) = model.clone().with_autograd().loss_and_grads(&batch, 0).unwrap();
         prop_assert!((got - want).abs() < 1e-5 * want, "loss {got}, not {want}");
         prop_assert_eq!(gradients.len(), wanted.len());
@@ -55,7 +66,7 @@ proptest! {
                 prop_assert!((got - want).abs() <= 1e-3 * top, "{name}: {got}, not {want}");
             }
         }
-        let (plain, none) = loss(&config, model.parameters(), DType::F32, &batch, None, false).unwrap();
+        let (plain, none) = packed(&config, model.parameters(), &batch, None, false).unwrap();
         prop_assert!(none.is_empty() && plain == got);
     }
 }
@@ -67,10 +78,10 @@ fn gradients_with_dropout_are_slopes() {
         T5Config::cpu(40).with_d_model(16).with_heads(2, 8).with_d_ff(24).with_layers(2, 2).with_dropout_rate(0.3);
     let model = T5::new(config.clone(), 3, &Device::Cpu).unwrap();
     let (params, batch, rng) = (model.parameters(), batch(5, 6, 40, 20, 3), CounterRng::new(11));
-    let at = || loss(&config, params, DType::F32, &batch, Some(rng), false).unwrap().0;
-    let (first, gradients) = loss(&config, params, DType::F32, &batch, Some(rng), true).unwrap();
+    let at = || packed(&config, params, &batch, Some(rng), false).unwrap().0;
+    let (first, gradients) = packed(&config, params, &batch, Some(rng), true).unwrap();
     assert_eq!(first, at());
-    assert!((first - loss(&config, params, DType::F32, &batch, None, false).unwrap().0).abs() > 1e-4);
+    assert!((first - packed(&config, params, &batch, None, false).unwrap().0).abs() > 1e-4);
     for (name, gradient) in gradients.iter() {
         let start = params.get(name).unwrap().copy().unwrap();
         let norm = values(gradient).iter().map(|v| f64::from(*v).powi(2)).sum::<f64>().sqrt();
@@ -164,8 +175,8 @@ fn a_gpu_computes_what_the_cpu_does() {
         let rng = Some(CounterRng::new(9));
         let mut config = config;
         config.dropout_rate = 0.1;
-        let (want, _) = loss(&config, host.parameters(), DType::F32, &batch, rng, true).unwrap();
-        let (got, _) = loss(&config, device.parameters(), DType::F32, &batch, rng, true).unwrap();
+        let (want, _) = packed(&config, host.parameters(), &batch, rng, true).unwrap();
+        let (got, _) = packed(&config, device.parameters(), &batch, rng, true).unwrap();
         assert!((got - want).abs() < 1e-4 * want, "with dropout: {got}, not {want}");
     }
 }

@@ -58,7 +58,7 @@ pub(super) struct Layer {
     pub(super) kind: Kind,
 }
 
-/// A parameter that is used as it is.
+/// A parameter that is used in `f32`.
 #[derive(Debug)]
 pub(super) struct Weight {
     pub(super) name: String,
@@ -78,43 +78,56 @@ pub(super) struct Stack {
 
 /// All layers.
 #[derive(Debug)]
-pub(super) struct Layers {
+pub(crate) struct Layers {
     pub(super) shared: Weight,
     pub(super) encoder: Stack,
     pub(super) decoder: Stack,
     /// Keys and values of the encoded source for every decoder block, block by block.
     pub(super) memory: Matrix,
     pub(super) head: Matrix,
+    pub(super) dtype: DType,
 }
 
-/// Hands out the parts of the flat copy in the order in which they were asked for.
+/// The weights to be copied: first promised, in order, then all copied at once and handed out in the same order.
 struct Copy<'a> {
     params: &'a Parameters,
     /// The matrices asked for so far.
     groups: Vec<Vec<String>>,
+    /// The weights that stay as they are.
+    plain: Vec<String>,
 }
 
 impl Copy<'_> {
-    fn get(&self, name: &str) -> Result<Weight> {
+    fn find(&self, name: &str) -> Result<&Tensor> {
         match self.params.get(name) {
-            Some(value) => Ok(Weight { name: name.to_owned(), value: value.detach() }),
+            Some(value) => Ok(value),
             None => bail!("the model has no weight `{name}`"),
         }
     }
 
-    /// Promises a matrix; [`fill`](Self::fill) keeps the promises in the same order.
+    /// Promises a weight.
+    fn get(&mut self, name: &str) -> Result<Weight> {
+        self.plain.push(name.to_owned());
+        Ok(Weight { name: name.to_owned(), value: self.find(name)?.detach() })
+    }
+
+    /// Promises a matrix.
     fn matrix(&mut self, prefix: &str, names: &[&str]) -> Result<Matrix> {
         let names: Vec<String> = names.iter().map(|name| format!("{prefix}{name}.weight")).collect();
-        let weight = self.get(names.first().map_or("", String::as_str))?.value;
+        let weight = self.find(names.first().map_or("", String::as_str))?.detach();
         self.groups.push(names.clone());
         Ok(Matrix { names, weight })
     }
 
-    /// Copies every promised matrix.
-    fn fill(self, matrices: Vec<&mut Matrix>, dtype: DType) -> Result<()> {
-        let parts: Vec<Tensor> =
-            self.groups.iter().flatten().map(|name| Ok(self.get(name)?.value)).collect::<Result<_>>()?;
-        let flat = packed::gather(&parts.iter().collect::<Vec<_>>(), dtype)?;
+    /// Copies of parameters, side by side.
+    fn flat<'n>(&self, names: impl Iterator<Item = &'n String>, dtype: DType) -> Result<Tensor> {
+        let parts = names.map(|name| self.find(name)).collect::<Result<Vec<_>>>()?;
+        packed::gather(&parts, dtype)
+    }
+
+    /// Keeps every promise.
+    fn fill(self, matrices: Vec<&mut Matrix>, weights: Vec<&mut Weight>, dtype: DType) -> Result<()> {
+        let flat = self.flat(self.groups.iter().flatten(), dtype)?;
         let mut start = 0;
         for (group, matrix) in self.groups.iter().zip(matrices) {
             let (rows, inputs) = matrix.weight.dims2()?;
@@ -122,14 +135,21 @@ impl Copy<'_> {
             matrix.weight = flat.narrow(0, start, shape.0 * shape.1)?.reshape(shape)?;
             start += shape.0 * shape.1;
         }
+        let flat = self.flat(self.plain.iter(), DType::F32)?;
+        let mut start = 0;
+        for weight in weights {
+            let count = weight.value.elem_count();
+            weight.value = flat.narrow(0, start, count)?.reshape(weight.value.shape())?;
+            start += count;
+        }
         Ok(())
     }
 }
 
 impl Layers {
-    /// The layers over the weights' current values.
-    pub(super) fn new(config: &T5Config, params: &Parameters, dtype: DType) -> Result<Self> {
-        let mut copy = Copy { params, groups: Vec::new() };
+    /// The layers over the weights' current values, which later steps of training do not change.
+    pub(crate) fn new(config: &T5Config, params: &Parameters, dtype: DType) -> Result<Self> {
+        let mut copy = Copy { params, groups: Vec::new(), plain: Vec::new() };
         let encoder = stack(&mut copy, config, false)?;
         let decoder = stack(&mut copy, config, true)?;
         let memory: Vec<String> = (0..config.num_decoder_layers)
@@ -137,24 +157,29 @@ impl Layers {
             .collect();
         let memory = copy.matrix("", &memory.iter().map(String::as_str).collect::<Vec<_>>())?;
         let head = copy.matrix("", &[if config.tie_word_embeddings { "shared" } else { "lm_head" }])?;
-        let mut layers = Self { shared: copy.get("shared.weight")?, encoder, decoder, memory, head };
-        copy.fill(layers.matrices(), dtype)?;
+        let mut layers = Self { shared: copy.get("shared.weight")?, encoder, decoder, memory, head, dtype };
+        let (matrices, weights) = layers.promised();
+        copy.fill(matrices, weights, dtype)?;
         Ok(layers)
     }
 
-    /// Every matrix, in the order in which [`new`](Self::new) asked for them.
-    fn matrices(&mut self) -> Vec<&mut Matrix> {
-        let layers = self.encoder.layers.iter_mut().chain(&mut self.decoder.layers);
-        let mut all: Vec<&mut Matrix> = Vec::new();
-        for layer in layers {
-            match &mut layer.kind {
-                Kind::SelfAttention { qkv, o } => all.extend([qkv, o]),
-                Kind::CrossAttention { q, o, .. } => all.extend([q, o]),
-                Kind::FeedForward { input, output } => all.extend([input, output]),
+    /// Every matrix and every other weight, in the order in which [`new`](Self::new) asked for them.
+    fn promised(&mut self) -> (Vec<&mut Matrix>, Vec<&mut Weight>) {
+        let (mut matrices, mut weights): (Vec<&mut Matrix>, Vec<&mut Weight>) = (Vec::new(), Vec::new());
+        for stack in [&mut self.encoder, &mut self.decoder] {
+            for layer in &mut stack.layers {
+                match &mut layer.kind {
+                    Kind::SelfAttention { qkv, o } => matrices.extend([qkv, o]),
+                    Kind::CrossAttention { q, o, .. } => matrices.extend([q, o]),
+                    Kind::FeedForward { input, output } => matrices.extend([input, output]),
+                }
+                weights.push(&mut layer.norm);
             }
+            weights.extend([&mut stack.final_norm, &mut stack.bias]);
         }
-        all.extend([&mut self.memory, &mut self.head]);
-        all
+        matrices.extend([&mut self.memory, &mut self.head]);
+        weights.push(&mut self.shared);
+        (matrices, weights)
     }
 }
 
@@ -163,7 +188,7 @@ fn stack(copy: &mut Copy<'_>, config: &T5Config, decoder: bool) -> Result<Stack>
     let mut layers = Vec::new();
     for block in 0..blocks {
         let prefix = |layer: usize| format!("{name}.block.{block}.layer.{layer}.");
-        let norm = |copy: &Copy<'_>, layer: usize| copy.get(&format!("{}layer_norm.weight", prefix(layer)));
+        let norm = |copy: &mut Copy<'_>, layer: usize| copy.get(&format!("{}layer_norm.weight", prefix(layer)));
         let own = format!("{}SelfAttention.", prefix(0));
         let kind = Kind::SelfAttention { qkv: copy.matrix(&own, &["q", "k", "v"])?, o: copy.matrix(&own, &["o"])? };
         layers.push(Layer { norm: norm(copy, 0)?, kind });

@@ -1,13 +1,13 @@
-//! Products in `bf16` on the matrix unit of recent Intel processors (AMX: Sapphire Rapids and later), which finds the few
-//! codewords that can be nearest some ten times sooner than vector instructions compare them all. The choice among
-//! those few is made in `f32`.
+//! Products in `bf16` by units that make more of them than `f32` allows, which finds the few codewords that can be nearest sooner
+//! than vector instructions in `f32` compare them all. The choice among those few is made in `f32`.
 //!
-//! A tile register holds 16 rows of 64 bytes. `tdpbf16ps` adds to 16 x 16 sums in `f32` the products of 16 rows of 32 values
-//! and of 16 columns of 32, the columns laid out in pairs of values.
+//! Either unit adds to sums in `f32` the products of pairs of values: a row's pair with those of 16 codewords, which is how
+//! codewords are laid out.
 
-#![allow(unsafe_code, reason = "tile registers are reached by assembly alone; every slice is measured before")]
+#[cfg(target_os = "linux")]
+mod tiles;
+mod vectors;
 
-use core::arch::asm;
 use std::sync::OnceLock;
 
 use crate::math::vectorized;
@@ -15,7 +15,7 @@ use crate::math::vectorized;
 /// Rows or columns of a tile.
 const TILE: usize = 16;
 
-/// Values that one instruction takes of each row.
+/// Dimensions of a tile.
 const DEPTH: usize = 32;
 
 /// Elements of a tile of `bf16`.
@@ -27,53 +27,43 @@ pub(super) const BLOCK: usize = 2 * TILE;
 /// Half of the distance between neighbouring `f32` near one.
 const HALF_UNIT: f32 = f32::EPSILON / 2.0;
 
-/// Whether the processor has the unit and the system lets this process use it.
-pub(super) fn available() -> bool {
-    static AVAILABLE: OnceLock<bool> = OnceLock::new();
-    *AVAILABLE.get_or_init(|| {
-        use core::arch::x86_64::{__cpuid, __cpuid_count};
-        const AMX_BF16: u32 = 1 << 22;
-        const AMX_TILE: u32 = 1 << 24;
-        if __cpuid(0).eax < 7 {
-            return false;
+/// What multiplies.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Unit {
+    /// The matrix unit, some ten times as fast as `f32`.
+    #[cfg(target_os = "linux")]
+    Tiles,
+    /// Vector instructions, twice as fast.
+    Vectors,
+}
+
+impl Unit {
+    /// Dimensions below which rounding the rows and looking twice at the products takes longer than what is saved.
+    fn fewest_dimensions(self) -> usize {
+        match self {
+            #[cfg(target_os = "linux")]
+            Self::Tiles => 16,
+            Self::Vectors => 64,
         }
-        let flags = __cpuid_count(7, 0).edx;
-        flags & AMX_BF16 != 0 && flags & AMX_TILE != 0 && permitted()
+    }
+}
+
+/// The faster of the units that the processor has and the system lets this process use.
+fn unit() -> Option<Unit> {
+    static UNIT: OnceLock<Option<Unit>> = OnceLock::new();
+    *UNIT.get_or_init(|| {
+        #[cfg(target_os = "linux")]
+        if tiles::available() {
+            return Some(Unit::Tiles);
+        }
+        vectors::available().then_some(Unit::Vectors)
     })
 }
 
-/// Asks the kernel for the tiles' state, which is larger than what it saves of a thread otherwise. From then on the kernel
-/// refuses alternative signal stacks that are too small for it; where there is one already, it refuses this.
-fn permitted() -> bool {
-    const ARCH_PRCTL: i64 = 158;
-    const ARCH_REQ_XCOMP_PERM: i64 = 0x1023;
-    const XTILEDATA: i64 = 18;
-    let mut result = ARCH_PRCTL;
-    // SAFETY: the call changes nothing but what this process may use; it is unknown to older kernels, which say so.
-    unsafe {
-        asm!("syscall", inlateout("rax") result, in("rdi") ARCH_REQ_XCOMP_PERM, in("rsi") XTILEDATA, lateout("rcx") _,
-            lateout("r11") _, options(nostack));
-    }
-    result == 0
+/// Whether codewords of that many dimensions are compared by a unit, if they are neither few nor extreme.
+pub(super) fn takes(d: usize) -> bool {
+    unit().is_some_and(|unit| d >= unit.fewest_dimensions())
 }
-
-/// What the tile registers hold: all eight of 16 rows of 64 bytes.
-#[repr(C, align(64))]
-struct Shapes {
-    palette: u8,
-    start: u8,
-    reserved: [u8; 14],
-    bytes: [u16; 16],
-    rows: [u8; 16],
-}
-
-static SHAPES: Shapes = Shapes {
-    palette: 1,
-    start: 0,
-    reserved: [0; 14],
-    bytes: [64, 64, 64, 64, 64, 64, 64, 64, 0, 0, 0, 0, 0, 0, 0, 0],
-    rows: [16, 16, 16, 16, 16, 16, 16, 16, 0, 0, 0, 0, 0, 0, 0, 0],
-};
 
 /// The nearest `bf16`, and its value.
 #[inline(always)]
@@ -114,10 +104,21 @@ fn round_row(row: &[f32], out: &mut [u16]) -> Lengths {
     Lengths { whole: whole.iter().sum::<f32>().sqrt(), lost: lost.iter().sum::<f32>().sqrt() }
 }
 
-/// Codewords as the matrix unit reads them.
+/// What is multiplied: rows of `chunks` times 32 values, a multiple of 32 of them, and for each 32 codewords and each 32 dimensions
+/// two tiles; `stride` is from row to row of the result.
+#[derive(Clone, Copy)]
+struct Operands<'a> {
+    rows: &'a [u16],
+    words: &'a [u16],
+    chunks: usize,
+    stride: usize,
+}
+
+/// Codewords as the unit reads them.
 #[derive(Debug, Clone)]
 pub(super) struct Words {
-    /// For each 32 codewords and each 32 dimensions two tiles.
+    unit: Unit,
+    /// For each 32 codewords and each 32 dimensions two tiles of 16 codewords: row by row pairs of dimensions, of all of them.
     tiles: Vec<u16>,
     d: usize,
     /// Of each codeword, a little more for those next to nothing, 0 for those that only fill a block.
@@ -138,13 +139,17 @@ impl Words {
     /// Lays out codewords, `(codewords, d)` row-major, whose squared lengths are twice `half_norms`; `None` where the
     /// processor has no such unit, or the codewords are too few or too extreme for it.
     pub(super) fn new(words: &[f32], d: usize, half_norms: &[f32]) -> Option<Self> {
+        Self::for_unit(unit()?, words, d, half_norms)
+    }
+
+    fn for_unit(unit: Unit, words: &[f32], d: usize, half_norms: &[f32]) -> Option<Self> {
         const FEWEST: usize = BLOCK;
         // Above, `bf16` may round to infinity; below, what the unit takes for zero would count.
         const LENGTHS: std::ops::Range<f32> = 1e-9..1e15;
         // Of the longest: what shorter codewords are taken to measure.
         const SHORTEST: f32 = 1e-6;
         let count = words.len() / d;
-        if count < FEWEST || d < TILE || !available() {
+        if count < FEWEST || d < unit.fewest_dimensions() {
             return None;
         }
         let chunks = d.div_ceil(DEPTH);
@@ -168,7 +173,7 @@ impl Words {
         let lost = all.iter().zip(&lengths).fold(0f32, |top, (word, length)| top.max(word.lost / length));
         lengths.resize(count.next_multiple_of(BLOCK), 0.0);
         let greatest_half_norm = half_norms[..count].iter().fold(0f32, |top, norm| top.max(*norm));
-        LENGTHS.contains(&longest).then_some(Self { tiles, d, lengths, lost, greatest_half_norm })
+        LENGTHS.contains(&longest).then_some(Self { unit, tiles, d, lengths, lost, greatest_half_norm })
     }
 
     /// Writes `rows x codewords` products, each off by no more than the [`slack`](Self::slack) of its row and codeword.
@@ -193,19 +198,12 @@ impl Words {
         let per_block = chunks * 2 * ELEMENTS;
         let blocks = self.tiles.len() / per_block;
         assert!(stride >= blocks * BLOCK && out.len() >= rows.next_multiple_of(BLOCK) * stride);
-        // SAFETY: the processor has the unit, or there would be no `Words`; the configuration is 64 bytes long.
-        unsafe { asm!("ldtilecfg [{}]", in(reg) &raw const SHAPES, options(nostack, readonly)) };
-        // The codewords of a block stay in the first-level cache while all rows pass by.
-        for (block, tiles) in self.tiles.chunks_exact(per_block).enumerate() {
-            for (rows, out) in rounded.chunks_exact(BLOCK * width).zip(out.chunks_mut(BLOCK * stride)) {
-                let place = out[block * BLOCK..].as_mut_ptr();
-                // SAFETY: `rows` holds 32 rows of `chunks` times 64 bytes, `tiles` two tiles a chunk, and `out` 32 rows of
-                // `stride` with 32 places from `block * 32` on, by the assertion.
-                unsafe { block_of_products(rows.as_ptr(), tiles.as_ptr(), chunks, place, stride) };
-            }
+        let operands = Operands { rows: rounded, words: &self.tiles, chunks, stride };
+        match self.unit {
+            #[cfg(target_os = "linux")]
+            Unit::Tiles => tiles::products(&operands, out),
+            Unit::Vectors => vectors::products(&operands, out),
         }
-        // SAFETY: as above.
-        unsafe { asm!("tilerelease", options(nostack, nomem)) };
     }
 
     /// The lengths of the codewords, as many as fill whole blocks.
@@ -225,55 +223,6 @@ impl Words {
     }
 }
 
-/// 32 x 32 products over `chunks` times 32 dimensions.
-///
-/// # Safety
-/// `rows` points to 32 rows of `64 * chunks` bytes, `tiles` to `2048 * chunks` bytes, `out` to 32 rows of `stride` `f32` of which
-/// 32 are written; the tiles are configured.
-unsafe fn block_of_products(rows: *const u16, tiles: *const u16, chunks: usize, out: *mut f32, stride: usize) {
-    let row_bytes = chunks * 2 * DEPTH;
-    let out_bytes = stride * size_of::<f32>();
-    // SAFETY: by the caller.
-    unsafe {
-        asm!(
-            "tilezero tmm0",
-            "tilezero tmm1",
-            "tilezero tmm2",
-            "tilezero tmm3",
-            "2:",
-            "tileloadd tmm4, [{upper} + {row_bytes}*1]",
-            "tileloadd tmm6, [{tiles} + {sixty_four}*1]",
-            "tileloadd tmm7, [{tiles} + {sixty_four}*1 + 1024]",
-            "tdpbf16ps tmm0, tmm4, tmm6",
-            "tileloadd tmm5, [{lower} + {row_bytes}*1]",
-            "tdpbf16ps tmm1, tmm4, tmm7",
-            "tdpbf16ps tmm2, tmm5, tmm6",
-            "tdpbf16ps tmm3, tmm5, tmm7",
-            "add {upper}, 64",
-            "add {lower}, 64",
-            "add {tiles}, 2048",
-            "dec {chunks}",
-            "jnz 2b",
-            "tilestored [{out} + {out_bytes}*1], tmm0",
-            "tilestored [{out} + {out_bytes}*1 + 64], tmm1",
-            "tilestored [{out_lower} + {out_bytes}*1], tmm2",
-            "tilestored [{out_lower} + {out_bytes}*1 + 64], tmm3",
-            upper = inout(reg) rows => _,
-            lower = inout(reg) rows.byte_add(TILE * row_bytes) => _,
-            tiles = inout(reg) tiles => _,
-            chunks = inout(reg) chunks => _,
-            row_bytes = in(reg) row_bytes,
-            sixty_four = in(reg) 64usize,
-            out = in(reg) out,
-            out_lower = in(reg) out.byte_add(TILE * out_bytes),
-            out_bytes = in(reg) out_bytes,
-            out("tmm0") _, out("tmm1") _, out("tmm2") _, out("tmm3") _,
-            out("tmm4") _, out("tmm5") _, out("tmm6") _, out("tmm7") _,
-            options(nostack),
-        );
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -286,15 +235,22 @@ mod tests {
 
     #[test]
     fn products_are_off_by_no_more_than_their_slack() {
-        if !available() {
-            eprintln!("not run: this processor, or its system, has no AMX");
-            return;
+        let mut units = Vec::new();
+        #[cfg(target_os = "linux")]
+        match tiles::available() {
+            true => units.push(Unit::Tiles),
+            false => eprintln!("not run: this processor, or its system, has no AMX"),
         }
-        for (rows, words, d) in [(1, 32, 16), (33, 40, 31), (70, 256, 33), (32, 100, 300)] {
+        match vectors::available() {
+            true => units.push(Unit::Vectors),
+            false => eprintln!("not run: this processor has no AVX512-BF16"),
+        }
+        let sizes = [(1, 32, 64), (33, 40, 65), (70, 256, 97), (32, 100, 300)];
+        for (unit, (rows, words, d)) in units.into_iter().flat_map(|unit| sizes.map(|size| (unit, size))) {
             let (x, c) = (values(1, rows * d), values(2, words * d));
             let dot = |a: &[f32], b: &[f32]| a.iter().zip(b).map(|(a, b)| f64::from(*a) * f64::from(*b)).sum::<f64>();
             let half_norms: Vec<f32> = c.chunks(d).map(|c| 0.5 * dot(c, c) as f32).collect();
-            let packed = Words::new(&c, d, &half_norms).unwrap();
+            let packed = Words::for_unit(unit, &c, d, &half_norms).unwrap();
             let stride = words.next_multiple_of(BLOCK);
             let (mut out, mut buffers) = (vec![f32::NAN; rows.next_multiple_of(BLOCK) * stride], Buffers::default());
             packed.products(&x, stride, &mut out, &mut buffers);
@@ -311,12 +267,12 @@ mod tests {
 
     #[test]
     fn what_is_too_extreme_is_left_to_others() {
-        let few = vec![1.0; 16 * BLOCK / 2];
-        assert!(Words::new(&few, 16, &[8.0; BLOCK / 2]).is_none());
+        let few = vec![1.0; 64 * BLOCK / 2];
+        assert!(Words::new(&few, 64, &[32.0; BLOCK / 2]).is_none());
         for extreme in [0.0, 1e-20, 1e20, f32::NAN] {
-            let words = vec![extreme; 16 * BLOCK];
-            let half = 8.0 * extreme * extreme;
-            assert!(Words::new(&words, 16, &[half; BLOCK]).is_none(), "{extreme}");
+            let words = vec![extreme; 64 * BLOCK];
+            let half = 32.0 * extreme * extreme;
+            assert!(Words::new(&words, 64, &[half; BLOCK]).is_none(), "{extreme}");
         }
     }
 }

@@ -1,10 +1,10 @@
-//! In the place of `amx` where there is none.
+//! In the place of `half` where there is no such unit.
 
 /// Rows of a block of products.
 pub(super) const BLOCK: usize = 32;
 
 /// Never.
-pub(super) fn available() -> bool {
+pub(super) fn takes(_: usize) -> bool {
     false
 }
 
