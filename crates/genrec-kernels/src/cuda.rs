@@ -7,6 +7,7 @@ mod device;
 #[path = "cuda/no_device.rs"]
 mod device;
 #[cfg(test)]
+#[path = "cuda/tests/emulated.rs"]
 pub(crate) mod emulated;
 
 use candle_core::{DType, Device, Result, Tensor, bail};

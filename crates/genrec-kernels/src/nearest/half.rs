@@ -10,6 +10,7 @@ mod vectors;
 
 use std::sync::OnceLock;
 
+#[cfg(target_os = "linux")]
 use crate::math::vectorized;
 
 /// Rows or columns of a tile.
@@ -187,14 +188,21 @@ impl Words {
         rounded.clear();
         rounded.resize(rows.next_multiple_of(BLOCK) * width, 0);
         lengths.clear();
-        vectorized(
-            #[inline(always)]
-            || {
-                for (x, out) in x.chunks_exact(self.d).zip(rounded.chunks_exact_mut(width)) {
-                    lengths.push(round_row(x, out));
-                }
-            },
-        );
+        match self.unit {
+            Unit::Vectors => {
+                let pairs = x.chunks_exact(self.d).zip(rounded.chunks_exact_mut(width));
+                lengths.extend(pairs.map(|(x, out)| vectors::round_row(x, out)));
+            }
+            #[cfg(target_os = "linux")]
+            Unit::Tiles => vectorized(
+                #[inline(always)]
+                || {
+                    lengths.extend(
+                        x.chunks_exact(self.d).zip(rounded.chunks_exact_mut(width)).map(|(x, out)| round_row(x, out)),
+                    );
+                },
+            ),
+        }
         let per_block = chunks * 2 * ELEMENTS;
         let blocks = self.tiles.len() / per_block;
         assert!(stride >= blocks * BLOCK && out.len() >= rows.next_multiple_of(BLOCK) * stride);

@@ -79,9 +79,12 @@ pub struct T5 {
     autograd: bool,
     /// Trains and decodes on the CPU; `None` elsewhere and where candle's graph does.
     engine: Option<Arc<Engine>>,
-    /// The packed layers over the weights of some version.
-    layers: Arc<Mutex<Option<(u64, Arc<packed::Layers>)>>>,
+    /// The packed layers, shared by clones that compute in the same type.
+    layers: Arc<Mutex<Option<Versioned>>>,
 }
+
+/// Packed layers and the version of the parameters that they hold.
+type Versioned = (u64, Arc<packed::Layers>);
 
 impl T5 {
     /// A model with random weights, at the scales of `transformers`. A seed gives the same weights on every device.

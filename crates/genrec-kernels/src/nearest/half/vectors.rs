@@ -7,17 +7,49 @@
 )]
 
 use core::arch::x86_64::{
-    __m512bh, _mm512_dpbf16_ps, _mm512_loadu_si512, _mm512_set1_epi32, _mm512_setzero_ps, _mm512_storeu_ps,
+    __m256bh, __m256i, __m512bh, __m512i, _mm256_mask_storeu_epi16, _mm512_cvtneps_pbh, _mm512_cvtpbh_ps,
+    _mm512_dpbf16_ps, _mm512_fmadd_ps, _mm512_loadu_si512, _mm512_maskz_loadu_ps, _mm512_reduce_add_ps,
+    _mm512_set1_epi32, _mm512_setzero_ps, _mm512_storeu_ps, _mm512_sub_ps,
 };
 
-use super::{BLOCK, DEPTH, ELEMENTS, Operands, TILE};
+use super::{BLOCK, DEPTH, ELEMENTS, Lengths, Operands, TILE};
 
 /// Rows whose sums are in registers at once: twice as many vectors, for two tiles of codewords.
 const ROWS: usize = 8;
 
 /// Whether the processor has the instruction.
 pub(super) fn available() -> bool {
-    is_x86_feature_detected!("avx512f") && is_x86_feature_detected!("avx512bf16")
+    is_x86_feature_detected!("avx512f")
+        && is_x86_feature_detected!("avx512bf16")
+        && is_x86_feature_detected!("avx512bw")
+        && is_x86_feature_detected!("avx512vl")
+}
+
+/// Writes the rounded values of a row, `out` as long or longer, and returns the lengths.
+pub(super) fn round_row(row: &[f32], out: &mut [u16]) -> Lengths {
+    assert!(out.len() >= row.len());
+    // SAFETY: the processor has the instructions, or the unit would not have been chosen; `out` is long enough.
+    unsafe { round(row, out) }
+}
+
+/// # Safety
+/// The processor has AVX512-BF16; `out` is as long as `row` or longer.
+#[target_feature(enable = "avx512f,avx512bf16,avx512bw,avx512vl")]
+unsafe fn round(row: &[f32], out: &mut [u16]) -> Lengths {
+    let (mut whole, mut lost) = (_mm512_setzero_ps(), _mm512_setzero_ps());
+    for (row, out) in row.chunks(TILE).zip(out.chunks_mut(TILE)) {
+        let lanes = u16::MAX >> (TILE - row.len());
+        // SAFETY: the mask leaves the lanes of this part of the row, which `out` has too.
+        unsafe {
+            let values = _mm512_maskz_loadu_ps(lanes, row.as_ptr());
+            let near = _mm512_cvtneps_pbh(values);
+            _mm256_mask_storeu_epi16(out.as_mut_ptr().cast(), lanes, core::mem::transmute::<__m256bh, __m256i>(near));
+            let off = _mm512_sub_ps(values, _mm512_cvtpbh_ps(near));
+            whole = _mm512_fmadd_ps(values, values, whole);
+            lost = _mm512_fmadd_ps(off, off, lost);
+        }
+    }
+    Lengths { whole: _mm512_reduce_add_ps(whole).sqrt(), lost: _mm512_reduce_add_ps(lost).sqrt() }
 }
 
 /// All products; what fits what was checked.
@@ -51,10 +83,10 @@ unsafe fn block_of_products(rows: *const u16, words: *const u16, chunks: usize, 
             unsafe {
                 let words = words.add(chunk * 2 * ELEMENTS + pair * DEPTH);
                 let [left, right] = [words, words.add(ELEMENTS)]
-                    .map(|words| core::mem::transmute::<_, __m512bh>(_mm512_loadu_si512(words.cast())));
+                    .map(|words| core::mem::transmute::<__m512i, __m512bh>(_mm512_loadu_si512(words.cast())));
                 for (row, [low, high]) in sums.iter_mut().enumerate() {
                     let value = rows.add(row * width + chunk * DEPTH + 2 * pair).cast::<i32>().read_unaligned();
-                    let value = core::mem::transmute::<_, __m512bh>(_mm512_set1_epi32(value));
+                    let value = core::mem::transmute::<__m512i, __m512bh>(_mm512_set1_epi32(value));
                     *low = _mm512_dpbf16_ps(*low, value, left);
                     *high = _mm512_dpbf16_ps(*high, value, right);
                 }
