@@ -95,6 +95,14 @@ impl Norm<'_> {
         }
         Ok((rows, d))
     }
+
+    /// The arguments that both kernels end with; `branch` is the mask of what joins.
+    fn args<'a>(&self, rows: usize, d: usize, branch: Option<&DropoutMask>) -> Result<Vec<Arg<'a>>> {
+        let mut args = vec![Arg::size(rows)?, Arg::size(d)?, Arg::F32(self.eps as f32), Arg::F32(self.scale as f32)];
+        args.extend(Arg::mask(branch));
+        args.extend(Arg::mask(self.mask));
+        Ok(args)
+    }
 }
 
 /// `sum = x + dropout(branch)` and `y = scale * dropout(norm(sum))`: what joins two layers of a pre-norm transformer, in one
@@ -122,25 +130,14 @@ pub fn add_norm(
     }
     let sum = if branch.is_some() { uninit(&[rows, d], DType::F32, x.device())? } else { x.clone() };
     let y = uninit(&[rows, d], norm.dtype, x.device())?;
-    let [key_in, threshold_in, scale_in] = Arg::mask(branch.and_then(|(_, mask)| mask));
-    let [key, threshold, scale] = Arg::mask(norm.mask);
-    let args = [
+    let mut args = vec![
         Arg::of(x, DType::F32)?,
         Arg::option(branch.map(|(branch, _)| branch), norm.dtype)?,
         Arg::of(norm.weight, DType::F32)?,
         Arg::Tensor(&sum),
         Arg::Tensor(&y),
-        Arg::size(rows)?,
-        Arg::size(d)?,
-        Arg::F32(norm.eps as f32),
-        Arg::F32(norm.scale as f32),
-        key_in,
-        threshold_in,
-        scale_in,
-        key,
-        threshold,
-        scale,
     ];
+    args.extend(norm.args(rows, d, branch.and_then(|(_, mask)| mask))?);
     let kernel = format!("add_norm_{}", suffix(norm.dtype)?);
     launch(x.device(), &kernel, (rows.div_ceil(ROWS), 1), 0, &args)?;
     Ok((sum, y))
@@ -198,9 +195,7 @@ pub fn add_norm_grad(
     let x = uninit(&[rows, d], DType::F32, device)?;
     let own = branch.map(|_| uninit(&[rows, d], norm.dtype, device)).transpose()?;
     let weight = Tensor::zeros(d, DType::F32, device)?;
-    let [key_in, threshold_in, scale_in] = Arg::mask(branch.flatten());
-    let [key, threshold, scale] = Arg::mask(norm.mask);
-    let args = [
+    let mut args = vec![
         Arg::of(sum, DType::F32)?,
         Arg::of(norm.weight, DType::F32)?,
         Arg::of(y_grad, norm.dtype)?,
@@ -208,17 +203,8 @@ pub fn add_norm_grad(
         Arg::Tensor(&x),
         Arg::option(own.as_ref(), norm.dtype)?,
         Arg::Tensor(&weight),
-        Arg::size(rows)?,
-        Arg::size(d)?,
-        Arg::F32(norm.eps as f32),
-        Arg::F32(norm.scale as f32),
-        key_in,
-        threshold_in,
-        scale_in,
-        key,
-        threshold,
-        scale,
     ];
+    args.extend(norm.args(rows, d, branch.flatten())?);
     let kernel = format!("add_norm_grad_{}", suffix(norm.dtype)?);
     let shared = ROWS * d * size_of::<f32>();
     launch(device, &kernel, (rows.div_ceil(ROWS).min(BLOCKS), 1), shared, &args)?;
