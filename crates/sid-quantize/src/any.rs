@@ -5,10 +5,49 @@ use std::path::Path;
 use candle_core::{Device, Result as TensorResult, Tensor};
 use serde::{Deserialize, Serialize};
 
+use crate::saved::{self, Saved};
 use crate::{
-    Fit, FitControl, Quantizer, Reconstruct, ResidualKMeans, ResidualKMeansConfig, Result, RowSource, RqVae,
-    RqVaeConfig, saved,
+    Fit, FitControl, Quantizer, RankCodes, Reconstruct, ResidualKMeans, ResidualKMeansConfig, Result, RowSource, RqVae,
+    RqVaeConfig,
 };
+
+/// The one list of the built-in quantisers: `each!(value, Enum, inner => expression)` is a match over an enum of them, and
+/// `each!(impl)` the conversions.
+macro_rules! each {
+    ($value:expr, $enum:ident, $inner:pat => $body:expr) => {
+        match $value {
+            $enum::RqVae($inner) => $body,
+            $enum::ResidualKMeans($inner) => $body,
+        }
+    };
+    (fit $value:expr, $config:ident => $body:expr) => {
+        match $value {
+            QuantizerConfig::RqVae($config) => AnyQuantizer::RqVae($body),
+            QuantizerConfig::ResidualKMeans($config) => AnyQuantizer::ResidualKMeans($body),
+        }
+    };
+}
+
+macro_rules! conversions {
+    ($($variant:ident: $config:ty),+ $(,)?) => {$(
+        impl From<$config> for QuantizerConfig {
+            fn from(config: $config) -> Self {
+                Self::$variant(config)
+            }
+        }
+
+        impl From<<$config as Fit>::Model> for AnyQuantizer {
+            fn from(model: <$config as Fit>::Model) -> Self {
+                Self::$variant(model)
+            }
+        }
+    )+};
+}
+
+conversions! {
+    RqVae: RqVaeConfig,
+    ResidualKMeans: ResidualKMeansConfig,
+}
 
 /// The configuration of any built-in quantiser, tagged by `"type"` in its JSON form.
 ///
@@ -43,30 +82,12 @@ impl QuantizerConfig {
     /// # Errors
     /// [`QuantizeError::InvalidConfig`](crate::QuantizeError::InvalidConfig) names the first field out of its bounds.
     pub fn validate(&self) -> Result<()> {
-        match self {
-            Self::RqVae(config) => config.validate(),
-            Self::ResidualKMeans(config) => config.validate(),
-        }
+        each!(self, Self, config => config.validate())
     }
 
     /// Codes in each level's codebook, coarse to fine.
     pub fn codebook_sizes(&self) -> &[u32] {
-        match self {
-            Self::RqVae(config) => &config.codebook_sizes,
-            Self::ResidualKMeans(config) => &config.codebook_sizes,
-        }
-    }
-}
-
-impl From<RqVaeConfig> for QuantizerConfig {
-    fn from(config: RqVaeConfig) -> Self {
-        Self::RqVae(config)
-    }
-}
-
-impl From<ResidualKMeansConfig> for QuantizerConfig {
-    fn from(config: ResidualKMeansConfig) -> Self {
-        Self::ResidualKMeans(config)
+        each!(self, Self, config => &config.codebook_sizes)
     }
 }
 
@@ -74,10 +95,7 @@ impl Fit for QuantizerConfig {
     type Model = AnyQuantizer;
 
     fn fit_on(&self, xs: &mut dyn RowSource, device: &Device, ctl: &mut dyn FitControl) -> Result<AnyQuantizer> {
-        Ok(match self {
-            Self::RqVae(config) => AnyQuantizer::RqVae(config.fit_on(xs, device, ctl)?),
-            Self::ResidualKMeans(config) => AnyQuantizer::ResidualKMeans(config.fit_on(xs, device, ctl)?),
-        })
+        Ok(each!(fit self, config => config.fit_on(xs, device, ctl)?))
     }
 }
 
@@ -109,25 +127,10 @@ pub enum AnyQuantizer {
     ResidualKMeans(ResidualKMeans),
 }
 
-impl From<RqVae> for AnyQuantizer {
-    fn from(model: RqVae) -> Self {
-        Self::RqVae(model)
-    }
-}
-
-impl From<ResidualKMeans> for AnyQuantizer {
-    fn from(model: ResidualKMeans) -> Self {
-        Self::ResidualKMeans(model)
-    }
-}
-
 impl AnyQuantizer {
     /// The configuration it was fitted with.
     pub fn config(&self) -> QuantizerConfig {
-        match self {
-            Self::RqVae(model) => model.config().clone().into(),
-            Self::ResidualKMeans(model) => model.config().clone().into(),
-        }
+        each!(self, Self, model => model.config().clone().into())
     }
 
     /// Writes `config.json` and `model.safetensors` to a directory, which is made if it is not there. Each file is
@@ -136,10 +139,7 @@ impl AnyQuantizer {
     /// # Errors
     /// [`QuantizeError::Io`](crate::QuantizeError::Io) when the directory cannot be written.
     pub fn save(&self, dir: impl AsRef<Path>) -> Result<()> {
-        let tensors = match self {
-            Self::RqVae(model) => model.tensors()?,
-            Self::ResidualKMeans(model) => model.tensors(),
-        };
+        let tensors = each!(self, Self, model => model.tensors())?;
         saved::save(dir.as_ref(), &self.config(), self.dim(), &tensors)
     }
 
@@ -151,25 +151,30 @@ impl AnyQuantizer {
     pub fn load(dir: impl AsRef<Path>, device: &Device) -> Result<Self> {
         let (config, dim, tensors) = saved::load(dir.as_ref(), device, |config, dim| {
             config.validate()?;
-            Ok(match config {
-                QuantizerConfig::RqVae(config) => RqVae::shapes(config, dim),
-                QuantizerConfig::ResidualKMeans(config) => ResidualKMeans::shapes(config, dim),
-            })
+            Ok(each!(config, QuantizerConfig, config => elements(config, dim)))
         })?;
-        Ok(match config {
-            QuantizerConfig::RqVae(config) => Self::RqVae(RqVae::from_tensors(config, dim, &tensors, device)?),
-            QuantizerConfig::ResidualKMeans(config) => {
-                Self::ResidualKMeans(ResidualKMeans::from_tensors(config, dim, &tensors, device)?)
-            }
-        })
+        Ok(each!(fit config, config => Saved::from_tensors(config, dim, &tensors, device)?))
     }
 
-    fn inner(&self) -> &dyn Reconstruct {
+    /// This quantiser as one that maps codes back, if it is such a one.
+    pub fn as_reconstruct(&self) -> Option<&dyn Reconstruct> {
         match self {
-            Self::RqVae(model) => model,
-            Self::ResidualKMeans(model) => model,
+            Self::RqVae(model) => Some(model),
+            Self::ResidualKMeans(model) => Some(model),
         }
     }
+
+    fn inner(&self) -> &dyn RankCodes {
+        each!(self, Self, model => model)
+    }
+}
+
+/// The bound of the model that a configuration makes.
+fn elements<C: Fit>(config: &C, dim: usize) -> Option<usize>
+where
+    C::Model: Saved<Config = C>,
+{
+    <C::Model as Saved>::elements(config, dim)
 }
 
 impl Quantizer for AnyQuantizer {
@@ -194,9 +199,9 @@ impl Quantizer for AnyQuantizer {
     }
 }
 
-impl Reconstruct for AnyQuantizer {
-    fn reconstruct(&self, codes: &Tensor) -> TensorResult<Tensor> {
-        self.inner().reconstruct(codes)
+impl RankCodes for AnyQuantizer {
+    fn code_costs(&self, xs: &Tensor, prefix: &[u32]) -> TensorResult<Tensor> {
+        self.inner().code_costs(xs, prefix)
     }
 }
 

@@ -5,11 +5,11 @@ use std::sync::{Arc, OnceLock};
 use candle_core::{DType, Device, Error, Result, Tensor, bail};
 use genrec_kernels::host;
 use genrec_kernels::matmul::{Panels, Target, View, padded, product};
-use genrec_kernels::nearest::{Codebook, residual_codes};
+use genrec_kernels::vectorized;
 use rayon::prelude::*;
 
-use crate::standardize::Standardizer;
-use genrec_kernels::vectorized;
+use crate::coding::Search;
+use crate::preprocess::Preprocess;
 
 /// Rows that one task takes through all layers: they stay in a second-level cache, and the weights, which do not, are read
 /// once for all of them.
@@ -24,15 +24,38 @@ struct Layer {
     /// `(in, out)`.
     weight: Panels,
     bias: Vec<f32>,
+    relu: bool,
+}
+
+/// What turns a latent vector into codes.
+pub(crate) trait Codes: std::fmt::Debug + Send + Sync {
+    /// Codes of a row.
+    fn levels(&self) -> usize;
+
+    /// Writes the codes of each row.
+    ///
+    /// # Shapes
+    /// - `xs`: `(n, width)` row-major; `codes`: `(n, levels)`
+    fn codes(&self, xs: &[f32], codes: &mut [u32]) -> Result<()>;
+}
+
+impl Codes for Search {
+    fn levels(&self) -> usize {
+        Self::levels(self)
+    }
+
+    fn codes(&self, xs: &[f32], codes: &mut [u32]) -> Result<()> {
+        Self::codes(self, xs, codes)
+    }
 }
 
 /// Everything that turns embeddings into codes, prepared once.
 #[derive(Debug)]
 pub(crate) struct HostEncoder {
     dim: usize,
-    standardizer: Option<Standardizer>,
+    preprocess: Preprocess,
     layers: Vec<Layer>,
-    codebooks: Vec<Codebook>,
+    codes: Box<dyn Codes>,
 }
 
 /// An encoder that is prepared when it is first needed and shared by the clones of its quantiser.
@@ -63,12 +86,13 @@ struct Buffers {
 }
 
 impl HostEncoder {
-    /// From weights `(out, in)` and biases `(out,)`, with ReLU between the layers, and the codebooks.
+    /// From what comes before the network, its weights `(out, in)` and biases `(out,)` with ReLU between the layers, and
+    /// what turns its output into codes.
     pub(crate) fn new<'a>(
         dim: usize,
-        standardizer: Option<&Standardizer>,
-        layers: impl IntoIterator<Item = (&'a Tensor, &'a Tensor)>,
-        codebooks: impl IntoIterator<Item = &'a Tensor>,
+        preprocess: &Preprocess,
+        network: impl IntoIterator<Item = (&'a Tensor, &'a Tensor)>,
+        codes: impl Codes + 'static,
     ) -> Result<Self> {
         let layer = |(weight, bias): (&Tensor, &Tensor)| {
             let (out, width) = weight.dims2()?;
@@ -77,14 +101,18 @@ impl HostEncoder {
                 panels.pack(View::new(values, out, width, width).map_err(Error::wrap)?.t());
                 Ok(())
             })?;
-            Ok(Layer { weight: panels, bias: host::read(bias, |values| Ok(values.to_vec()))? })
+            Ok(Layer { weight: panels, bias: host::read(bias, |values| Ok(values.to_vec()))?, relu: true })
         };
-        Ok(Self {
-            dim,
-            standardizer: standardizer.cloned(),
-            layers: layers.into_iter().map(layer).collect::<Result<_>>()?,
-            codebooks: codebooks.into_iter().map(prepared).collect::<Result<_>>()?,
-        })
+        let mut network = network.into_iter().map(layer).collect::<Result<Vec<_>>>()?;
+        if let Some(last) = network.last_mut() {
+            last.relu = false;
+        }
+        let projection = preprocess.projection().map(|projection| {
+            let (weight, bias) = projection.host();
+            Layer { weight: weight.clone(), bias: bias.to_vec(), relu: false }
+        });
+        let layers = projection.into_iter().chain(network).collect();
+        Ok(Self { dim, preprocess: preprocess.clone(), layers, codes: Box::new(codes) })
     }
 
     /// Writes the codes of each row.
@@ -92,13 +120,13 @@ impl HostEncoder {
     /// # Shapes
     /// - `xs`: `(n, dim)` row-major; `codes`: `(n, levels)`
     pub(crate) fn encode(&self, xs: &[f32], codes: &mut [u32]) -> Result<()> {
-        let levels = self.codebooks.len();
+        let levels = self.codes.levels();
         if !xs.len().is_multiple_of(self.dim.max(1)) || codes.len() != xs.len() / self.dim.max(1) * levels {
             let (values, dim, places) = (xs.len(), self.dim, codes.len());
             bail!("{values} values are no rows of {dim} columns with {places} places for their {levels} codes each")
         }
-        if self.layers.is_empty() && self.standardizer.is_none() {
-            return residual_codes(xs, &self.codebooks, codes).map_err(Error::wrap);
+        if self.layers.is_empty() && self.preprocess.is_identity() {
+            return self.codes.codes(xs, codes);
         }
         let width = self.layers.last().map_or(self.dim, |layer| layer.bias.len());
         let mut latent = vec![0.0; width * ROWS.min(xs.len() / self.dim.max(1))];
@@ -107,14 +135,14 @@ impl HostEncoder {
             xs.par_chunks(BLOCK * self.dim)
                 .zip(latent.par_chunks_mut(BLOCK * width))
                 .try_for_each_init(Buffers::default, |buffers, (xs, latent)| self.latent(xs, latent, buffers))?;
-            residual_codes(latent, &self.codebooks, codes).map_err(Error::wrap)?;
+            self.codes.codes(latent, codes)?;
         }
         Ok(())
     }
 
     /// [`encode`](Self::encode) of a tensor: `(n, levels)`, u32.
     pub(crate) fn encode_tensor(&self, xs: &Tensor) -> Result<Tensor> {
-        let shape = (xs.dim(0)?, self.codebooks.len());
+        let shape = (xs.dim(0)?, self.codes.levels());
         let mut codes = vec![0; shape.0 * shape.1];
         host::read(xs, |xs| self.encode(xs, &mut codes))?;
         Tensor::from_vec(codes, shape, &Device::Cpu)
@@ -126,16 +154,14 @@ impl HostEncoder {
         let Buffers { input, output } = buffers;
         input.clear();
         input.extend_from_slice(xs);
-        if let Some(standardizer) = &self.standardizer {
-            standardizer.apply_rows(input);
-        }
+        self.preprocess.standardize_rows(input);
         let mut stride = self.dim;
-        for (at, Layer { weight, bias }) in self.layers.iter().enumerate() {
+        for Layer { weight, bias, relu } in &self.layers {
             let out = padded(bias.len());
             output.resize(rows * out, 0.0);
             let view = View::new(input, rows, weight.rows(), stride).map_err(Error::wrap)?;
             product(view, weight, Target::set(output, out).with_padding()).map_err(Error::wrap)?;
-            activate(output, out, bias, at + 1 < self.layers.len());
+            activate(output, out, bias, *relu);
             std::mem::swap(input, output);
             stride = out;
         }
@@ -145,12 +171,6 @@ impl HostEncoder {
         }
         Ok(())
     }
-}
-
-/// A codebook `(codes, dim)` ready for many searches.
-pub(crate) fn prepared(codebook: &Tensor) -> Result<Codebook> {
-    let (_, d) = codebook.dims2()?;
-    host::read(codebook, |values| Codebook::new(values, d).map_err(Error::wrap))
 }
 
 /// Adds the bias to each row and, if `relu`, replaces what is negative by 0.
@@ -177,7 +197,8 @@ mod tests {
 
     use super::*;
     use crate::ArrayRows;
-    use crate::codebook::encode_residual;
+    use crate::coding::Coding;
+    use crate::preprocess::Steps;
 
     fn normal(seed: u64, shape: (usize, usize)) -> Tensor {
         let mut values = vec![0f32; shape.0 * shape.1];
@@ -202,24 +223,24 @@ mod tests {
             let latent_dim = widths[widths.len() - 1];
             let books = [normal(seed ^ 20, (k, latent_dim)), normal(seed ^ 21, (k + 1, latent_dim))];
             let rows = Array2::from_shape_fn((30, dim), |(i, j)| ((i * 7 + j * 3) % 11) as f32);
-            let standardizer =
-                standardize.then(|| Standardizer::fit(&mut ArrayRows::from(rows.view()), &Device::Cpu).unwrap());
+            let steps = Steps { standardize, whiten: None };
+            let preprocess =
+                Preprocess::fit(steps, &mut ArrayRows::from(rows.view()), &Device::Cpu).unwrap();
+            let coding = Coding::default();
+            let search = Search::new(coding, latent_dim, &books).unwrap();
             let encoder =
-                HostEncoder::new(dim, standardizer.as_ref(), weights.iter().map(|(w, b)| (w, b)), &books).unwrap();
+                HostEncoder::new(dim, &preprocess, weights.iter().map(|(w, b)| (w, b)), search).unwrap();
             let mut codes = vec![9; n * 2];
             host::read(&xs, |xs| encoder.encode(xs, &mut codes)).unwrap();
 
-            let mut latent = match &standardizer {
-                Some(standardizer) => standardizer.apply(&xs).unwrap(),
-                None => xs,
-            };
+            let mut latent = preprocess.apply(&xs).unwrap();
             for (at, (weight, bias)) in weights.iter().enumerate() {
                 latent = latent.matmul(&weight.t().unwrap()).unwrap().broadcast_add(bias).unwrap();
                 if at + 1 < weights.len() {
                     latent = latent.relu().unwrap();
                 }
             }
-            let expected = encode_residual(&latent, &books).unwrap().flatten_all().unwrap().to_vec1::<u32>().unwrap();
+            let expected = coding.encode(&latent, &[&books[0], &books[1]]).unwrap().flatten_all().unwrap().to_vec1::<u32>().unwrap();
             // Rounding may decide between codewords that are as near as each other.
             let differing = codes.iter().zip(&expected).filter(|(a, b)| a != b).count();
             prop_assert!(differing * 50 <= codes.len(), "{differing} of {} codes differ", codes.len());

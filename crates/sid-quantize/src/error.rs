@@ -84,6 +84,14 @@ pub enum QuantizeError {
         /// Name of the weight.
         name: String,
     },
+    /// A matrix could not be decomposed.
+    #[error("the {what} of the rows has no decomposition: {fact}; look for rows that are far too large or too small")]
+    Decomposition {
+        /// The matrix.
+        what: &'static str,
+        /// What the algorithm said.
+        fact: String,
+    },
     /// A code is not in its codebook.
     #[error("item {item} has code {code} at level {level}, whose codebook has {size} codes")]
     CodeOutOfRange {

@@ -57,19 +57,23 @@
 #![allow(clippy::needless_pass_by_value, reason = "an array view is passed by value, as a slice would be")]
 
 mod any;
-mod codebook;
+mod beam;
+mod coder;
+mod coding;
 mod encoder;
 pub mod error;
+mod input;
 mod kmeans;
+mod preprocess;
 mod residual;
 pub mod rows;
 mod rqvae;
 mod saved;
-mod standardize;
 mod traits;
 pub mod usage;
 
 pub use any::{AnyQuantizer, QuantizerConfig};
+pub use coding::{Composition, Distance};
 pub use error::{QuantizeError, Result};
 pub use kmeans::KMeansInit;
 pub use residual::{ResidualKMeans, ResidualKMeansConfig};
@@ -78,7 +82,7 @@ pub use rows::ParquetRows;
 pub use rows::{ArrayRows, FileRows, RowSource};
 pub use rqvae::{Estimator, RqVae, RqVaeConfig};
 pub use saved::FORMAT_VERSION;
-pub use traits::{EpochReport, Fit, FitControl, Quantizer, Reconstruct};
+pub use traits::{EpochReport, Fit, FitControl, Quantizer, RankCodes, Reconstruct};
 
 /// The examples of the README, run with the documentation tests.
 #[cfg(doctest)]

@@ -8,13 +8,16 @@ use genrec_kernels::CounterRng;
 use ndarray::{Array2, ArrayViewMut2};
 use serde::{Deserialize, Serialize};
 
-use crate::codebook::{check_input, decode_residual, encode_residual, to_tensor};
-use crate::encoder::{HostEncoder, LazyEncoder, on_host};
-use crate::kmeans::{KMeansInit, Lloyd};
-use crate::saved::{check_sizes, expect_shapes, matrix};
-use crate::standardize::{self, Standardizer};
-use crate::usage::scan;
-use crate::{EpochReport, Fit, FitControl, QuantizeError, Quantizer, Reconstruct, Result, RowSource};
+use crate::coder::Coder;
+use crate::coding::{Coding, Composition, Distance};
+use crate::input::to_tensor;
+use crate::kmeans::{KMeansInit, Lloyd, Rule};
+use crate::preprocess::{Preprocess, Steps};
+use crate::saved::{Saved, check_rows, check_sizes, count_elements};
+use crate::{EpochReport, Fit, FitControl, QuantizeError, Quantizer, RankCodes, Reconstruct, Result, RowSource};
+
+/// Widest beam.
+const MAX_BEAM: usize = 1024;
 
 /// How [`ResidualKMeans`] is fitted.
 ///
@@ -50,6 +53,19 @@ pub struct ResidualKMeansConfig {
     /// Whether each feature is brought to mean 0 and deviation 1 first; off by default: sentence embeddings have one
     /// scale already, and equal weight for weak features only adds noise to the distances.
     pub standardize: bool,
+    /// Principal components kept, each brought to variance 1 (after standardisation if both); none by default, which leaves
+    /// all features as they are.
+    pub whiten: Option<usize>,
+    /// What makes a codeword near, in the fit and after it; the squared Euclidean distance by default.
+    pub distance: Distance,
+    /// Most rows of a cluster while it is fitted, in multiples of the mean: 1 makes all clusters equally large (the
+    /// balanced k-means of OneRec, arXiv 2502.18965). It shapes the centroids alone: a fitted quantiser gives every row its
+    /// nearest. No limit by default.
+    pub balance: Option<f64>,
+    /// Prefixes of codes that are followed at once when a row is encoded, as additive quantisers do; 1, the default, is
+    /// greedy. Wider beams lower the reconstruction error and take about so many times as long. Goes with the Euclidean
+    /// distance.
+    pub beam: usize,
     /// Seed of every random choice; 0 by default.
     pub seed: u64,
 }
@@ -64,6 +80,10 @@ impl Default for ResidualKMeansConfig {
             init: KMeansInit::PlusPlus,
             init_rows: 65_536,
             standardize: false,
+            whiten: None,
+            distance: Distance::Euclidean,
+            balance: None,
+            beam: 1,
             seed: 0,
         }
     }
@@ -119,6 +139,34 @@ impl ResidualKMeansConfig {
         self
     }
 
+    /// Sets the principal components that are kept and brought to variance 1, or leaves the features as they are.
+    #[must_use]
+    pub fn with_whiten(mut self, components: Option<usize>) -> Self {
+        self.whiten = components;
+        self
+    }
+
+    /// Sets what makes a codeword near.
+    #[must_use]
+    pub fn with_distance(mut self, distance: Distance) -> Self {
+        self.distance = distance;
+        self
+    }
+
+    /// Sets the most rows of a cluster in the fit, in multiples of the mean.
+    #[must_use]
+    pub fn with_balance(mut self, balance: Option<f64>) -> Self {
+        self.balance = balance;
+        self
+    }
+
+    /// Sets the prefixes that are followed at once when a row is encoded.
+    #[must_use]
+    pub fn with_beam(mut self, beam: usize) -> Self {
+        self.beam = beam;
+        self
+    }
+
     /// Sets the seed.
     #[must_use]
     pub fn with_seed(mut self, seed: u64) -> Self {
@@ -142,7 +190,26 @@ impl ResidualKMeansConfig {
         if !(self.tolerance >= 0.0 && self.tolerance < 1.0) {
             return Err(QuantizeError::config("tolerance", self.tolerance, "it must lie in 0..1"));
         }
-        Ok(())
+        if self.beam == 0 || self.beam > MAX_BEAM {
+            return Err(QuantizeError::config("beam", self.beam, "1 to 1024 prefixes are allowed"));
+        }
+        if self.beam > 1 && self.distance == Distance::Cosine {
+            return Err(QuantizeError::config("beam", self.beam, "it must be 1 where `distance` is cosine"));
+        }
+        self.rule().validate()?;
+        self.steps().validate()
+    }
+
+    fn rule(&self) -> Rule {
+        Rule { distance: self.distance, balance: self.balance }
+    }
+
+    fn steps(&self) -> Steps {
+        Steps { standardize: self.standardize, whiten: self.whiten }
+    }
+
+    fn coding(&self) -> Coding {
+        Coding { composition: Composition::Residual, distance: self.distance, beam: self.beam }
     }
 
     fn epochs(&self) -> usize {
@@ -158,87 +225,50 @@ impl ResidualKMeansConfig {
 #[derive(Clone, Debug)]
 pub struct ResidualKMeans {
     config: ResidualKMeansConfig,
-    dim: usize,
-    codebooks: Vec<Tensor>,
-    standardizer: Option<Standardizer>,
-    device: Device,
-    encoder: LazyEncoder,
+    coder: Coder,
 }
 
 impl ResidualKMeans {
-    fn new(
-        config: ResidualKMeansConfig,
-        dim: usize,
-        codebooks: Vec<Tensor>,
-        standardizer: Option<Standardizer>,
-        device: &Device,
-    ) -> Self {
-        Self { config, dim, codebooks, standardizer, device: device.clone(), encoder: LazyEncoder::default() }
-    }
-
-    fn host_encoder(&self) -> TensorResult<&HostEncoder> {
-        self.encoder.get(|| HostEncoder::new(self.dim, self.standardizer.as_ref(), [], &self.codebooks))
-    }
-
     /// The configuration it was fitted with.
     pub fn config(&self) -> &ResidualKMeansConfig {
         &self.config
     }
 
-    /// The centroids of each level, coarse to fine, in the units of the (possibly standardised) features.
+    /// The centroids of each level, coarse to fine, in the space of the (possibly standardised and whitened) features.
     ///
     /// # Shapes
-    /// - each: `(codes, dim)`, f32
+    /// - each: `(codes, features)`, f32
     pub fn codebooks(&self) -> &[Tensor] {
-        &self.codebooks
+        self.coder.codebooks()
+    }
+}
+
+impl Saved for ResidualKMeans {
+    type Config = ResidualKMeansConfig;
+
+    fn elements(config: &ResidualKMeansConfig, dim: usize) -> Option<usize> {
+        count_elements(&Coder::shapes(config.steps(), dim, &config.codebook_sizes, config.coding()))
     }
 
-    pub(crate) fn tensors(&self) -> BTreeMap<String, Tensor> {
-        let mut tensors: BTreeMap<_, _> =
-            self.codebooks.iter().enumerate().map(|(level, book)| (codebook_name(level), book.clone())).collect();
-        if let Some(standardizer) = &self.standardizer {
-            standardizer.tensors(&mut tensors);
-        }
-        tensors
+    fn tensors(&self) -> Result<BTreeMap<String, Tensor>> {
+        Ok(self.coder.tensors())
     }
 
-    pub(crate) fn shapes(config: &ResidualKMeansConfig, dim: usize) -> BTreeMap<String, Vec<usize>> {
-        let mut shapes: BTreeMap<_, _> = config
-            .codebook_sizes
-            .iter()
-            .enumerate()
-            .map(|(level, &size)| (codebook_name(level), vec![size as usize, dim]))
-            .collect();
-        if config.standardize {
-            shapes.insert(standardize::MEAN.to_owned(), vec![1, dim]);
-            shapes.insert(standardize::DEVIATION.to_owned(), vec![1, dim]);
-        }
-        shapes
-    }
-
-    pub(crate) fn from_tensors(
+    fn from_tensors(
         config: ResidualKMeansConfig,
         dim: usize,
         tensors: &BTreeMap<String, Tensor>,
         device: &Device,
     ) -> Result<Self> {
-        config.validate()?;
-        expect_shapes(tensors, &Self::shapes(&config, dim))?;
-        let codebooks = (0..config.codebook_sizes.len())
-            .map(|level| matrix(tensors, &codebook_name(level), device))
-            .collect::<Result<_>>()?;
-        let standardizer = if config.standardize { Some(Standardizer::load(tensors, device)?) } else { None };
-        Ok(Self::new(config, dim, codebooks, standardizer, device))
+        let shapes = Coder::shapes(config.steps(), dim, &config.codebook_sizes, config.coding());
+        let coder = Coder::load(dim, tensors, &shapes, config.codebook_sizes.len(), config.coding(), device)?;
+        Ok(Self { config, coder })
     }
-}
-
-pub(crate) fn codebook_name(level: usize) -> String {
-    format!("codebooks.{level}")
 }
 
 impl Quantizer for ResidualKMeans {
     fn dim(&self) -> usize {
-        self.dim
+        self.coder.dim()
     }
 
     fn codebook_sizes(&self) -> &[u32] {
@@ -246,37 +276,27 @@ impl Quantizer for ResidualKMeans {
     }
 
     fn device(&self) -> &Device {
-        &self.device
+        self.coder.device()
     }
 
     fn encode(&self, xs: &Tensor) -> TensorResult<Tensor> {
-        check_input(xs, self.dim)?;
-        if on_host(&self.device, xs) {
-            return self.host_encoder()?.encode_tensor(xs);
-        }
-        match &self.standardizer {
-            Some(standardizer) => encode_residual(&standardizer.apply(xs)?, &self.codebooks),
-            None => encode_residual(xs, &self.codebooks),
-        }
+        self.coder.encode(xs)
     }
 
     fn encode_slice(&self, xs: &[f32], codes: &mut [u32]) -> TensorResult<bool> {
-        if !self.device.is_cpu() {
-            return Ok(false);
-        }
-        self.host_encoder()?.encode(xs, codes)?;
-        Ok(true)
+        self.coder.encode_slice(xs, codes)
     }
 }
 
 impl Reconstruct for ResidualKMeans {
     fn reconstruct(&self, codes: &Tensor) -> TensorResult<Tensor> {
-        let books: Vec<&Tensor> = self.codebooks.iter().collect();
-        let sum = decode_residual(codes, &books)?;
-        match &self.standardizer {
-            Some(standardizer) => standardizer.invert(&sum),
-            None => Ok(sum),
-        }
+        self.coder.reconstruct(codes)
+    }
+}
+
+impl RankCodes for ResidualKMeans {
+    fn code_costs(&self, xs: &Tensor, prefix: &[u32]) -> TensorResult<Tensor> {
+        self.coder.code_costs(xs, prefix)
     }
 }
 
@@ -285,23 +305,13 @@ impl Fit for ResidualKMeansConfig {
 
     fn fit_on(&self, xs: &mut dyn RowSource, device: &Device, ctl: &mut dyn FitControl) -> Result<ResidualKMeans> {
         self.validate()?;
-        let (rows, dim) = (xs.len(), xs.dim());
-        let largest = self.codebook_sizes.iter().copied().max().unwrap_or(0) as usize;
-        if rows < largest {
-            return Err(QuantizeError::TooFewRows { rows, codes: largest });
-        }
-        if dim == 0 {
-            return Err(QuantizeError::DimMismatch { expected: 1, got: 0 });
-        }
+        let dim = xs.dim();
+        check_rows(xs, &self.codebook_sizes)?;
         // Rows are checked here once; the passes below would only repeat it on residuals.
-        let standardizer = if self.standardize {
-            Some(Standardizer::fit(xs, device)?)
-        } else {
-            scan(dim, xs, |_, _| Ok(()))?;
-            None
-        };
+        let preprocess = Preprocess::fit(self.steps(), xs, device)?;
+        let mut prepared = preprocess.rows(xs);
         let rng = CounterRng::new(self.seed).named("residual k-means");
-        let mut residuals = Residuals { source: xs, standardizer: standardizer.as_ref(), levels: Vec::new() };
+        let mut residuals = Residuals { source: &mut prepared, levels: Vec::new() };
         let mut done = 0;
         let mut stopped = false;
         for (level, &size) in self.codebook_sizes.iter().enumerate() {
@@ -311,6 +321,7 @@ impl Fit for ResidualKMeansConfig {
                 iterations: if stopped { 1 } else { self.iterations },
                 tolerance: self.tolerance,
                 batch: self.batch_rows,
+                rule: self.rule(),
                 init: self.init,
                 init_rows: self.init_rows,
                 rng: rng.stream(level as u64),
@@ -341,22 +352,19 @@ impl Fit for ResidualKMeansConfig {
             .iter()
             .map(|(centroids, _)| to_tensor(centroids.view(), device))
             .collect::<TensorResult<_>>()?;
-        Ok(ResidualKMeans::new(self.clone(), dim, codebooks, standardizer, device))
+        let coder = Coder::new(dim, preprocess, codebooks, self.coding(), device);
+        Ok(ResidualKMeans { config: self.clone(), coder })
     }
 }
 
 /// The rows that the levels so far leave, computed as they are read.
 struct Residuals<'a> {
     source: &'a mut dyn RowSource,
-    standardizer: Option<&'a Standardizer>,
     levels: Vec<(Array2<f32>, Vec<u32>)>,
 }
 
 impl Residuals<'_> {
     fn subtract(&self, rows: impl Iterator<Item = usize>, mut out: ArrayViewMut2<'_, f32>) {
-        if let Some(standardizer) = self.standardizer {
-            standardizer.apply_host(out.view_mut());
-        }
         for (row, mut residual) in rows.zip(out.outer_iter_mut()) {
             for (centroids, codes) in &self.levels {
                 residual -= &centroids.row(codes[row] as usize);
@@ -382,8 +390,7 @@ impl RowSource for Residuals<'_> {
 
     /// The first level's rows are the source's own.
     fn slice(&self, start: usize, count: usize) -> Option<&[f32]> {
-        let unchanged = self.levels.is_empty() && self.standardizer.is_none();
-        unchanged.then(|| self.source.slice(start, count)).flatten()
+        self.levels.is_empty().then(|| self.source.slice(start, count)).flatten()
     }
 
     fn gather(&mut self, rows: &[usize], mut out: ArrayViewMut2<'_, f32>) -> Result<()> {

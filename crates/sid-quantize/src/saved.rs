@@ -10,7 +10,7 @@ use genrec_kernels::ParamError;
 use safetensors::{Dtype, SafeTensors};
 use serde::{Deserialize, Serialize};
 
-use crate::{QuantizeError, QuantizerConfig, Result};
+use crate::{QuantizeError, QuantizerConfig, Result, RowSource};
 
 /// Version of the format this crate writes and the only one it reads.
 pub const FORMAT_VERSION: u32 = 1;
@@ -79,15 +79,42 @@ fn write_whole(dir: &Path, name: &str, bytes: &[u8]) -> Result<()> {
     Ok(())
 }
 
+/// A model that a directory can hold.
+pub(crate) trait Saved: Sized {
+    /// How it is fitted.
+    type Config;
+
+    /// The most values that its tensors have together; `None` where they cannot be counted.
+    fn elements(config: &Self::Config, dim: usize) -> Option<usize>;
+
+    /// Everything but the configuration, by name.
+    fn tensors(&self) -> Result<BTreeMap<String, Tensor>>;
+
+    /// From what [`tensors`](Self::tensors) gave; names and shapes are checked here. The configuration is valid.
+    fn from_tensors(
+        config: Self::Config,
+        dim: usize,
+        tensors: &BTreeMap<String, Tensor>,
+        device: &Device,
+    ) -> Result<Self>;
+}
+
+/// Values of all shapes together; `None` where that is more than can be counted.
+pub(crate) fn count_elements(shapes: &BTreeMap<String, Vec<usize>>) -> Option<usize> {
+    shapes.values().try_fold(0_usize, |sum, shape| {
+        shape.iter().try_fold(1_usize, |product, &axis| product.checked_mul(axis))?.checked_add(sum)
+    })
+}
+
 /// What [`load`] finds: the configuration, the width, and the named weights.
 pub(crate) type Loaded = (QuantizerConfig, usize, BTreeMap<String, Tensor>);
 
-/// Reads both files. `shapes` gives the tensors a configuration and width need; sizes are bounded before memory is
-/// taken, and every tensor's type and values are checked. Shapes are the caller's to check.
+/// Reads both files. `elements` gives the most values that a configuration and width allow; sizes are bounded before memory
+/// is taken, and every tensor's type and values are checked. Names and shapes are the caller's to check.
 pub(crate) fn load(
     dir: &Path,
     device: &Device,
-    shapes: impl Fn(&QuantizerConfig, usize) -> Result<BTreeMap<String, Vec<usize>>>,
+    elements: impl Fn(&QuantizerConfig, usize) -> Result<Option<usize>>,
 ) -> Result<Loaded> {
     let path = dir.join(CONFIG);
     let json = read_bounded(&path, MAX_CONFIG_BYTES)?;
@@ -101,12 +128,7 @@ pub(crate) fn load(
     if manifest.dim == 0 {
         return Err(QuantizeError::config("dim", 0, "at least 1 is needed"));
     }
-    let shapes = shapes(&manifest.quantizer, manifest.dim)?;
-    let elements = shapes
-        .values()
-        .try_fold(0_usize, |sum, shape| {
-            shape.iter().try_fold(1_usize, |product, &axis| product.checked_mul(axis))?.checked_add(sum)
-        })
+    let elements = elements(&manifest.quantizer, manifest.dim)?
         .filter(|&elements| elements <= MAX_ELEMENTS)
         .ok_or_else(|| QuantizeError::config("dim", manifest.dim, "the weights may have 2^32 values at most"))?;
 
@@ -120,16 +142,23 @@ pub(crate) fn load(
     let file = SafeTensors::deserialize(&bytes).map_err(fault)?;
     let mut tensors = BTreeMap::new();
     for (name, view) in file.tensors() {
-        if view.dtype() != Dtype::F32 {
-            return Err(QuantizeError::TensorType { name, got: format!("{:?}", view.dtype()) });
-        }
-        let values: Vec<f32> = view.data().as_chunks::<4>().0.iter().map(|bytes| f32::from_le_bytes(*bytes)).collect();
-        if values.iter().any(|value| !value.is_finite()) {
-            return Err(ParamError::NotFinite { name }.into());
-        }
-        tensors.insert(name, Tensor::from_vec(values, view.shape(), device)?);
+        let words = view.data().as_chunks::<4>().0.iter();
+        let tensor = match view.dtype() {
+            Dtype::F32 => {
+                let values: Vec<f32> = words.map(|bytes| f32::from_le_bytes(*bytes)).collect();
+                if values.iter().any(|value| !value.is_finite()) {
+                    return Err(ParamError::NotFinite { name }.into());
+                }
+                Tensor::from_vec(values, view.shape(), device)?
+            }
+            Dtype::U32 => {
+                let values: Vec<u32> = words.map(|bytes| u32::from_le_bytes(*bytes)).collect();
+                Tensor::from_vec(values, view.shape(), device)?
+            }
+            other => return Err(QuantizeError::TensorType { name, got: format!("{other:?}") }),
+        };
+        tensors.insert(name, tensor);
     }
-    expect_shapes(&tensors, &shapes)?;
     Ok((manifest.quantizer, manifest.dim, tensors))
 }
 
@@ -166,10 +195,13 @@ pub(crate) fn expect_shapes(
     Ok(())
 }
 
-/// The tensor of that name, on the device as f32.
+/// The f32 tensor of that name, on the device.
 pub(crate) fn matrix(tensors: &BTreeMap<String, Tensor>, name: &str, device: &Device) -> Result<Tensor> {
     let tensor = tensors.get(name).ok_or_else(|| ParamError::Missing { name: name.to_owned() })?;
-    Ok(tensor.to_device(device)?.to_dtype(DType::F32)?.contiguous()?)
+    if tensor.dtype() != DType::F32 {
+        return Err(QuantizeError::TensorType { name: name.to_owned(), got: format!("{:?}", tensor.dtype()) });
+    }
+    Ok(tensor.to_device(device)?.contiguous()?)
 }
 
 /// Bounds of the codebooks: 1 to 64 levels of 1 to 2^20 codes.
@@ -185,4 +217,19 @@ pub(crate) fn check_sizes(sizes: &[u32]) -> Result<()> {
         Some(&size) => Err(QuantizeError::config("codebook_sizes", size, "each level may have 1 to 1048576 codes")),
         None => Ok(()),
     }
+}
+
+/// Checks that there are a column and as many rows as the largest codebook has codes.
+pub(crate) fn check_rows(xs: &dyn RowSource, sizes: &[u32]) -> Result<()> {
+    let (rows, codes) = (xs.len(), sizes.iter().copied().max().unwrap_or(0) as usize);
+    if rows < codes {
+        return Err(QuantizeError::TooFewRows { rows, codes });
+    }
+    if xs.dim() == 0 {
+        return Err(QuantizeError::DimMismatch { expected: 1, got: 0 });
+    }
+    if u32::try_from(rows).is_err() {
+        return Err(QuantizeError::TooManyRows { rows });
+    }
+    Ok(())
 }

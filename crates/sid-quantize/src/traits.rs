@@ -97,6 +97,24 @@ pub trait Reconstruct: Quantizer {
     fn reconstruct(&self, codes: &Tensor) -> candle_core::Result<Tensor>;
 }
 
+/// A quantiser that can say what every code would cost a row, so that a row whose codes are taken can be given the next
+/// best: see `sid_index::reassign`.
+pub trait RankCodes: Quantizer {
+    /// What each code of the level after `prefix` would cost each row that has this prefix; lower is better. For codebooks it
+    /// is the distance of the row's residual, or of its part, to the codeword. Costs of one call can be compared, those of
+    /// different quantisers cannot.
+    ///
+    /// # Shapes
+    /// - `xs`: `(n, dim)`, f32
+    /// - `prefix`: fewer codes than there are levels
+    /// - result: `(n, codebook_sizes()[prefix.len()])`, f32; infinite where a code may not follow
+    ///
+    /// # Errors
+    /// When the shape, type or device of `xs` is wrong, the prefix is too long or holds a code that is not in its codebook,
+    /// or a tensor operation fails.
+    fn code_costs(&self, xs: &Tensor, prefix: &[u32]) -> candle_core::Result<Tensor>;
+}
+
 /// A configuration that learns a quantiser from embeddings.
 ///
 /// The same configuration and rows give the same bytes, whatever the number of threads.

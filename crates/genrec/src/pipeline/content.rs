@@ -99,6 +99,9 @@ impl FitControl for FitWatch<'_> {
 pub(super) fn sid_report(quantizer: &AnyQuantizer, embeddings: &Array2<f32>, codes: &Array2<u32>) -> Result<SidReport> {
     let sizes = quantizer.codebook_sizes();
     let report = usage::CodeReport::of(codes.view(), sizes)?;
+    let mut rows = ArrayRows::from(embeddings.view());
+    let error =
+        quantizer.as_reconstruct().map(|quantizer| usage::reconstruction_error(quantizer, &mut rows)).transpose()?;
     Ok(SidReport {
         levels: sizes.len(),
         codebook_sizes: sizes.to_vec(),
@@ -106,6 +109,6 @@ pub(super) fn sid_report(quantizer: &AnyQuantizer, embeddings: &Array2<f32>, cod
         perplexity: report.levels.iter().map(|level| level.perplexity).collect(),
         collision_rate: report.collision_rate,
         largest_group: report.largest_group,
-        reconstruction_error: usage::reconstruction_error(quantizer, &mut ArrayRows::from(embeddings.view()))?.relative,
+        reconstruction_error: error.map(|error| error.relative),
     })
 }

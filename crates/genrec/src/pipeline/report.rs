@@ -66,8 +66,9 @@ pub struct SidReport {
     pub collision_rate: f64,
     /// Items in the largest group that shares all codes.
     pub largest_group: usize,
-    /// Squared error of the reconstructed embeddings over their variance: 0 is perfect, 1 no better than their mean.
-    pub reconstruction_error: f64,
+    /// Squared error of the reconstructed embeddings over their variance: 0 is perfect, 1 no better than their mean. `None` for
+    /// quantisers that reconstruct nothing.
+    pub reconstruction_error: Option<f64>,
 }
 
 /// How training went.

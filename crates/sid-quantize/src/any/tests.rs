@@ -70,7 +70,9 @@ fn models_round_trip() {
         let codes = model.encode_array(rows().view(), 60).unwrap();
         assert_eq!(loaded.encode_array(rows().view(), 7).unwrap(), codes);
         let tensor = Tensor::from_vec(codes.iter().copied().collect::<Vec<_>>(), (60, 2), &Device::Cpu).unwrap();
-        let near = |model: &AnyQuantizer| model.reconstruct(&tensor).unwrap().to_vec2::<f32>().unwrap();
+        let near = |model: &AnyQuantizer| {
+            model.as_reconstruct().unwrap().reconstruct(&tensor).unwrap().to_vec2::<f32>().unwrap()
+        };
         assert_eq!(near(&loaded), near(&model));
         // Saved again, the bytes are the same, and no temporary file is left.
         let before = fs::read(path.join("model.safetensors")).unwrap();

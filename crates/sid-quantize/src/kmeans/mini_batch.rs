@@ -34,7 +34,7 @@ impl Lloyd {
             let picked = draw(self.rng.named("batch").stream(number as u64), index(rows.len())?, batch);
             let sample = gather(rows, &picked)?;
             let mut assignment = Assignment::new(batch, self.codes, rows.dim());
-            assignment.assign(&mut ArrayRows::from(sample.view()), centroids, device)?;
+            assignment.assign(&mut ArrayRows::from(sample.view()), centroids, self.rule, device)?;
             let mut dead = Vec::new();
             for (code, mut centroid) in centroids.outer_iter_mut().enumerate() {
                 let Some(mean) = assignment.total.mean(code) else {

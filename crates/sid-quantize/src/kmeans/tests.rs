@@ -1,6 +1,7 @@
 use ndarray::array;
 use proptest::prelude::*;
 
+use super::init::sample_sparse;
 use super::*;
 use crate::ArrayRows;
 
@@ -10,6 +11,7 @@ fn lloyd(codes: usize, seed: u64) -> Lloyd {
         iterations: 50,
         tolerance: 0.0,
         batch: None,
+        rule: Rule::default(),
         init: KMeansInit::PlusPlus,
         init_rows: 1000,
         rng: CounterRng::new(seed),
@@ -91,7 +93,7 @@ fn empty_clusters_move_to_the_farthest_rows() {
     let mut source = ArrayRows::from(rows.view());
     let mut centroids = array![[0.0_f32], [-500.0], [-600.0]];
     let mut assignment = Assignment::new(5, 3, 1);
-    assignment.assign(&mut source, &centroids, &Device::Cpu).unwrap();
+    assignment.assign(&mut source, &centroids, Rule::default(), &Device::Cpu).unwrap();
     assert_eq!(assignment.update(&mut source, &mut centroids).unwrap(), 2);
     assert!((centroids[[0, 0]] - 2.09).abs() < 1e-5);
     assert_eq!((centroids[[1, 0]], centroids[[2, 0]]), (10.0, 0.2));
@@ -142,7 +144,7 @@ proptest! {
         let mut source = ArrayRows::from(rows.view());
         let mut assignment = Assignment::new(30, 4, 2);
         let before = centroids.clone();
-        assignment.assign(&mut source, &centroids, &Device::Cpu).unwrap();
+        assignment.assign(&mut source, &centroids, Rule::default(), &Device::Cpu).unwrap();
         assignment.update(&mut source, &mut centroids).unwrap();
         let mut total = 0.0;
         for (row, &code) in rows.outer_iter().zip(&assignment.codes) {

@@ -14,7 +14,7 @@ fn small() -> ResidualKMeansConfig {
 }
 
 fn bytes(model: &ResidualKMeans) -> Vec<f32> {
-    model.tensors().values().flat_map(|t| t.flatten_all().unwrap().to_vec1::<f32>().unwrap()).collect()
+    model.tensors().unwrap().values().flat_map(|t| t.flatten_all().unwrap().to_vec1::<f32>().unwrap()).collect()
 }
 
 #[test]

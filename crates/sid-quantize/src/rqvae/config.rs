@@ -4,6 +4,8 @@ use genrec_kernels::optim::{AdagradConfig, AdamWConfig, OptimizerConfig, Schedul
 use serde::{Deserialize, Serialize};
 
 use super::Estimator;
+use crate::coding::Coding;
+use crate::preprocess::Steps;
 use crate::saved::check_sizes;
 use crate::{QuantizeError, Result};
 
@@ -275,6 +277,14 @@ impl RqVaeConfig {
         }
         self.schedule.as_ref().map_or(Ok(()), Schedule::validate)?;
         Ok(self.optimizer.validate()?)
+    }
+
+    pub(crate) fn steps(&self) -> Steps {
+        Steps { standardize: self.standardize, whiten: None }
+    }
+
+    pub(crate) fn coding(&self) -> Coding {
+        Coding::default()
     }
 
     /// Steps of one epoch over that many rows.

@@ -9,10 +9,10 @@ use super::estimator::Quantized;
 use super::loss::{evaluate, evaluate_autoencoder};
 use super::model::Network;
 use super::{RqVae, RqVaeConfig};
-use crate::codebook::to_tensor;
-use crate::kmeans::{KMeansInit, Lloyd, gather, sample_rows};
-use crate::standardize::Standardizer;
-use crate::usage::scan;
+use crate::input::to_tensor;
+use crate::kmeans::{KMeansInit, Lloyd, Rule, gather, sample_rows};
+use crate::preprocess::{Prepared, Preprocess};
+use crate::saved::check_rows;
 use crate::{ArrayRows, EpochReport, Fit, FitControl, QuantizeError, Result, RowSource};
 
 /// Rows encoded together for the initialisation of the codebooks.
@@ -23,28 +23,17 @@ impl Fit for RqVaeConfig {
 
     fn fit_on(&self, xs: &mut dyn RowSource, device: &Device, ctl: &mut dyn FitControl) -> Result<RqVae> {
         self.validate()?;
-        let (rows, dim) = (xs.len(), xs.dim());
-        let largest = self.codebook_sizes.iter().copied().max().unwrap_or(0) as usize;
-        if rows < largest {
-            return Err(QuantizeError::TooFewRows { rows, codes: largest });
-        }
-        if dim == 0 {
-            return Err(QuantizeError::DimMismatch { expected: 1, got: 0 });
-        }
-        let count = u32::try_from(rows).map_err(|_| QuantizeError::TooManyRows { rows })?;
-        let standardizer = if self.standardize {
-            Some(Standardizer::fit(xs, device)?)
-        } else {
-            scan(dim, xs, |_, _| Ok(()))?;
-            None
-        };
+        check_rows(xs, &self.codebook_sizes)?;
+        let (count, dim) = (xs.len() as u32, xs.dim());
+        let preprocess = Preprocess::fit(self.steps(), xs, device)?;
+        let rows = preprocess.rows(xs);
         let rng = CounterRng::new(self.seed).named("rq-vae");
-        let network = Network::random(self, dim, rng.named("weights"), device)?;
-        let data = Data { rows: xs, standardizer: standardizer.as_ref(), device };
-        let mut training = Training::new(self, data, network, count, rng)?;
+        let network = Network::random(self, rows.dim(), rng.named("weights"), device)?;
+        let mut training = Training::new(self, Data { rows, device }, network, count, rng)?;
         training.run(ctl)?;
         check_weights(&training.network)?;
-        Ok(RqVae::new(self.clone(), dim, training.network, standardizer))
+        let network = training.network;
+        Ok(RqVae::new(self.clone(), dim, network, preprocess))
     }
 }
 
@@ -158,19 +147,15 @@ impl<'a> Training<'a> {
     }
 }
 
-/// Rows by index, standardised, on the device.
+/// Preprocessed rows by index, on the device.
 struct Data<'a> {
-    rows: &'a mut dyn RowSource,
-    standardizer: Option<&'a Standardizer>,
+    rows: Prepared<'a>,
     device: &'a Device,
 }
 
 impl Data<'_> {
     fn batch(&mut self, which: &[usize]) -> Result<Tensor> {
-        let mut xs = gather(self.rows, which)?;
-        if let Some(standardizer) = self.standardizer {
-            standardizer.apply_host(xs.view_mut());
-        }
+        let xs = gather(&mut self.rows, which)?;
         let shape = xs.dim();
         Ok(Tensor::from_vec(xs.into_raw_vec_and_offset().0, shape, self.device)?)
     }
@@ -185,6 +170,7 @@ fn init_codebooks(config: &RqVaeConfig, network: &Network, mut residual: Array2<
             iterations: config.init_iterations,
             tolerance: 0.0,
             batch: None,
+            rule: Rule::default(),
             init: KMeansInit::PlusPlus,
             init_rows: rows,
             rng: rng.stream(level as u64),

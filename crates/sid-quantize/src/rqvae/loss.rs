@@ -7,7 +7,7 @@ use super::RqVaeConfig;
 use super::dense::squared_error;
 use super::estimator::{Quantized, quantize};
 use super::model::Network;
-use crate::residual::codebook_name;
+use crate::coder::codebook_name;
 
 /// One evaluation of an objective on a batch.
 #[derive(Debug)]

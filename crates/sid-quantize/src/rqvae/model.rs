@@ -6,12 +6,13 @@ use candle_core::{DType, Device, Result as TensorResult, Tensor};
 use genrec_kernels::{CounterRng, Gradients, ParamError, Parameters, init};
 
 use super::{RqVaeConfig, dense};
-use crate::codebook::{check_input, decode_residual, encode_residual};
+use crate::coder::codebook_name;
+use crate::coding::{Coding, Search, decode};
 use crate::encoder::{HostEncoder, LazyEncoder, on_host};
-use crate::residual::codebook_name;
-use crate::saved::{expect_shapes, matrix};
-use crate::standardize::{self, Standardizer};
-use crate::{Quantizer, Reconstruct, Result};
+use crate::input::check_input;
+use crate::preprocess::Preprocess;
+use crate::saved::{Saved, count_elements, expect_shapes, matrix};
+use crate::{Quantizer, RankCodes, Reconstruct, Result};
 
 /// Residual-quantised variational autoencoder (Zeghidour et al. 2021, arXiv 2107.03312; for Semantic IDs Rajput et al.
 /// 2023, arXiv 2305.05065, section 3.1).
@@ -23,19 +24,26 @@ pub struct RqVae {
     pub(super) config: RqVaeConfig,
     pub(super) dim: usize,
     pub(super) network: Network,
-    pub(super) standardizer: Option<Standardizer>,
+    pub(super) preprocess: Preprocess,
     encoder: LazyEncoder,
 }
 
 impl RqVae {
     /// A fitted network, whose weights no longer change.
-    pub(super) fn new(config: RqVaeConfig, dim: usize, network: Network, standardizer: Option<Standardizer>) -> Self {
-        Self { config, dim, network, standardizer, encoder: LazyEncoder::default() }
+    pub(super) fn new(config: RqVaeConfig, dim: usize, network: Network, preprocess: Preprocess) -> Self {
+        Self { config, dim, network, preprocess, encoder: LazyEncoder::default() }
     }
 
     fn host_encoder(&self) -> TensorResult<&HostEncoder> {
         let layers = self.network.encoder.layers.iter().map(|(weight, bias)| (weight, bias));
-        self.encoder.get(|| HostEncoder::new(self.dim, self.standardizer.as_ref(), layers, self.network.codebooks()))
+        self.encoder.get(|| {
+            let search = Search::new(self.coding(), self.config.latent_dim, self.network.codebooks())?;
+            HostEncoder::new(self.dim, &self.preprocess, layers, search)
+        })
+    }
+
+    fn coding(&self) -> Coding {
+        self.config.coding()
     }
 
     /// The configuration it was fitted with.
@@ -53,10 +61,7 @@ impl RqVae {
     /// When the shape, type or device of `xs` is wrong or a tensor operation fails.
     pub fn latent(&self, xs: &Tensor) -> TensorResult<Tensor> {
         check_input(xs, self.dim)?;
-        match &self.standardizer {
-            Some(standardizer) => self.network.encoder.forward(&standardizer.apply(xs)?),
-            None => self.network.encoder.forward(xs),
-        }
+        self.network.encoder.forward(&self.preprocess.apply(xs)?)
     }
 
     /// The codewords of a level, `(codes, latent_dim)`; `None` where there is no such level.
@@ -64,39 +69,40 @@ impl RqVae {
         self.network.codebooks.get(level)
     }
 
-    pub(crate) fn tensors(&self) -> Result<BTreeMap<String, Tensor>> {
+    fn shapes(config: &RqVaeConfig, dim: usize) -> BTreeMap<String, Vec<usize>> {
+        let mut shapes = Network::shapes(config, config.steps().width(dim));
+        Preprocess::shapes(config.steps(), dim, &mut shapes);
+        shapes
+    }
+}
+
+impl Saved for RqVae {
+    type Config = RqVaeConfig;
+
+    fn elements(config: &RqVaeConfig, dim: usize) -> Option<usize> {
+        count_elements(&Self::shapes(config, dim))
+    }
+
+    fn tensors(&self) -> Result<BTreeMap<String, Tensor>> {
         let mut tensors = self.network.autoencoder.snapshot()?;
         tensors.extend(self.network.codes.snapshot()?);
-        if let Some(standardizer) = &self.standardizer {
-            standardizer.tensors(&mut tensors);
-        }
+        self.preprocess.tensors(&mut tensors);
         Ok(tensors)
     }
 
-    pub(crate) fn shapes(config: &RqVaeConfig, dim: usize) -> BTreeMap<String, Vec<usize>> {
-        let mut shapes = Network::shapes(config, dim);
-        if config.standardize {
-            shapes.insert(standardize::MEAN.to_owned(), vec![1, dim]);
-            shapes.insert(standardize::DEVIATION.to_owned(), vec![1, dim]);
-        }
-        shapes
-    }
-
-    pub(crate) fn from_tensors(
+    fn from_tensors(
         config: RqVaeConfig,
         dim: usize,
         tensors: &BTreeMap<String, Tensor>,
         device: &Device,
     ) -> Result<Self> {
-        config.validate()?;
         expect_shapes(tensors, &Self::shapes(&config, dim))?;
-        let standardizer = if config.standardize { Some(Standardizer::load(tensors, device)?) } else { None };
-        let values = Network::shapes(&config, dim)
+        let values = Network::shapes(&config, config.steps().width(dim))
             .into_keys()
             .map(|name| matrix(tensors, &name, device).map(|value| (name, value)))
             .collect::<Result<_>>()?;
         let network = Network::new(&values, &config, device)?;
-        Ok(Self::new(config, dim, network, standardizer))
+        Ok(Self::new(config, dim, network, Preprocess::load(tensors, device)?))
     }
 }
 
@@ -118,7 +124,7 @@ impl Quantizer for RqVae {
         if on_host(self.device(), xs) {
             return self.host_encoder()?.encode_tensor(xs);
         }
-        encode_residual(&self.latent(xs)?, self.network.codebooks())
+        self.coding().encode(&self.latent(xs)?, &self.network.codebooks())
     }
 
     fn encode_slice(&self, xs: &[f32], codes: &mut [u32]) -> TensorResult<bool> {
@@ -132,12 +138,14 @@ impl Quantizer for RqVae {
 
 impl Reconstruct for RqVae {
     fn reconstruct(&self, codes: &Tensor) -> TensorResult<Tensor> {
-        let latent = decode_residual(codes, &self.network.codebooks())?;
-        let xs = self.network.decoder.forward(&latent)?;
-        match &self.standardizer {
-            Some(standardizer) => standardizer.invert(&xs),
-            None => Ok(xs),
-        }
+        let latent = decode(self.coding().composition, codes, &self.network.codebooks())?;
+        self.preprocess.invert(&self.network.decoder.forward(&latent)?)
+    }
+}
+
+impl RankCodes for RqVae {
+    fn code_costs(&self, xs: &Tensor, prefix: &[u32]) -> TensorResult<Tensor> {
+        self.coding().costs(&self.latent(xs)?, &self.network.codebooks(), prefix)
     }
 }
 

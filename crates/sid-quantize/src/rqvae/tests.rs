@@ -10,6 +10,7 @@ use super::estimator::quantize;
 use super::loss::{evaluate, evaluate_autoencoder};
 use super::model::{Mlp, Network};
 use super::*;
+use crate::saved::Saved;
 use crate::usage::{CodeReport, encode_rows, reconstruction_error};
 use crate::{AnyQuantizer, ArrayRows, EpochReport, Fit, FitControl, QuantizeError, Quantizer, Reconstruct};
 
@@ -327,7 +328,7 @@ fn one_seed_gives_one_model_at_any_number_of_threads() {
 fn reconstruction_decodes_the_sum_of_codewords() {
     let xs = clustered(200, 12, 4);
     let model = small().with_epochs(2).fit(&mut ArrayRows::from(xs.view())).unwrap();
-    let tensor = crate::codebook::to_tensor(xs.view(), &Device::Cpu).unwrap();
+    let tensor = crate::input::to_tensor(xs.view(), &Device::Cpu).unwrap();
     let codes = model.encode(&tensor).unwrap();
     let near = model.reconstruct(&codes).unwrap();
     assert_eq!((codes.dims(), near.dims()), (&[200, 2][..], &[200, 12][..]));

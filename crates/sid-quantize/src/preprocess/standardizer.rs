@@ -10,8 +10,8 @@ use crate::usage::scan;
 use crate::{QuantizeError, Result, RowSource};
 use genrec_kernels::vectorized;
 
-pub(crate) const MEAN: &str = "input.mean";
-pub(crate) const DEVIATION: &str = "input.deviation";
+pub(super) const MEAN: &str = "input.mean";
+pub(super) const DEVIATION: &str = "input.deviation";
 
 /// Mean and standard deviation of each feature.
 #[derive(Clone, Debug)]

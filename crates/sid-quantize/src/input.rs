@@ -1,0 +1,25 @@
+//! Rows of an array as a tensor, and the checks of a tensor that comes in.
+
+use candle_core::{Device, Result, Tensor};
+use ndarray::ArrayView2;
+
+/// A host block as a tensor on the device.
+pub(crate) fn to_tensor(rows: ArrayView2<'_, f32>, device: &Device) -> Result<Tensor> {
+    let flat = match rows.as_slice() {
+        Some(slice) => slice.to_vec(),
+        None => rows.iter().copied().collect(),
+    };
+    Tensor::from_vec(flat, rows.dim(), device)
+}
+
+/// Checks that a batch of embeddings has the width and type a quantiser takes.
+pub(crate) fn check_input(xs: &Tensor, dim: usize) -> Result<()> {
+    let (_, got) = xs.dims2()?;
+    if got != dim {
+        candle_core::bail!("embeddings have {got} columns, the quantiser takes {dim}");
+    }
+    if xs.dtype() != candle_core::DType::F32 {
+        candle_core::bail!("embeddings hold {:?}, the quantiser takes f32", xs.dtype());
+    }
+    Ok(())
+}
