@@ -7,8 +7,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::saved::{self, Saved};
 use crate::{
-    Fit, FitControl, Quantizer, RankCodes, Reconstruct, ResidualKMeans, ResidualKMeansConfig, Result, RowSource, RqVae,
-    RqVaeConfig,
+    Fit, FitControl, QuantizeError, Quantizer, RankCodes, Reconstruct, ResidualKMeans, ResidualKMeansConfig, Result,
+    RowSource, RqVae, RqVaeConfig,
 };
 
 /// The one list of the built-in quantisers: `each!(value, Enum, inner => expression)` is a match over an enum of them, and
@@ -88,6 +88,25 @@ impl QuantizerConfig {
     /// Codes in each level's codebook, coarse to fine.
     pub fn codebook_sizes(&self) -> &[u32] {
         each!(self, Self, config => &config.codebook_sizes)
+    }
+}
+
+impl QuantizerConfig {
+    /// Fits on rows and on what is known of their users' behaviour; see [`RqVaeConfig::fit_aligned`].
+    ///
+    /// # Errors
+    /// As there, and when the quantiser is none that can be aligned.
+    pub fn fit_aligned(
+        &self,
+        xs: &mut dyn RowSource,
+        behaviour: &mut dyn RowSource,
+        device: &Device,
+        ctl: &mut dyn FitControl,
+    ) -> Result<AnyQuantizer> {
+        match self {
+            Self::RqVae(config) => config.fit_aligned(xs, behaviour, device, ctl).map(AnyQuantizer::RqVae),
+            _ => Err(QuantizeError::config("type", "not rq_vae", "only an RQ-VAE can be aligned with behaviour")),
+        }
     }
 }
 

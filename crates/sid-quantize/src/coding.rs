@@ -120,12 +120,20 @@ impl Coding {
                 rows = rows.broadcast_sub(&word(codebook, code)?)?;
             }
         }
+        self.distances(&rows, codebook)
+    }
+
+    /// How far each row is from each codeword.
+    ///
+    /// # Shapes
+    /// - `rows`: `(n, columns)`; `codebook`: `(k, columns)`; result `(n, k)`, none below 0
+    pub(crate) fn distances(self, rows: &Tensor, codebook: &Tensor) -> Result<Tensor> {
         let compared = self.compared(codebook)?;
         let products = rows.contiguous()?.matmul(&compared.t()?)?;
         match self.distance {
             Distance::Cosine => {
                 let length = rows.sqr()?.sum_keepdim(1)?.sqrt()?.maximum(f64::from(f32::MIN_POSITIVE))?;
-                products.broadcast_div(&length)?.affine(-1.0, 1.0)
+                products.broadcast_div(&length)?.affine(-1.0, 1.0)?.relu()
             }
             Distance::Euclidean => {
                 let words = compared.sqr()?.sum(1)?.unsqueeze(0)?;

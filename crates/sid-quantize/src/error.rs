@@ -84,6 +84,31 @@ pub enum QuantizeError {
         /// Name of the weight.
         name: String,
     },
+    /// The configuration aligns with behaviour, and none was given.
+    #[error(
+        "`alignment` is set, but no behaviour is given; fit with `RqVaeConfig::fit_aligned`, or leave `alignment` out"
+    )]
+    BehaviourMissing,
+    /// There are not as many behaviour embeddings as rows.
+    #[error(
+        "{behaviour} behaviour embeddings do not go with {rows} rows; give one a row, zeros where nothing is known"
+    )]
+    BehaviourRows {
+        /// Rows to quantise.
+        rows: usize,
+        /// Behaviour embeddings.
+        behaviour: usize,
+    },
+    /// Behaviour embeddings are not as wide as the latent vector.
+    #[error(
+        "behaviour embeddings of {behaviour} columns cannot be compared with latent vectors of {latent_dim}; embed behaviour in {latent_dim} columns or set `latent_dim` to {behaviour}"
+    )]
+    BehaviourColumns {
+        /// Columns of the latent vector.
+        latent_dim: usize,
+        /// Columns of the behaviour embeddings.
+        behaviour: usize,
+    },
     /// A matrix could not be decomposed.
     #[error("the {what} of the rows has no decomposition: {fact}; look for rows that are far too large or too small")]
     Decomposition {

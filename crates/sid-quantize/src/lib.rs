@@ -57,6 +57,7 @@
 #![allow(clippy::needless_pass_by_value, reason = "an array view is passed by value, as a slice would be")]
 
 mod any;
+mod autoencoder;
 mod beam;
 mod coder;
 mod coding;
@@ -73,6 +74,7 @@ mod traits;
 pub mod usage;
 
 pub use any::{AnyQuantizer, QuantizerConfig};
+pub use autoencoder::Monitor;
 pub use coding::{Composition, Distance};
 pub use error::{QuantizeError, Result};
 pub use kmeans::KMeansInit;
@@ -80,7 +82,7 @@ pub use residual::{ResidualKMeans, ResidualKMeansConfig};
 #[cfg(feature = "parquet")]
 pub use rows::ParquetRows;
 pub use rows::{ArrayRows, FileRows, RowSource};
-pub use rqvae::{Estimator, RqVae, RqVaeConfig};
+pub use rqvae::{Alignment, CodebookLearning, Diversity, Ema, Estimator, GumbelSoftmax, RqVae, RqVaeConfig, Sinkhorn};
 pub use saved::FORMAT_VERSION;
 pub use traits::{EpochReport, Fit, FitControl, Quantizer, RankCodes, Reconstruct};
 

@@ -339,6 +339,7 @@ impl Fit for ResidualKMeansConfig {
                     reconstruction: step.inertia,
                     used: vec![step.used],
                     restarted: step.reseeded,
+                    collision_rate: None,
                 };
                 let flow = ctl.on_epoch(&report);
                 stopped = flow.is_break();

@@ -199,4 +199,7 @@ pub struct EpochReport {
     pub used: Vec<u32>,
     /// Codes that were re-seeded after this pass because rows stopped using them.
     pub restarted: u32,
+    /// Share of the rows that repeated the codes of another, by the codes they had while the pass changed the model; `None`
+    /// where a pass does not give all codes of a row.
+    pub collision_rate: Option<f64>,
 }

@@ -1,17 +1,17 @@
 //! Size and training of an RQ-VAE.
 
+use std::ops::Range;
+
 use genrec_kernels::optim::{AdagradConfig, AdamWConfig, OptimizerConfig, Schedule};
 use serde::{Deserialize, Serialize};
 
-use super::Estimator;
-use crate::coding::Coding;
+use super::{Alignment, CodebookLearning, Diversity, Estimator, Sinkhorn};
+use crate::autoencoder::{Monitor, Plan, check_widths};
+use crate::coding::{Coding, Composition, Distance};
+use crate::kmeans::KMeansInit;
 use crate::preprocess::Steps;
 use crate::saved::check_sizes;
 use crate::{QuantizeError, Result};
-
-/// Passes over the rows, and steps they should make at least, where the configuration names none.
-const EPOCHS: usize = 40;
-const MIN_STEPS: usize = 480;
 
 /// How an [`RqVae`](super::RqVae) is built and trained.
 ///
@@ -49,9 +49,27 @@ pub struct RqVaeConfig {
     pub commitment: f64,
     /// How the gradient passes the quantiser; straight-through by default (paper).
     pub estimator: Estimator,
+    /// How the codebooks make up the latent vector; residual by default. Partitioned, it is the VQ-VAE with a divided latent
+    /// vector of the paper's ablation.
+    pub composition: Composition,
+    /// What makes a codeword near; the squared Euclidean distance by default (paper).
+    pub distance: Distance,
+    /// How the codewords are learned; by gradient by default (paper).
+    pub codebook: CodebookLearning,
+    /// Whether all levels have one codebook; off by default (paper): residuals shrink from level to level.
+    pub shared_codebook: bool,
+    /// Uniform assignment of the rows of a batch while training; none by default (paper).
+    pub sinkhorn: Option<Sinkhorn>,
+    /// Alignment with behaviour, which goes with [`fit_aligned`](Self::fit_aligned); none by default (paper).
+    pub alignment: Option<Alignment>,
+    /// Diversity of the codewords, which goes with codewords learned by gradient; none by default (paper).
+    pub diversity: Option<Diversity>,
     /// Whether each feature is brought to mean 0 and deviation 1 first, with moments that are kept in the model; on
     /// by default.
     pub standardize: bool,
+    /// Principal components kept, each brought to variance 1 (after standardisation if both); none by default, which leaves
+    /// all features as they are.
+    pub whiten: Option<usize>,
     /// Rows of one training step; 1,024 by default (paper).
     pub batch_size: usize,
     /// Passes over the rows. `None`, the default, makes 40, or as many as it takes for 480 steps where 40 passes are
@@ -73,16 +91,20 @@ pub struct RqVaeConfig {
     /// Rows whose latent vectors the codebooks are initialised on by k-means, and never fewer than the codes of a
     /// codebook; 16,384 by default, one batch of 1,024 in the paper.
     pub init_rows: usize,
-    /// Most Lloyd iterations of that initialisation; 10 by default.
+    /// Where k-means starts from; k-means++ by default.
+    pub init: KMeansInit,
+    /// Most Lloyd iterations of that initialisation; 10 by default, 0 to keep the points that k-means would start from.
     pub init_iterations: usize,
     /// Steps after which a code that no row has used is moved onto the residual of a random row of the batch; `None`
     /// never does so.
     pub restart_after: Option<usize>,
-    /// Ends the training after this many epochs in which the mean loss has not fallen below its lowest by more than
-    /// [`min_improvement`](Self::min_improvement); `None`, the default, runs all epochs.
+    /// Ends the training after this many epochs in which what is [monitored](Self::monitor) has not fallen below its lowest
+    /// by more than [`min_improvement`](Self::min_improvement); `None`, the default, runs all epochs.
     pub patience: Option<usize>,
-    /// Share of the lowest mean loss an epoch must gain to count as progress; 0.001 by default.
+    /// Share of the lowest value an epoch must gain to count as progress; 0.001 by default.
     pub min_improvement: f64,
+    /// What patience looks at; the mean loss by default.
+    pub monitor: Monitor,
     /// Seed of every random choice; 0 by default.
     pub seed: u64,
 }
@@ -95,7 +117,15 @@ impl Default for RqVaeConfig {
             codebook_sizes: vec![256; 3],
             commitment: 0.25,
             estimator: Estimator::StraightThrough,
+            composition: Composition::Residual,
+            distance: Distance::Euclidean,
+            codebook: CodebookLearning::Gradient,
+            shared_codebook: false,
+            sinkhorn: None,
+            alignment: None,
+            diversity: None,
             standardize: true,
+            whiten: None,
             batch_size: 1024,
             epochs: None,
             learning_rate: 1e-3,
@@ -103,10 +133,12 @@ impl Default for RqVaeConfig {
             schedule: None,
             autoencoder_share: 0.2,
             init_rows: 16_384,
+            init: KMeansInit::PlusPlus,
             init_iterations: 10,
             restart_after: Some(24),
             patience: None,
             min_improvement: 1e-3,
+            monitor: Monitor::Loss,
             seed: 0,
         }
     }
@@ -129,177 +161,88 @@ impl RqVaeConfig {
         }
     }
 
-    /// Sets the widths of the encoder's hidden layers.
-    #[must_use]
-    pub fn with_hidden(mut self, hidden: impl Into<Vec<usize>>) -> Self {
-        self.hidden = hidden.into();
-        self
-    }
-
-    /// Sets the width of the latent vector.
-    #[must_use]
-    pub fn with_latent_dim(mut self, latent_dim: usize) -> Self {
-        self.latent_dim = latent_dim;
-        self
-    }
-
-    /// Sets the codes of each level's codebook.
-    #[must_use]
-    pub fn with_codebook_sizes(mut self, sizes: impl Into<Vec<u32>>) -> Self {
-        self.codebook_sizes = sizes.into();
-        self
-    }
-
-    /// Sets the weight of the commitment term.
-    #[must_use]
-    pub fn with_commitment(mut self, commitment: f64) -> Self {
-        self.commitment = commitment;
-        self
-    }
-
-    /// Sets how the gradient passes the quantiser.
-    #[must_use]
-    pub fn with_estimator(mut self, estimator: Estimator) -> Self {
-        self.estimator = estimator;
-        self
-    }
-
-    /// Turns standardisation of the features on or off.
-    #[must_use]
-    pub fn with_standardize(mut self, standardize: bool) -> Self {
-        self.standardize = standardize;
-        self
-    }
-
-    /// Sets the rows of one training step.
-    #[must_use]
-    pub fn with_batch_size(mut self, batch_size: usize) -> Self {
-        self.batch_size = batch_size;
-        self
-    }
-
-    /// Sets the passes over the rows; `None` derives them from the number of rows.
-    #[must_use]
-    pub fn with_epochs(mut self, epochs: impl Into<Option<usize>>) -> Self {
-        self.epochs = epochs.into();
-        self
-    }
-
-    /// Sets the optimiser and its base learning rate.
-    #[must_use]
-    pub fn with_optimizer(mut self, optimizer: OptimizerConfig, learning_rate: f64) -> Self {
-        self.optimizer = optimizer;
-        self.learning_rate = learning_rate;
-        self
-    }
-
-    /// Sets the factor on the learning rate by step; `None` is a cosine over all epochs.
-    #[must_use]
-    pub fn with_schedule(mut self, schedule: impl Into<Option<Schedule>>) -> Self {
-        self.schedule = schedule.into();
-        self
-    }
-
-    /// Sets the share of the epochs in which encoder and decoder are trained alone.
-    #[must_use]
-    pub fn with_autoencoder_share(mut self, share: f64) -> Self {
-        self.autoencoder_share = share;
-        self
-    }
-
-    /// Sets the rows and the most iterations of the codebooks' initialisation.
-    #[must_use]
-    pub fn with_init(mut self, rows: usize, iterations: usize) -> Self {
-        self.init_rows = rows;
-        self.init_iterations = iterations;
-        self
-    }
-
-    /// Sets the steps without use after which a code is restarted.
-    #[must_use]
-    pub fn with_restart_after(mut self, steps: Option<usize>) -> Self {
-        self.restart_after = steps;
-        self
-    }
-
-    /// Sets the epochs without progress after which the training ends, and what counts as progress.
-    #[must_use]
-    pub fn with_patience(mut self, epochs: Option<usize>, min_improvement: f64) -> Self {
-        self.patience = epochs;
-        self.min_improvement = min_improvement;
-        self
-    }
-
-    /// Sets the seed.
-    #[must_use]
-    pub fn with_seed(mut self, seed: u64) -> Self {
-        self.seed = seed;
-        self
-    }
-
     /// Checks every field.
     ///
     /// # Errors
-    /// [`QuantizeError::InvalidConfig`] names the first field out of its bounds; [`QuantizeError::Optimizer`] one of the
-    /// optimiser's or the schedule's.
+    /// [`QuantizeError::InvalidConfig`] names the first field out of its bounds, or one that another rules out;
+    /// [`QuantizeError::Optimizer`] one of the optimiser's or the schedule's.
     pub fn validate(&self) -> Result<()> {
-        const WIDEST: usize = 1 << 16;
         check_sizes(&self.codebook_sizes)?;
-        if self.hidden.len() > 64 {
-            return Err(QuantizeError::config("hidden", self.hidden.len(), "at most 64 layers are allowed"));
+        check_widths(&self.hidden, self.latent_dim)?;
+        self.steps().validate()?;
+        if self.restart_after == Some(0) {
+            return Err(QuantizeError::config("restart_after", 0, "at least 1 is needed"));
         }
-        for (field, widths) in [("hidden", &self.hidden[..]), ("latent_dim", &[self.latent_dim])] {
-            if let Some(width) = widths.iter().find(|&&width| width == 0 || width > WIDEST) {
-                return Err(QuantizeError::config(field, width, "a layer may be 1 to 65536 wide"));
-            }
-        }
-        let counts = [
-            ("batch_size", self.batch_size),
-            ("epochs", self.epochs.unwrap_or(1)),
-            ("restart_after", self.restart_after.unwrap_or(1)),
-            ("patience", self.patience.unwrap_or(1)),
-        ];
-        if let Some((field, _)) = counts.into_iter().find(|&(_, count)| count == 0) {
-            return Err(QuantizeError::config(field, 0, "at least 1 is needed"));
-        }
-        let finite = |value: f64| value >= 0.0 && value.is_finite();
-        if !finite(self.commitment) {
+        if !(self.commitment >= 0.0 && self.commitment.is_finite()) {
             return Err(QuantizeError::config("commitment", self.commitment, "it must be finite and not below 0"));
         }
-        if !finite(self.learning_rate) || self.learning_rate == 0.0 {
-            return Err(QuantizeError::config("learning_rate", self.learning_rate, "it must be finite and above 0"));
+        let columns = self.composition.columns(self.latent_dim, self.codebook_sizes.len());
+        if columns.iter().any(Range::is_empty) {
+            let expected = "a partitioned latent vector needs a column for each level";
+            return Err(QuantizeError::config("latent_dim", self.latent_dim, expected));
         }
-        if !(0.0..1.0).contains(&self.min_improvement) {
-            return Err(QuantizeError::config("min_improvement", self.min_improvement, "it must lie in 0..1"));
+        if self.shared_codebook {
+            let alike = |pair: &[u32]| pair[0] == pair[1];
+            if !self.codebook_sizes.windows(2).all(alike)
+                || columns.windows(2).any(|pair| pair[0].len() != pair[1].len())
+            {
+                let expected = "levels of one size and one width are needed to share a codebook";
+                return Err(QuantizeError::config("shared_codebook", true, expected));
+            }
+            if (self.codebook_sizes[0] as usize) < self.codebook_sizes.len() {
+                let expected = "a code for each level is needed to share a codebook";
+                return Err(QuantizeError::config("shared_codebook", true, expected));
+            }
         }
-        if !(0.0..1.0).contains(&self.autoencoder_share) {
-            return Err(QuantizeError::config("autoencoder_share", self.autoencoder_share, "it must lie in 0..1"));
+        match self.codebook {
+            CodebookLearning::Ema(ema) => ema.validate()?,
+            CodebookLearning::SimVq if self.restart_after.is_some() => {
+                let expected = "it must be none with `sim_vq`, whose codewords do not move one by one";
+                return Err(QuantizeError::config("restart_after", self.restart_after.unwrap_or(0), expected));
+            }
+            _ => {}
         }
-        self.schedule.as_ref().map_or(Ok(()), Schedule::validate)?;
-        Ok(self.optimizer.validate()?)
+        if let Estimator::GumbelSoftmax(gumbel) = self.estimator {
+            gumbel.validate()?;
+            let reason = "the Gumbel-softmax needs Euclidean distances, codewords learned by gradient and no sinkhorn";
+            if self.distance != Distance::Euclidean || self.sinkhorn.is_some() {
+                return Err(QuantizeError::config("estimator", "gumbel_softmax", reason));
+            }
+            if matches!(self.codebook, CodebookLearning::Ema(_)) {
+                return Err(QuantizeError::config("estimator", "gumbel_softmax", reason));
+            }
+        }
+        self.sinkhorn.map_or(Ok(()), Sinkhorn::validate)?;
+        self.alignment.map_or(Ok(()), Alignment::validate)?;
+        if self.diversity.is_some() && matches!(self.codebook, CodebookLearning::Ema(_)) {
+            let expected = "it moves codewords by gradient, which running means do not follow";
+            return Err(QuantizeError::config("diversity", "set", expected));
+        }
+        self.diversity.map_or(Ok(()), Diversity::validate)?;
+        self.plan().validate()
     }
 
     pub(crate) fn steps(&self) -> Steps {
-        Steps { standardize: self.standardize, whiten: None }
+        Steps { standardize: self.standardize, whiten: self.whiten }
     }
 
     pub(crate) fn coding(&self) -> Coding {
-        Coding::default()
+        Coding { composition: self.composition, distance: self.distance, beam: 1 }
     }
 
-    /// Steps of one epoch over that many rows.
-    pub(crate) fn epoch_steps(&self, rows: usize) -> usize {
-        rows.div_ceil(self.batch_size).max(1)
-    }
-
-    /// Passes over that many rows.
-    pub(crate) fn epochs_for(&self, rows: usize) -> usize {
-        self.epochs.unwrap_or_else(|| EPOCHS.max(MIN_STEPS.div_ceil(self.epoch_steps(rows))))
-    }
-
-    /// Of so many epochs, those in which encoder and decoder are trained alone: always fewer than all.
-    pub(crate) fn autoencoder_epochs(&self, epochs: usize) -> usize {
-        let alone = (epochs as f64 * self.autoencoder_share).round() as usize;
-        alone.min(epochs.saturating_sub(1))
+    pub(crate) fn plan(&self) -> Plan {
+        let largest = self.codebook_sizes.iter().copied().max().unwrap_or(0) as usize;
+        Plan {
+            batch_size: self.batch_size,
+            epochs: self.epochs,
+            learning_rate: self.learning_rate,
+            optimizer: self.optimizer.clone(),
+            schedule: self.schedule.clone(),
+            autoencoder_share: self.autoencoder_share,
+            init_rows: self.init_rows.max(largest),
+            patience: self.patience,
+            min_improvement: self.min_improvement,
+            monitor: self.monitor,
+        }
     }
 }

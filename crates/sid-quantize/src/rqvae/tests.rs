@@ -1,14 +1,13 @@
-use std::collections::BTreeMap;
+mod gradients;
+mod options;
+
 use std::ops::ControlFlow;
 
-use candle_core::{DType, Device, Tensor};
+use candle_core::{DType, Device};
+use genrec_kernels::CounterRng;
 use genrec_kernels::optim::{AdagradConfig, AdamWConfig, OptimizerConfig, Schedule};
-use genrec_kernels::{CounterRng, Parameters, init};
 use ndarray::Array2;
 
-use super::estimator::quantize;
-use super::loss::{evaluate, evaluate_autoencoder};
-use super::model::{Mlp, Network};
 use super::*;
 use crate::saved::Saved;
 use crate::usage::{CodeReport, encode_rows, reconstruction_error};
@@ -44,189 +43,6 @@ impl FitControl for Losses {
     }
 }
 
-/// A network in f64 with codebooks spread like its latent vectors, and a batch for it.
-fn wide(config: &RqVaeConfig, dim: usize) -> (Network, Tensor) {
-    let rng = CounterRng::new(11);
-    let network = Network::random(config, dim, rng, &Device::Cpu).unwrap();
-    let mut values = BTreeMap::new();
-    for (name, var) in vars(&network) {
-        let value = if name.starts_with("codebooks") {
-            init::normal(&rng.named(name), var.shape(), 0.6, &Device::Cpu).unwrap()
-        } else if name.ends_with("bias") {
-            init::normal(&rng.named(name), var.shape(), 0.1, &Device::Cpu).unwrap()
-        } else {
-            var.clone()
-        };
-        values.insert(name.to_owned(), value.to_dtype(DType::F64).unwrap());
-    }
-    let xs = init::normal(&rng.named("xs"), (13, dim), 1.0, &Device::Cpu).unwrap().to_dtype(DType::F64).unwrap();
-    (Network::new(&values, config, &Device::Cpu).unwrap(), xs)
-}
-
-fn vars(network: &Network) -> impl Iterator<Item = (&str, &Tensor)> {
-    network.autoencoder.iter().chain(network.codes.iter())
-}
-
-fn set(network: &Network, name: &str, value: &Tensor) {
-    let part = if network.codes.get(name).is_some() { &network.codes } else { &network.autoencoder };
-    part.set(name, value).unwrap();
-}
-
-/// The network's layers over candle's graph.
-fn graph(params: &Parameters, part: &str, layers: usize, xs: &Tensor) -> Tensor {
-    let mut hidden = xs.clone();
-    for layer in 0..layers {
-        let weight = params.get(&format!("{part}.{layer}.weight")).unwrap();
-        let bias = params.get(&format!("{part}.{layer}.bias")).unwrap();
-        hidden = hidden.matmul(&weight.t().unwrap()).unwrap().broadcast_add(bias).unwrap();
-        if layer + 1 < layers {
-            hidden = hidden.relu().unwrap();
-        }
-    }
-    hidden
-}
-
-fn scalar(tensor: &Tensor) -> f64 {
-    tensor.to_scalar::<f64>().unwrap()
-}
-
-#[test]
-fn the_gradient_equals_candles() {
-    let config = small().with_hidden([7, 6]).with_latent_dim(4).with_codebook_sizes([5, 4, 3]);
-    let (network, xs) = wide(&config, 9);
-    let ours = evaluate(&network, &config, &xs).unwrap();
-
-    let z = graph(&network.autoencoder, "encoder", 3, &xs);
-    let found = quantize(&z.detach(), &network.codebooks()).unwrap();
-    let straight = (&z + (&found.latent - &z).unwrap().detach()).unwrap();
-    let mut loss =
-        (graph(&network.autoencoder, "decoder", 3, &straight) - &xs).unwrap().sqr().unwrap().sum_all().unwrap();
-    let mut taken = found.latent.zeros_like().unwrap();
-    for (level, codes) in found.codes.iter().enumerate() {
-        let words = network.codebooks()[level].index_select(codes, 0).unwrap();
-        let residual = (&z - &taken).unwrap();
-        let codebook = (residual.detach() - &words).unwrap().sqr().unwrap().sum_all().unwrap();
-        let commitment = (residual - words.detach()).unwrap().sqr().unwrap().sum_all().unwrap();
-        loss = (loss + codebook + (commitment * config.commitment).unwrap()).unwrap();
-        taken = (taken + words.detach()).unwrap();
-    }
-    let loss = (loss / 13.0).unwrap();
-    let store = loss.backward().unwrap();
-
-    assert!((ours.loss - scalar(&loss)).abs() < 1e-9);
-    assert_eq!(ours.gradients.len(), vars(&network).count());
-    for (name, var) in vars(&network) {
-        let grad = store.get(var).unwrap();
-        let mine = ours.gradients.get(name).unwrap();
-        assert_eq!(mine.dims(), grad.dims(), "{name}");
-        let gap = scalar(&(mine - grad).unwrap().abs().unwrap().flatten_all().unwrap().max(0).unwrap());
-        assert!(gap < 1e-10, "{name}: {gap}");
-        assert!(scalar(&grad.sqr().unwrap().sum_all().unwrap()) > 0.0, "{name} has no gradient");
-    }
-}
-
-#[test]
-fn the_gradient_equals_finite_differences() {
-    let config = small().with_hidden([7]).with_latent_dim(4).with_codebook_sizes([5, 4]);
-    let (network, xs) = wide(&config, 6);
-    let ours = evaluate(&network, &config, &xs).unwrap();
-    let forward = |mlp: &Mlp, xs: &Tensor| mlp.forward(xs).unwrap();
-    // What stop-gradients and the estimator hold constant is frozen at the point of differentiation.
-    let z0 = forward(&network.encoder, &xs);
-    let frozen = quantize(&z0, &network.codebooks()).unwrap();
-    let offset = (&frozen.latent - &z0).unwrap();
-    let words: Vec<Tensor> = frozen.errors.iter().zip(&frozen.residuals).map(|(e, r)| (e + r).unwrap()).collect();
-    let surrogate = || {
-        let z = forward(&network.encoder, &xs);
-        let decoded = forward(&network.decoder, &(&z + &offset).unwrap());
-        let mut loss = scalar(&(decoded - &xs).unwrap().sqr().unwrap().sum_all().unwrap());
-        let mut residual = z;
-        for (level, words) in words.iter().enumerate() {
-            let now = network.codebooks()[level].index_select(&frozen.codes[level], 0).unwrap();
-            let codebook = (&frozen.residuals[level] - now).unwrap().sqr().unwrap().sum_all().unwrap();
-            residual = (residual - words).unwrap();
-            let commitment = residual.sqr().unwrap().sum_all().unwrap();
-            loss += scalar(&codebook) + config.commitment * scalar(&commitment);
-        }
-        loss / 13.0
-    };
-    assert!((surrogate() - ours.loss).abs() < 1e-9);
-    for (name, var) in vars(&network) {
-        let values = var.flatten_all().unwrap().to_vec1::<f64>().unwrap();
-        let grad = ours.gradients.get(name).unwrap().flatten_all().unwrap().to_vec1::<f64>().unwrap();
-        let shifted = |at: usize, by: f64| {
-            let mut moved = values.clone();
-            moved[at] += by;
-            set(&network, name, &Tensor::from_vec(moved, var.shape(), &Device::Cpu).unwrap());
-            surrogate()
-        };
-        for (at, &grad) in grad.iter().enumerate() {
-            let slope = (shifted(at, 1e-5) - shifted(at, -1e-5)) / 2e-5;
-            assert!((slope - grad).abs() < 1e-6 * (1.0 + slope.abs()), "{name}[{at}]: {slope} {grad}");
-        }
-        shifted(0, 0.0);
-    }
-}
-
-/// The same network and batch in f32, where the fused forms apply.
-fn narrow(network: &Network, config: &RqVaeConfig, xs: &Tensor) -> (Network, Tensor) {
-    let single = |t: &Tensor| t.to_dtype(DType::F32).unwrap();
-    let values = vars(network).map(|(name, var)| (name.to_owned(), single(var))).collect();
-    (Network::new(&values, config, &Device::Cpu).unwrap(), single(xs))
-}
-
-#[test]
-fn the_fused_step_equals_the_composed_one() {
-    let config = small().with_hidden([37, 20]).with_latent_dim(6).with_codebook_sizes([5, 4]);
-    let (network, _) = wide(&config, 11);
-    // More rows than one block, and no whole number of blocks.
-    let xs = init::normal(&CounterRng::new(5), (301, 11), 1.0, &Device::Cpu).unwrap().to_dtype(DType::F64).unwrap();
-    let (fused, single) = narrow(&network, &config, &xs);
-    let steps = [
-        (evaluate(&network, &config, &xs).unwrap(), evaluate(&fused, &config, &single).unwrap()),
-        (evaluate_autoencoder(&network, &xs).unwrap(), evaluate_autoencoder(&fused, &single).unwrap()),
-    ];
-    for (composed, fused) in steps {
-        assert!((composed.loss - fused.loss).abs() < 1e-5 * composed.loss);
-        assert!((composed.reconstruction - fused.reconstruction).abs() < 1e-5 * composed.loss);
-        assert_eq!(composed.gradients.len(), fused.gradients.len());
-        for ((name, wide), (_, narrow)) in composed.gradients.iter().zip(fused.gradients.iter()) {
-            let narrow = narrow.to_dtype(DType::F64).unwrap();
-            let gap = scalar(&(wide - narrow).unwrap().sqr().unwrap().sum_all().unwrap()).sqrt();
-            let norm = scalar(&wide.sqr().unwrap().sum_all().unwrap()).sqrt();
-            assert!(gap < 1e-5 * norm, "{name}: {gap} of {norm}");
-        }
-    }
-}
-
-#[test]
-fn the_autoencoders_gradient_equals_finite_differences() {
-    let config = small().with_hidden([7]).with_latent_dim(4).with_codebook_sizes([5]);
-    let (network, xs) = wide(&config, 6);
-    let ours = evaluate_autoencoder(&network, &xs).unwrap();
-    assert_eq!(ours.gradients.len(), network.autoencoder.len());
-    let loss = || {
-        let decoded = network.decoder.forward(&network.encoder.forward(&xs).unwrap()).unwrap();
-        scalar(&(decoded - &xs).unwrap().sqr().unwrap().sum_all().unwrap()) / 13.0
-    };
-    assert!((loss() - ours.loss).abs() < 1e-9);
-    for (name, var) in network.autoencoder.iter() {
-        let values = var.flatten_all().unwrap().to_vec1::<f64>().unwrap();
-        let grad = ours.gradients.get(name).unwrap().flatten_all().unwrap().to_vec1::<f64>().unwrap();
-        let shifted = |at: usize, by: f64| {
-            let mut moved = values.clone();
-            moved[at] += by;
-            set(&network, name, &Tensor::from_vec(moved, var.shape(), &Device::Cpu).unwrap());
-            loss()
-        };
-        for (at, &grad) in grad.iter().enumerate() {
-            let slope = (shifted(at, 1e-5) - shifted(at, -1e-5)) / 2e-5;
-            assert!((slope - grad).abs() < 1e-6 * (1.0 + slope.abs()), "{name}[{at}]: {slope} {grad}");
-        }
-        shifted(0, 0.0);
-    }
-}
-
 #[test]
 fn the_autoencoder_is_trained_alone_first() {
     let xs = clustered(600, 12, 7);
@@ -249,13 +65,14 @@ fn the_autoencoder_is_trained_alone_first() {
 #[test]
 fn epochs_follow_from_the_rows_unless_given() {
     let default = RqVaeConfig::default();
-    assert_eq!(default.epochs_for(12_101), 40);
-    assert_eq!(default.epochs_for(1_000), 480);
-    assert_eq!(default.epochs_for(2_000_000), 40);
-    assert_eq!(default.clone().with_epochs(3).epochs_for(1_000), 3);
-    assert_eq!((default.autoencoder_epochs(40), default.autoencoder_epochs(1)), (8, 0));
-    assert_eq!(default.with_autoencoder_share(0.99).autoencoder_epochs(2), 1);
-    assert_eq!(RqVaeConfig::paper().autoencoder_epochs(20_000), 0);
+    let plan = default.plan();
+    assert_eq!(plan.epochs_for(12_101), 40);
+    assert_eq!(plan.epochs_for(1_000), 480);
+    assert_eq!(plan.epochs_for(2_000_000), 40);
+    assert_eq!(default.clone().with_epochs(3).plan().epochs_for(1_000), 3);
+    assert_eq!((plan.autoencoder_epochs(40), plan.autoencoder_epochs(1)), (8, 0));
+    assert_eq!(default.with_autoencoder_share(0.99).plan().autoencoder_epochs(2), 1);
+    assert_eq!(RqVaeConfig::paper().plan().autoencoder_epochs(20_000), 0);
 }
 
 #[test]
