@@ -8,7 +8,8 @@
 //!   traits. A quantiser of your own needs only the first.
 //! - [`RqVaeConfig`], [`ResidualKMeansConfig`], [`SimHashLshConfig`] and [`RandomIdsConfig`] fit the built-in quantisers;
 //!   [`QuantizerConfig`] and [`AnyQuantizer`] hold any of them, for configuration files and saved models.
-//! - [`usage`] measures codes: how evenly they are used, how many items share theirs.
+//! - [`usage`] measures codes: how evenly they are used, how many items share theirs, whether near items share a prefix
+//!   and whether prefixes tell categories apart.
 //! - [`RowSource`] feeds a fit from memory ([`ArrayRows`]) or from files larger than memory ([`FileRows`]).
 //!
 //! ```
@@ -58,6 +59,7 @@
 //! - van den Oord et al., *Neural Discrete Representation Learning*, NeurIPS 2017, arXiv 1711.00937.
 //! - Charikar, *Similarity Estimation Techniques from Rounding Algorithms*, STOC 2002.
 //! - Lv et al., *Multi-Probe LSH: Efficient Indexing for High-Dimensional Similarity Search*, VLDB 2007.
+//! - Singh et al., *Better Generalization with Semantic IDs*, 2023, arXiv 2306.08121.
 //! - Arthur and Vassilvitskii, *k-means++: The Advantages of Careful Seeding*, SODA 2007.
 
 #![doc(test(attr(deny(warnings))))]
