@@ -21,7 +21,7 @@ use crate::{Fit, FitControl, Quantizer, RankCodes, Result, RowSource};
 const NORMALS: &str = "normals";
 
 /// Locality-sensitive hashing by random hyperplanes, SimHash (Charikar, *Similarity Estimation Techniques from Rounding
-/// Algorithms*, STOC 2002), which TIGER compares the RQ-VAE with (arXiv 2305.05065, section 5): `h` hyperplanes through the
+/// Algorithms*, STOC 2002), which TIGER compares the RQ-VAE with (arXiv 2305.05065): `h` hyperplanes through the
 /// origin make a codeword, and each of the `m` codewords has its own.
 ///
 /// Bit `i` of code `d`, the least significant first, is 1 where the row lies on the positive side of hyperplane `d h + i`:

@@ -63,7 +63,7 @@ impl RandomIdsConfig {
     }
 }
 
-/// Random IDs, the control that TIGER compares Semantic IDs with (arXiv 2305.05065, section 5): what a recommender gains
+/// Random IDs, the control that TIGER compares Semantic IDs with (arXiv 2305.05065): what a recommender gains
 /// over them, it gains from the content that its codes carry.
 ///
 /// A row's codes are a keyed hash of its values, so that a quantiser that has never seen an item can code it, and codes

@@ -50,12 +50,15 @@ fn edit(dir: &Path, change: impl Fn(&mut Value)) {
     fs::write(path, json.to_string()).unwrap();
 }
 
+/// Type, shape and bytes of tensors by name.
+type Weights = BTreeMap<String, (Dtype, Vec<usize>, Vec<u8>)>;
+
 /// Replaces the weights by others under a right checksum.
-fn reweigh(dir: &Path, change: impl Fn(&mut BTreeMap<String, (Dtype, Vec<usize>, Vec<u8>)>)) {
+fn reweigh(dir: &Path, change: impl Fn(&mut Weights)) {
     let path = dir.join("model.safetensors");
     let bytes = fs::read(&path).unwrap();
     let file = safetensors::SafeTensors::deserialize(&bytes).unwrap();
-    let mut tensors: BTreeMap<_, _> = file
+    let mut tensors: Weights = file
         .tensors()
         .into_iter()
         .map(|(name, view)| (name, (view.dtype(), view.shape().to_vec(), view.data().to_vec())))
@@ -164,7 +167,7 @@ fn lying_weights_are_found_out() {
         assert!(matches!(fails(&path), QuantizeError::Parameters(ParamError::Unexpected { .. })));
         model.save(&path).unwrap();
         for name in tensor_names(&config) {
-            let fails = |change: &dyn Fn(&mut BTreeMap<String, (Dtype, Vec<usize>, Vec<u8>)>)| {
+            let fails = |change: &dyn Fn(&mut Weights)| {
                 reweigh(&path, change);
                 let error = fails(&path);
                 model.save(&path).unwrap();
