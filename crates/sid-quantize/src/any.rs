@@ -7,23 +7,27 @@ use serde::{Deserialize, Serialize};
 
 use crate::saved::{self, Saved};
 use crate::{
-    Fit, FitControl, QuantizeError, Quantizer, RankCodes, Reconstruct, ResidualKMeans, ResidualKMeansConfig, Result,
-    RowSource, RqVae, RqVaeConfig,
+    Fit, FitControl, QuantizeError, Quantizer, RandomIds, RandomIdsConfig, RankCodes, Reconstruct, ResidualKMeans,
+    ResidualKMeansConfig, Result, RowSource, RqVae, RqVaeConfig, SimHashLsh, SimHashLshConfig,
 };
 
 /// The one list of the built-in quantisers: `each!(value, Enum, inner => expression)` is a match over an enum of them, and
-/// `each!(impl)` the conversions.
+/// `each!(fit config, inner => expression)` one that makes of each configuration its model.
 macro_rules! each {
     ($value:expr, $enum:ident, $inner:pat => $body:expr) => {
         match $value {
             $enum::RqVae($inner) => $body,
             $enum::ResidualKMeans($inner) => $body,
+            $enum::SimHashLsh($inner) => $body,
+            $enum::RandomIds($inner) => $body,
         }
     };
     (fit $value:expr, $config:ident => $body:expr) => {
         match $value {
             QuantizerConfig::RqVae($config) => AnyQuantizer::RqVae($body),
             QuantizerConfig::ResidualKMeans($config) => AnyQuantizer::ResidualKMeans($body),
+            QuantizerConfig::SimHashLsh($config) => AnyQuantizer::SimHashLsh($body),
+            QuantizerConfig::RandomIds($config) => AnyQuantizer::RandomIds($body),
         }
     };
 }
@@ -47,6 +51,8 @@ macro_rules! conversions {
 conversions! {
     RqVae: RqVaeConfig,
     ResidualKMeans: ResidualKMeansConfig,
+    SimHashLsh: SimHashLshConfig,
+    RandomIds: RandomIdsConfig,
 }
 
 /// The configuration of any built-in quantiser, tagged by `"type"` in its JSON form.
@@ -67,6 +73,10 @@ pub enum QuantizerConfig {
     RqVae(RqVaeConfig),
     /// See [`ResidualKMeansConfig`].
     ResidualKMeans(ResidualKMeansConfig),
+    /// See [`SimHashLshConfig`].
+    SimHashLsh(SimHashLshConfig),
+    /// See [`RandomIdsConfig`].
+    RandomIds(RandomIdsConfig),
 }
 
 impl Default for QuantizerConfig {
@@ -86,8 +96,13 @@ impl QuantizerConfig {
     }
 
     /// Codes in each level's codebook, coarse to fine.
-    pub fn codebook_sizes(&self) -> &[u32] {
-        each!(self, Self, config => &config.codebook_sizes)
+    pub fn codebook_sizes(&self) -> Vec<u32> {
+        match self {
+            Self::RqVae(config) => config.codebook_sizes.clone(),
+            Self::ResidualKMeans(config) => config.codebook_sizes.clone(),
+            Self::SimHashLsh(config) => config.codebook_sizes(),
+            Self::RandomIds(config) => config.codebook_sizes.clone(),
+        }
     }
 }
 
@@ -144,6 +159,10 @@ pub enum AnyQuantizer {
     RqVae(RqVae),
     /// See [`ResidualKMeans`].
     ResidualKMeans(ResidualKMeans),
+    /// See [`SimHashLsh`].
+    SimHashLsh(SimHashLsh),
+    /// See [`RandomIds`].
+    RandomIds(RandomIds),
 }
 
 impl AnyQuantizer {
@@ -180,6 +199,7 @@ impl AnyQuantizer {
         match self {
             Self::RqVae(model) => Some(model),
             Self::ResidualKMeans(model) => Some(model),
+            Self::SimHashLsh(_) | Self::RandomIds(_) => None,
         }
     }
 

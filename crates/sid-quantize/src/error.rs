@@ -137,6 +137,16 @@ pub enum QuantizeError {
         /// Levels found.
         got: usize,
     },
+    /// What there should be one of for each item is there in another number.
+    #[error("there are {got} {what} for the codes of {expected} items; give one for each item, in the same order")]
+    ItemMismatch {
+        /// What was counted.
+        what: &'static str,
+        /// Items with codes.
+        expected: usize,
+        /// How many there are.
+        got: usize,
+    },
     /// A file or directory cannot be read or written.
     #[error("cannot access {}", path.display())]
     Io {

@@ -20,7 +20,9 @@ const WEIGHTS: &str = "model.safetensors";
 const MAX_CONFIG_BYTES: u64 = 1 << 20;
 /// Room for the safetensors header.
 const MAX_HEADER_BYTES: u64 = 1 << 20;
-/// Values in all weights together: 16 GiB of f32.
+/// Most levels of a quantiser.
+pub(crate) const MAX_LEVELS: usize = 64;
+/// Values in all weights together, and columns of a row: 16 GiB of f32.
 const MAX_ELEMENTS: usize = 1 << 32;
 
 #[derive(Deserialize)]
@@ -125,8 +127,8 @@ pub(crate) fn load(
         return Err(QuantizeError::FormatVersion { path, found: format_version, supported: FORMAT_VERSION });
     }
     let manifest: Manifest = serde_json::from_slice(&json).map_err(fault)?;
-    if manifest.dim == 0 {
-        return Err(QuantizeError::config("dim", 0, "at least 1 is needed"));
+    if manifest.dim == 0 || manifest.dim > MAX_ELEMENTS {
+        return Err(QuantizeError::config("dim", manifest.dim, "1 to 2^32 columns are allowed"));
     }
     let elements = elements(&manifest.quantizer, manifest.dim)?
         .filter(|&elements| elements <= MAX_ELEMENTS)
@@ -206,7 +208,7 @@ pub(crate) fn matrix(tensors: &BTreeMap<String, Tensor>, name: &str, device: &De
 
 /// Bounds of the codebooks: 1 to 64 levels of 1 to 2^20 codes.
 pub(crate) fn check_sizes(sizes: &[u32]) -> Result<()> {
-    if sizes.is_empty() || sizes.len() > 64 {
+    if sizes.is_empty() || sizes.len() > MAX_LEVELS {
         return Err(QuantizeError::config(
             "codebook_sizes",
             format!("a list of {}", sizes.len()),

@@ -283,7 +283,7 @@ impl TigerConfig {
         self.batches().validate()?;
         self.train.validate()?;
         self.decode.validate()?;
-        let layout = SidLayout::new(self.quantizer.codebook_sizes().to_vec())?.with_suffix(self.suffix_size);
+        let layout = SidLayout::new(self.quantizer.codebook_sizes())?.with_suffix(self.suffix_size);
         let vocab = SidVocab::new(&layout, self.decode.user_tokens)?;
         Ok(self.model.clone().with_vocab_size(vocab.size()).validate()?)
     }
@@ -307,6 +307,8 @@ impl TigerConfig {
         match &mut self.quantizer {
             QuantizerConfig::RqVae(config) => config.seed = seed,
             QuantizerConfig::ResidualKMeans(config) => config.seed = seed,
+            QuantizerConfig::SimHashLsh(config) => config.seed = seed,
+            QuantizerConfig::RandomIds(config) => config.seed = seed,
             _ => {}
         }
         self.train.seed = seed;
