@@ -1,4 +1,4 @@
-use ndarray::{Array2, ArrayViewMut2, array};
+use ndarray::{Array2, ArrayViewMut2};
 use proptest::prelude::*;
 
 use super::*;
