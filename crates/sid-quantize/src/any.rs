@@ -7,8 +7,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::saved::{self, Saved};
 use crate::{
-    Fit, FitControl, QuantizeError, Quantizer, RandomIds, RandomIdsConfig, RankCodes, Reconstruct, ResidualKMeans,
-    ResidualKMeansConfig, Result, RowSource, RqVae, RqVaeConfig, SimHashLsh, SimHashLshConfig,
+    Fit, FitControl, Fsq, FsqConfig, QuantizeError, Quantizer, RandomIds, RandomIdsConfig, RankCodes, Reconstruct,
+    ResidualKMeans, ResidualKMeansConfig, Result, RowSource, RqVae, RqVaeConfig, SimHashLsh, SimHashLshConfig,
 };
 
 /// The one list of the built-in quantisers: `each!(value, Enum, inner => expression)` is a match over an enum of them, and
@@ -19,6 +19,7 @@ macro_rules! each {
             $enum::RqVae($inner) => $body,
             $enum::ResidualKMeans($inner) => $body,
             $enum::SimHashLsh($inner) => $body,
+            $enum::Fsq($inner) => $body,
             $enum::RandomIds($inner) => $body,
         }
     };
@@ -27,6 +28,7 @@ macro_rules! each {
             QuantizerConfig::RqVae($config) => AnyQuantizer::RqVae($body),
             QuantizerConfig::ResidualKMeans($config) => AnyQuantizer::ResidualKMeans($body),
             QuantizerConfig::SimHashLsh($config) => AnyQuantizer::SimHashLsh($body),
+            QuantizerConfig::Fsq($config) => AnyQuantizer::Fsq($body),
             QuantizerConfig::RandomIds($config) => AnyQuantizer::RandomIds($body),
         }
     };
@@ -52,6 +54,7 @@ conversions! {
     RqVae: RqVaeConfig,
     ResidualKMeans: ResidualKMeansConfig,
     SimHashLsh: SimHashLshConfig,
+    Fsq: FsqConfig,
     RandomIds: RandomIdsConfig,
 }
 
@@ -75,6 +78,8 @@ pub enum QuantizerConfig {
     ResidualKMeans(ResidualKMeansConfig),
     /// See [`SimHashLshConfig`].
     SimHashLsh(SimHashLshConfig),
+    /// See [`FsqConfig`].
+    Fsq(FsqConfig),
     /// See [`RandomIdsConfig`].
     RandomIds(RandomIdsConfig),
 }
@@ -101,6 +106,7 @@ impl QuantizerConfig {
             Self::RqVae(config) => config.codebook_sizes.clone(),
             Self::ResidualKMeans(config) => config.codebook_sizes.clone(),
             Self::SimHashLsh(config) => config.codebook_sizes(),
+            Self::Fsq(config) => config.codebook_sizes(),
             Self::RandomIds(config) => config.codebook_sizes.clone(),
         }
     }
@@ -161,6 +167,8 @@ pub enum AnyQuantizer {
     ResidualKMeans(ResidualKMeans),
     /// See [`SimHashLsh`].
     SimHashLsh(SimHashLsh),
+    /// See [`Fsq`].
+    Fsq(Fsq),
     /// See [`RandomIds`].
     RandomIds(RandomIds),
 }
@@ -199,6 +207,7 @@ impl AnyQuantizer {
         match self {
             Self::RqVae(model) => Some(model),
             Self::ResidualKMeans(model) => Some(model),
+            Self::Fsq(model) => Some(model),
             Self::SimHashLsh(_) | Self::RandomIds(_) => None,
         }
     }

@@ -22,6 +22,7 @@ fn configs() -> Vec<QuantizerConfig> {
         ResidualKMeansConfig::default().with_codebook_sizes([6, 4]).with_standardize(true).into(),
         RqVaeConfig::default().with_codebook_sizes([6, 4]).with_hidden([7]).with_latent_dim(3).with_epochs(2).into(),
         SimHashLshConfig::default().with_bits(3).with_levels(2).into(),
+        FsqConfig::default().with_scalars([vec![3, 2], vec![4]]).with_hidden([7]).with_epochs(2).into(),
         RandomIdsConfig::default().with_codebook_sizes([6, 4]).into(),
     ]
 }

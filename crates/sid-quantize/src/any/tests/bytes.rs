@@ -10,7 +10,7 @@ proptest! {
     #[test]
     fn arbitrary_bytes_never_panic(
         which in 0_usize..3,
-        kind in 0_usize..4,
+        kind in 0_usize..5,
         junk in prop::collection::vec(any::<u8>(), 0..80),
         at in 0_usize..4000,
     ) {
