@@ -7,8 +7,9 @@ use serde::{Deserialize, Serialize};
 
 use crate::saved::{self, Saved};
 use crate::{
-    Fit, FitControl, QuantizeError, Quantizer, RandomIds, RandomIdsConfig, RankCodes, Reconstruct, ResidualKMeans,
-    ResidualKMeansConfig, Result, RowSource, RqVae, RqVaeConfig, SimHashLsh, SimHashLshConfig,
+    Fit, FitControl, ProductKMeans, ProductKMeansConfig, QuantizeError, Quantizer, RandomIds, RandomIdsConfig,
+    RankCodes, Reconstruct, ResidualKMeans, ResidualKMeansConfig, Result, RowSource, RqVae, RqVaeConfig, SimHashLsh,
+    SimHashLshConfig,
 };
 
 /// The one list of the built-in quantisers: `each!(value, Enum, inner => expression)` is a match over an enum of them, and
@@ -18,6 +19,7 @@ macro_rules! each {
         match $value {
             $enum::RqVae($inner) => $body,
             $enum::ResidualKMeans($inner) => $body,
+            $enum::ProductKMeans($inner) => $body,
             $enum::SimHashLsh($inner) => $body,
             $enum::RandomIds($inner) => $body,
         }
@@ -26,6 +28,7 @@ macro_rules! each {
         match $value {
             QuantizerConfig::RqVae($config) => AnyQuantizer::RqVae($body),
             QuantizerConfig::ResidualKMeans($config) => AnyQuantizer::ResidualKMeans($body),
+            QuantizerConfig::ProductKMeans($config) => AnyQuantizer::ProductKMeans($body),
             QuantizerConfig::SimHashLsh($config) => AnyQuantizer::SimHashLsh($body),
             QuantizerConfig::RandomIds($config) => AnyQuantizer::RandomIds($body),
         }
@@ -51,6 +54,7 @@ macro_rules! conversions {
 conversions! {
     RqVae: RqVaeConfig,
     ResidualKMeans: ResidualKMeansConfig,
+    ProductKMeans: ProductKMeansConfig,
     SimHashLsh: SimHashLshConfig,
     RandomIds: RandomIdsConfig,
 }
@@ -73,6 +77,8 @@ pub enum QuantizerConfig {
     RqVae(RqVaeConfig),
     /// See [`ResidualKMeansConfig`].
     ResidualKMeans(ResidualKMeansConfig),
+    /// See [`ProductKMeansConfig`].
+    ProductKMeans(ProductKMeansConfig),
     /// See [`SimHashLshConfig`].
     SimHashLsh(SimHashLshConfig),
     /// See [`RandomIdsConfig`].
@@ -100,6 +106,7 @@ impl QuantizerConfig {
         match self {
             Self::RqVae(config) => config.codebook_sizes.clone(),
             Self::ResidualKMeans(config) => config.codebook_sizes.clone(),
+            Self::ProductKMeans(config) => config.codebook_sizes.clone(),
             Self::SimHashLsh(config) => config.codebook_sizes(),
             Self::RandomIds(config) => config.codebook_sizes.clone(),
         }
@@ -159,6 +166,8 @@ pub enum AnyQuantizer {
     RqVae(RqVae),
     /// See [`ResidualKMeans`].
     ResidualKMeans(ResidualKMeans),
+    /// See [`ProductKMeans`].
+    ProductKMeans(ProductKMeans),
     /// See [`SimHashLsh`].
     SimHashLsh(SimHashLsh),
     /// See [`RandomIds`].
@@ -199,6 +208,7 @@ impl AnyQuantizer {
         match self {
             Self::RqVae(model) => Some(model),
             Self::ResidualKMeans(model) => Some(model),
+            Self::ProductKMeans(model) => Some(model),
             Self::SimHashLsh(_) | Self::RandomIds(_) => None,
         }
     }
