@@ -15,12 +15,13 @@ use std::path::{Path, PathBuf};
 use candle_core::Device;
 use clap::Parser;
 use genrec::{
+    data::Catalogue,
     pipeline::EmbeddingSource,
     quantize::{ArrayRows, QuantizerConfig},
 };
 use ndarray::Array2;
 use support::{
-    BoxError, DeviceArg,
+    BoxError, DeviceArg, behaviour,
     categories::Categories,
     create_dir, embed, figures, fit,
     measure::measure,
@@ -34,7 +35,7 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 /// Fits all quantisers to the same embeddings and compares their codes.
 #[derive(Debug, Parser)]
 struct Args {
-    /// Directory with `items.jsonl`.
+    /// Directory with `items.jsonl` and `sequences.txt`.
     #[arg(long)]
     data: PathBuf,
     /// Content embeddings of the items: `tfidf`, `bert:DIR`, `sentence-t5:DIR`, `llm:DIR`, or `npy:FILE`.
@@ -60,6 +61,8 @@ struct Args {
 /// What all methods share.
 struct Bench<'a> {
     embeddings: Array2<f32>,
+    data: &'a Path,
+    catalogue: Catalogue,
     categories: Categories,
     device: Device,
     out: &'a Path,
@@ -75,7 +78,9 @@ impl Bench<'_> {
         } else {
             create_dir(&dir)?;
             let mut rows = ArrayRows::from(self.embeddings.view());
-            let fitted = fit::fit(method.name, config, &mut rows, &self.device)?;
+            let behaviour = behaviour::for_quantizer(config, self.data, &self.catalogue)?;
+            let behaviour = behaviour.as_ref().map(|rows| rows.view());
+            let fitted = fit::fit(method.name, config, &mut rows, behaviour, &self.device)?;
             let measures = measure(&fitted.quantizer, &mut rows, fitted.codes.view(), Some(&self.categories))?;
             fit::write_codes(&path, fitted.codes.view())?;
             let row = MethodReport::new(method.name, config, self.embeddings.dim(), measures, fitted.effort)?;
@@ -118,7 +123,8 @@ fn run(args: &Args) -> Result<(), BoxError> {
     };
     let title = format!("{}: {} items, {}", subject.dataset, catalogue.len(), source_name(&source));
     let mut comparison = Comparison::open(&args.out.join("report.json"), subject)?;
-    let bench = Bench { embeddings, categories: Categories::of(&catalogue), device, out: &args.out };
+    let categories = Categories::of(&catalogue);
+    let bench = Bench { embeddings, data: &args.data, catalogue, categories, device, out: &args.out };
     let mut failures = Vec::new();
     for (method, config) in &methods {
         if let Err(error) = bench.run(method, config, &mut comparison) {

@@ -19,8 +19,9 @@ use genrec::{
     pipeline::EmbeddingSource,
     quantize::{ArrayRows, FileRows, Quantizer, QuantizerConfig, RowSource},
 };
+use ndarray::Array2;
 use support::{
-    BoxError, DeviceArg,
+    BoxError, DeviceArg, behaviour,
     categories::Categories,
     create_dir, embed, figures,
     fit::{self, Fitted},
@@ -44,7 +45,7 @@ struct Args {
     /// Settings as JSON: what the file leaves out is the method's. Without --method, a whole configuration with its "type".
     #[arg(long)]
     config: Option<PathBuf>,
-    /// Directory with `items.jsonl`.
+    /// Directory with `items.jsonl`, and `sequences.txt` for settings that align codes with behaviour.
     #[arg(long, required_unless_present = "npy", conflicts_with = "npy")]
     data: Option<PathBuf>,
     /// Content embeddings of the items: `tfidf`, `bert:DIR`, `sentence-t5:DIR`, `llm:DIR`, or `npy:FILE`.
@@ -67,19 +68,26 @@ struct Args {
     device: DeviceArg,
 }
 
-/// Rows to quantise, and what is known of the items.
-fn open(args: &Args, device: &Device) -> Result<(Box<dyn RowSource>, Option<Categories>), BoxError> {
+/// What is to be quantised, and what is known of it.
+struct Input {
+    rows: Box<dyn RowSource>,
+    categories: Option<Categories>,
+    behaviour: Option<Array2<f32>>,
+}
+
+fn open(args: &Args, config: &QuantizerConfig, device: &Device) -> Result<Input, BoxError> {
     if let Some(path) = &args.npy {
         let rows = FileRows::open_npy(path)?;
         if rows.is_empty() {
             return Err(format!("`{}` holds no row: give one an item", path.display()).into());
         }
-        return Ok((Box::new(rows), None));
+        return Ok(Input { rows: Box::new(rows), categories: None, behaviour: None });
     }
     let dir = args.data.as_deref().ok_or("give --data or --npy")?;
     let catalogue = embed::catalogue(dir)?;
     let rows = embed::embed(&catalogue, &args.embedder, device, &args.out.join("embeddings"))?;
-    Ok((Box::new(ArrayRows::from(rows)), Some(Categories::of(&catalogue))))
+    let behaviour = behaviour::for_quantizer(config, dir, &catalogue)?;
+    Ok(Input { rows: Box::new(ArrayRows::from(rows)), categories: Some(Categories::of(&catalogue)), behaviour })
 }
 
 /// The index over codes, with as many suffix values as the largest group needs.
@@ -104,10 +112,10 @@ fn run(args: &Args) -> Result<(), BoxError> {
     let changes = Changes { file: args.config.as_deref(), codebooks: args.codebooks.as_deref(), seed: args.seed };
     let config: QuantizerConfig = methods::configure(method, Mode::Full, &changes)?;
     let name = method.map_or_else(|| methods::type_of(&config), |method| method.name.to_owned());
-    let (mut rows, categories) = open(args, &device)?;
+    let Input { mut rows, categories, behaviour } = open(args, &config, &device)?;
     create_dir(&args.out)?;
 
-    let fitted = fit::fit(&name, &config, rows.as_mut(), &device)?;
+    let fitted = fit::fit(&name, &config, rows.as_mut(), behaviour.as_ref().map(|rows| rows.view()), &device)?;
     fitted.quantizer.save(args.out.join("quantizer"))?;
     fit::write_codes(&args.out.join("codes.npy"), fitted.codes.view())?;
     let measures = measure(&fitted.quantizer, rows.as_mut(), fitted.codes.view(), categories.as_ref())?;

@@ -2,7 +2,12 @@
 
 mod svd;
 
-use genrec::data::{LeaveOneOut, Sequences};
+use std::path::Path;
+
+use genrec::{
+    data::{Catalogue, LeaveOneOut, ReadOptions, Sequences, readers::neutral},
+    quantize::QuantizerConfig,
+};
 use ndarray::Array2;
 
 use crate::BoxError;
@@ -66,6 +71,24 @@ pub fn embed(sequences: &Sequences, items: usize, config: &BehaviourConfig) -> R
         }
     }
     Ok(embeddings)
+}
+
+/// The behaviour of a directory's users in the form that a quantiser's settings ask for; `None` where they ask for none.
+///
+/// # Errors
+/// As [`embed`], and when the sequences cannot be read.
+pub fn for_quantizer(
+    config: &QuantizerConfig,
+    dir: &Path,
+    catalogue: &Catalogue,
+) -> Result<Option<Array2<f32>>, BoxError> {
+    let QuantizerConfig::RqVae(config) = config else { return Ok(None) };
+    if config.alignment.is_none() {
+        return Ok(None);
+    }
+    let (sequences, _) = neutral::read_sequences(&dir.join(neutral::SEQUENCES), catalogue, &ReadOptions::default())?;
+    let wanted = BehaviourConfig { dims: config.latent_dim, seed: config.seed, ..BehaviourConfig::default() };
+    embed(&sequences, catalogue.len(), &wanted).map(Some)
 }
 
 /// One value of a sparse matrix: row, column, value.

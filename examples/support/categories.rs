@@ -40,6 +40,12 @@ impl Categories {
         &self.names
     }
 
+    /// The number of each item's category, `None` where it has none.
+    pub fn labels(&self) -> Vec<Option<u32>> {
+        let none = (0..).zip(&self.names).find(|(_, name)| *name == NONE).map(|(number, _)| number);
+        self.of.iter().map(|&number| (Some(number) != none).then_some(number)).collect()
+    }
+
     /// The number of each item's category.
     pub fn by_item(&self) -> &[u32] {
         &self.of
@@ -67,5 +73,6 @@ mod tests {
         let categories = Categories::of(&Catalogue::from_items(items).unwrap());
         assert_eq!(categories.names(), ["Makeup", "(none)", "Toys"]);
         assert_eq!(categories.by_item(), [0, 2, 1, 0]);
+        assert_eq!(categories.labels(), [Some(0), Some(2), None, Some(0)]);
     }
 }

@@ -3,7 +3,7 @@
 use std::{fs::File, io::BufWriter, io::Write, ops::ControlFlow, path::Path, time::Instant};
 
 use candle_core::Device;
-use genrec::quantize::{AnyQuantizer, EpochReport, Fit, FitControl, QuantizerConfig, RowSource, usage};
+use genrec::quantize::{AnyQuantizer, ArrayRows, EpochReport, Fit, FitControl, QuantizerConfig, RowSource, usage};
 use indicatif::ProgressBar;
 use ndarray::{Array2, ArrayView2};
 use ndarray_npy::{ReadNpyExt, WriteNpyExt};
@@ -52,7 +52,8 @@ impl FitControl for FitBar {
     }
 }
 
-/// Fits and encodes; the rows are read in blocks where they are not in memory.
+/// Fits and encodes; the rows are read in blocks where they are not in memory. `behaviour` is for settings that align codes with
+/// it; others leave it alone.
 ///
 /// # Errors
 /// When the fit fails or the rows cannot be read.
@@ -60,11 +61,17 @@ pub fn fit(
     name: &str,
     config: &QuantizerConfig,
     rows: &mut dyn RowSource,
+    behaviour: Option<ArrayView2<'_, f32>>,
     device: &Device,
 ) -> Result<Fitted, BoxError> {
     let mut watch = FitBar { bar: bar(name), epochs: 0 };
     let start = Instant::now();
-    let quantizer = config.fit_on(rows, device, &mut watch)?;
+    let quantizer = match (config, behaviour) {
+        (QuantizerConfig::RqVae(config), Some(behaviour)) if config.alignment.is_some() => {
+            config.fit_aligned(rows, &mut ArrayRows::from(behaviour), device, &mut watch)?.into()
+        }
+        _ => config.fit_on(rows, device, &mut watch)?,
+    };
     let seconds = start.elapsed().as_secs_f64();
     watch.bar.finish_and_clear();
     let start = Instant::now();
@@ -103,7 +110,7 @@ pub fn read_codes(path: &Path) -> Result<Array2<u32>, BoxError> {
 mod tests {
     #![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
-    use genrec::quantize::{ArrayRows, ResidualKMeansConfig};
+    use genrec::quantize::ResidualKMeansConfig;
 
     use super::*;
 
@@ -111,7 +118,7 @@ mod tests {
     fn codes_are_written_and_read() {
         let embeddings = Array2::from_shape_fn((64, 4), |(i, j)| ((i * 7 + j * 3) % 11) as f32);
         let config = ResidualKMeansConfig::default().with_codebook_sizes([8, 4]).into();
-        let fitted = fit("test", &config, &mut ArrayRows::from(embeddings.view()), &Device::Cpu).unwrap();
+        let fitted = fit("test", &config, &mut ArrayRows::from(embeddings.view()), None, &Device::Cpu).unwrap();
         assert_eq!(fitted.codes.dim(), (64, 2));
         assert!(fitted.effort.epochs > 0 && fitted.effort.encode_rows_per_second > 0.0);
         let dir = tempfile::tempdir().unwrap();

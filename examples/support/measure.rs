@@ -1,15 +1,16 @@
 //! Every diagnostic of a quantiser, in one place: what is added here is in every report and table.
 
-use std::collections::BTreeMap;
-
-use genrec::quantize::{AnyQuantizer, Quantizer, RowSource, usage};
-use ndarray::{Array2, ArrayView2};
+use genrec::quantize::{
+    AnyQuantizer, Quantizer, RowSource,
+    usage::{self, CodeReport, NeighbourConfig, NeighbourReport, PurityReport},
+};
+use ndarray::ArrayView2;
 use serde::{Deserialize, Serialize};
 
 use crate::{BoxError, categories::Categories};
 
-/// Diagnostics that need all rows in memory are left out beyond so many.
-pub const ROWS_IN_MEMORY: usize = 100_000;
+/// Nearest items are not sought among more rows than these: each of a thousand is compared with all of them.
+pub const NEIGHBOUR_ROWS: usize = 1_000_000;
 
 /// How good codes are, before any suffix.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
@@ -32,8 +33,29 @@ pub struct Measures {
     /// Share of the items that are of the category that most items with the same first code, first two codes, .. are of;
     /// empty without categories.
     pub purity: Vec<f64>,
-    /// How well items that share codes are neighbours, by name; empty where it was not measured.
-    pub neighbours: BTreeMap<String, f64>,
+    /// Whether codes keep what the embeddings say about nearness; `None` where it was not measured.
+    pub neighbours: Option<Neighbours>,
+}
+
+/// How near items with a common prefix of codes are, and how often near items have one.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct Neighbours {
+    /// Share of an item's ten nearest that have its first code, first two codes, ..
+    pub share: Vec<Option<f64>>,
+    /// The same share among all pairs of items.
+    pub by_chance: Vec<Option<f64>>,
+    /// Mean cosine of pairs with exactly no code in common, the first, the first two, ..; `None` where there is no pair.
+    pub cosine: Vec<Option<f64>>,
+}
+
+impl From<NeighbourReport> for Neighbours {
+    fn from(report: NeighbourReport) -> Self {
+        Self {
+            share: report.nearest.iter().map(|prefix| prefix.share).collect(),
+            by_chance: report.nearest.iter().map(|prefix| prefix.by_chance).collect(),
+            cosine: report.pairs.iter().map(|pairs| pairs.mean_cosine).collect(),
+        }
+    }
 }
 
 /// Measures codes and the quantiser that made them of `rows`.
@@ -51,10 +73,13 @@ pub fn measure(
     categories: Option<&Categories>,
 ) -> Result<Measures, BoxError> {
     let sizes = quantizer.codebook_sizes();
-    let report = usage::CodeReport::of(codes, sizes)?;
+    let report = CodeReport::of(codes, sizes)?;
     let error = quantizer.as_reconstruct().map(|quantizer| usage::reconstruction_error(quantizer, rows)).transpose()?;
-    // Purity and neighbour fidelity: from `sid_quantize::usage`, with `categories` and `in_memory`.
-    let _ = categories;
+    let purity = categories.map(|categories| PurityReport::of(codes, &categories.labels())).transpose()?;
+    let neighbours = match rows.len() <= NEIGHBOUR_ROWS {
+        true => Some(NeighbourReport::of(rows, codes, &NeighbourConfig::default())?.into()),
+        false => None,
+    };
     Ok(Measures {
         codebook_sizes: sizes.to_vec(),
         collision_rate: report.collision_rate,
@@ -63,22 +88,9 @@ pub fn measure(
         perplexity: report.levels.iter().map(|level| level.perplexity).collect(),
         entropy_bits: report.levels.iter().map(|level| level.entropy_bits).collect(),
         reconstruction: error.map(|error| error.relative),
-        purity: Vec::new(),
-        neighbours: BTreeMap::new(),
+        purity: purity.iter().flat_map(|report| &report.prefixes).map(|prefix| prefix.purity).collect(),
+        neighbours,
     })
-}
-
-/// All rows, where there are no more than [`ROWS_IN_MEMORY`].
-///
-/// # Errors
-/// When the rows cannot be read.
-pub fn in_memory(rows: &mut dyn RowSource) -> Result<Option<Array2<f32>>, BoxError> {
-    if rows.len() > ROWS_IN_MEMORY {
-        return Ok(None);
-    }
-    let mut all = Array2::zeros((rows.len(), rows.dim()));
-    rows.read(0, all.view_mut())?;
-    Ok(Some(all))
 }
 
 #[cfg(test)]
@@ -86,6 +98,7 @@ mod tests {
     #![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
     use genrec::quantize::{ArrayRows, Fit, ResidualKMeansConfig};
+    use ndarray::Array2;
 
     use super::*;
 
@@ -97,10 +110,17 @@ mod tests {
             ResidualKMeansConfig::default().with_codebook_sizes([8, 4]).fit(&mut rows).unwrap().into();
         let codes = quantizer.encode_array(embeddings.view(), 64).unwrap();
         let measures = measure(&quantizer, &mut rows, codes.view(), None).unwrap();
+        assert!(measures.purity.is_empty());
+        let kinds = Categories::from_names((0..64).map(|item| if item % 11 < 5 { "a" } else { "b" }));
+        let measures =
+            Measures { purity: measure(&quantizer, &mut rows, codes.view(), Some(&kinds)).unwrap().purity, ..measures };
+        assert!(measures.purity.len() == 2 && measures.purity.iter().all(|&purity| (0.5..=1.0).contains(&purity)));
         // Eleven different rows: most items share their codes with others.
         assert_eq!(measures.codebook_sizes, [8, 4]);
         assert!(measures.collision_rate >= 1.0 - 11.0 / 64.0);
         assert!(measures.reconstruction.unwrap() < 0.1);
-        assert_eq!(in_memory(&mut rows).unwrap().unwrap(), embeddings);
+        let near = measures.neighbours.unwrap();
+        assert!(near.share.len() == 2 && near.cosine.len() == 3);
+        assert!(near.share[0] > near.by_chance[0], "{near:?}");
     }
 }

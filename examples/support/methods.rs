@@ -3,7 +3,10 @@
 use std::path::Path;
 
 use clap::ValueEnum;
-use genrec::quantize::{QuantizerConfig, ResidualKMeansConfig, RqVaeConfig};
+use genrec::quantize::{
+    Alignment, CodebookLearning, Composition, Diversity, Ema, Estimator, GumbelSoftmax, QuantizerConfig,
+    RandomIdsConfig, ResidualKMeansConfig, RqVaeConfig, SimHashLshConfig, Sinkhorn,
+};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
@@ -41,14 +44,67 @@ pub struct Method {
     pub config: fn(Mode) -> QuantizerConfig,
 }
 
-/// Every method, in the order of tables. All have three codebooks of 256 codes where they can, as TIGER has.
+/// Every method, in the order of tables. All have three codebooks of 256 codes, as TIGER has, or as many bits.
 pub const METHODS: &[Method] = &[
     Method { name: "rq_vae", what: "TIGER's residual-quantised autoencoder", config: |mode| rq_vae(mode).into() },
+    Method {
+        name: "rq_vae_rotation",
+        what: "gradients by the rotation trick",
+        config: |mode| rq_vae(mode).with_estimator(Estimator::RotationTrick).into(),
+    },
+    Method {
+        name: "rq_vae_gumbel",
+        what: "gradients by the Gumbel-softmax",
+        config: |mode| rq_vae(mode).with_estimator(Estimator::GumbelSoftmax(GumbelSoftmax::default())).into(),
+    },
+    Method {
+        name: "rq_vae_ema",
+        what: "codebooks as running means",
+        config: |mode| rq_vae(mode).with_codebook(CodebookLearning::Ema(Ema::default())).into(),
+    },
+    Method {
+        name: "rq_vae_sim_vq",
+        what: "codebooks through a shared linear map",
+        config: |mode| rq_vae(mode).with_codebook(CodebookLearning::SimVq).with_restart_after(None).into(),
+    },
+    Method {
+        name: "rq_vae_sinkhorn",
+        what: "even assignment of the last level",
+        config: |mode| rq_vae(mode).with_sinkhorn(Some(Sinkhorn::default())).into(),
+    },
+    Method {
+        name: "pq_vae",
+        what: "parts of the latent vector instead of residuals",
+        config: |mode| rq_vae(mode).with_composition(Composition::Partitioned).into(),
+    },
+    Method {
+        name: "letter",
+        what: "LETTER's alignment with behaviour, and diversity",
+        config: |mode| {
+            rq_vae(mode).with_alignment(Some(Alignment::default())).with_diversity(Some(Diversity::default())).into()
+        },
+    },
     Method {
         name: "residual_k_means",
         what: "k-means on the residuals of k-means",
         config: |mode| k_means(mode).into(),
     },
+    Method {
+        name: "residual_k_means_balanced",
+        what: "clusters of equal size",
+        config: |mode| k_means(mode).with_balance(Some(1.0)).into(),
+    },
+    Method {
+        name: "residual_k_means_beam",
+        what: "encoded by a beam of 8",
+        config: |mode| k_means(mode).with_beam(8).into(),
+    },
+    Method {
+        name: "sim_hash_lsh",
+        what: "signs of random projections",
+        config: |_| SimHashLshConfig::default().into(),
+    },
+    Method { name: "random_ids", what: "codes that know nothing", config: |_| RandomIdsConfig::default().into() },
 ];
 
 fn rq_vae(mode: Mode) -> RqVaeConfig {

@@ -175,7 +175,13 @@ fn row(method: &MethodReport) -> Vec<String> {
         numbers(&measures.entropy_bits, 2),
         reconstruction.map_or_else(|| "-".to_owned(), |error| format!("{error:.3}")),
         numbers(&measures.purity, 3),
-        joined(measures.neighbours.values().map(|value| format!("{value:.3}"))),
+        joined(
+            measures
+                .neighbours
+                .iter()
+                .flat_map(|near| &near.share)
+                .map(|share| share.map_or_else(|| "-".to_owned(), |share| format!("{share:.3}"))),
+        ),
         format!("{:.1}", method.effort.seconds),
         format!("{:.0}", method.effort.encode_rows_per_second),
     ]

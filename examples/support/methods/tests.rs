@@ -48,7 +48,8 @@ fn arguments_win() {
 
 #[test]
 fn what_is_wrong_is_said_with_the_remedy() {
-    assert!(message(find("rqvae")).contains("rq_vae, residual_k_means"));
+    let unknown = message(find("rqvae"));
+    assert!(METHODS.iter().all(|method| unknown.contains(method.name)), "{unknown}");
     assert!(message(configure(None, Mode::Full, &Changes::default())).contains("--config"));
     let other = message(with_file(Some("rq_vae"), r#"{"type": "residual_k_means"}"#));
     assert!(other.contains("leave --method out") && other.contains("(residual_k_means"), "{other}");
