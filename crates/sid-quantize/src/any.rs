@@ -7,8 +7,9 @@ use serde::{Deserialize, Serialize};
 
 use crate::saved::{self, Saved};
 use crate::{
-    Fit, FitControl, Fsq, FsqConfig, QuantizeError, Quantizer, RandomIds, RandomIdsConfig, RankCodes, Reconstruct,
-    ResidualKMeans, ResidualKMeansConfig, Result, RowSource, RqVae, RqVaeConfig, SimHashLsh, SimHashLshConfig,
+    Fit, FitControl, Fsq, FsqConfig, ProductKMeans, ProductKMeansConfig, QuantizeError, Quantizer, RandomIds,
+    RandomIdsConfig, RankCodes, Reconstruct, ResidualKMeans, ResidualKMeansConfig, Result, RowSource, RqVae,
+    RqVaeConfig, SimHashLsh, SimHashLshConfig,
 };
 
 /// The one list of the built-in quantisers: `each!(value, Enum, inner => expression)` is a match over an enum of them, and
@@ -18,6 +19,7 @@ macro_rules! each {
         match $value {
             $enum::RqVae($inner) => $body,
             $enum::ResidualKMeans($inner) => $body,
+            $enum::ProductKMeans($inner) => $body,
             $enum::SimHashLsh($inner) => $body,
             $enum::Fsq($inner) => $body,
             $enum::RandomIds($inner) => $body,
@@ -27,6 +29,7 @@ macro_rules! each {
         match $value {
             QuantizerConfig::RqVae($config) => AnyQuantizer::RqVae($body),
             QuantizerConfig::ResidualKMeans($config) => AnyQuantizer::ResidualKMeans($body),
+            QuantizerConfig::ProductKMeans($config) => AnyQuantizer::ProductKMeans($body),
             QuantizerConfig::SimHashLsh($config) => AnyQuantizer::SimHashLsh($body),
             QuantizerConfig::Fsq($config) => AnyQuantizer::Fsq($body),
             QuantizerConfig::RandomIds($config) => AnyQuantizer::RandomIds($body),
@@ -53,6 +56,7 @@ macro_rules! conversions {
 conversions! {
     RqVae: RqVaeConfig,
     ResidualKMeans: ResidualKMeansConfig,
+    ProductKMeans: ProductKMeansConfig,
     SimHashLsh: SimHashLshConfig,
     Fsq: FsqConfig,
     RandomIds: RandomIdsConfig,
@@ -76,6 +80,8 @@ pub enum QuantizerConfig {
     RqVae(RqVaeConfig),
     /// See [`ResidualKMeansConfig`].
     ResidualKMeans(ResidualKMeansConfig),
+    /// See [`ProductKMeansConfig`].
+    ProductKMeans(ProductKMeansConfig),
     /// See [`SimHashLshConfig`].
     SimHashLsh(SimHashLshConfig),
     /// See [`FsqConfig`].
@@ -105,6 +111,7 @@ impl QuantizerConfig {
         match self {
             Self::RqVae(config) => config.codebook_sizes.clone(),
             Self::ResidualKMeans(config) => config.codebook_sizes.clone(),
+            Self::ProductKMeans(config) => config.codebook_sizes.clone(),
             Self::SimHashLsh(config) => config.codebook_sizes(),
             Self::Fsq(config) => config.codebook_sizes(),
             Self::RandomIds(config) => config.codebook_sizes.clone(),
@@ -165,6 +172,8 @@ pub enum AnyQuantizer {
     RqVae(RqVae),
     /// See [`ResidualKMeans`].
     ResidualKMeans(ResidualKMeans),
+    /// See [`ProductKMeans`].
+    ProductKMeans(ProductKMeans),
     /// See [`SimHashLsh`].
     SimHashLsh(SimHashLsh),
     /// See [`Fsq`].
@@ -207,6 +216,7 @@ impl AnyQuantizer {
         match self {
             Self::RqVae(model) => Some(model),
             Self::ResidualKMeans(model) => Some(model),
+            Self::ProductKMeans(model) => Some(model),
             Self::Fsq(model) => Some(model),
             Self::SimHashLsh(_) | Self::RandomIds(_) => None,
         }

@@ -32,6 +32,16 @@ pub enum QuantizeError {
         /// Codes in the largest codebook.
         codes: usize,
     },
+    /// Rows have fewer columns than there are levels to share them.
+    #[error(
+        "{columns} columns cannot be cut into {levels} parts; use {columns} levels or fewer, or a quantiser whose levels code whole rows"
+    )]
+    TooFewColumns {
+        /// Columns of a row, after whitening if there is any.
+        columns: usize,
+        /// Levels, one for each part.
+        levels: usize,
+    },
     /// There are more rows than 32-bit indices.
     #[error("{rows} rows are more than the {} that can be indexed; fit on a sample", u32::MAX)]
     TooManyRows {

@@ -7,6 +7,7 @@ pub(crate) use projection::Projection;
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
+use std::ops::Range;
 
 use candle_core::{Device, Result as TensorResult, Tensor};
 use ndarray::{Array2, ArrayViewMut2};
@@ -75,6 +76,16 @@ impl Preprocess {
             None => next,
         });
         Ok(self)
+    }
+
+    /// The steps that lead to these columns, and where the columns lie in what the steps give: a projection leaves out
+    /// the others, which are then never computed.
+    pub(crate) fn columns(&self, columns: Range<usize>) -> TensorResult<(Self, Range<usize>)> {
+        let Some(projection) = &self.projection else {
+            return Ok((self.clone(), columns));
+        };
+        let projection = Some(projection.columns(columns.clone())?);
+        Ok((Self { standardizer: self.standardizer.clone(), projection }, 0..columns.len()))
     }
 
     /// The shapes of [`tensors`](Self::tensors) after fits with these steps.

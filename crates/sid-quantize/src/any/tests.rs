@@ -9,7 +9,7 @@ use safetensors::tensor::{Dtype, TensorView};
 use serde_json::{Value, json};
 
 use super::*;
-use crate::{ArrayRows, QuantizeError};
+use crate::{ArrayRows, QuantizeError, RotationConfig};
 
 fn rows() -> Array2<f32> {
     let rng = CounterRng::new(1);
@@ -21,6 +21,11 @@ fn configs() -> Vec<QuantizerConfig> {
     vec![
         ResidualKMeansConfig::default().with_codebook_sizes([6, 4]).with_standardize(true).into(),
         RqVaeConfig::default().with_codebook_sizes([6, 4]).with_hidden([7]).with_latent_dim(3).with_epochs(2).into(),
+        ProductKMeansConfig::default()
+            .with_codebook_sizes([6, 4])
+            .with_standardize(true)
+            .with_rotation(Some(RotationConfig::default().with_iterations(2)))
+            .into(),
         SimHashLshConfig::default().with_bits(3).with_levels(2).into(),
         FsqConfig::default().with_scalars([vec![3, 2], vec![4]]).with_hidden([7]).with_epochs(2).into(),
         RandomIdsConfig::default().with_codebook_sizes([6, 4]).into(),
@@ -122,7 +127,14 @@ fn a_lying_configuration_is_found_out() {
         (|j| j["dim"] = json!(6), |e| matches!(e, QuantizeError::Parameters(ParamError::Shape { .. }))),
         (
             |j| j["quantizer"]["codebook_sizes"] = json!([6, 4, 4]),
-            |e| matches!(e, QuantizeError::Parameters(ParamError::Missing { name }) if name == "codebooks.2"),
+            // Parts of a product are narrower where there are more of them.
+            |e| match e {
+                QuantizeError::Parameters(ParamError::Missing { name }) => name == "codebooks.2",
+                QuantizeError::Parameters(ParamError::Shape { name, expected, .. }) => {
+                    name == "codebooks.0" && expected[..] == [6, 2]
+                }
+                _ => false,
+            },
         ),
         (
             |j| j["quantizer"]["codebook_sizes"] = json!([6]),
