@@ -216,6 +216,7 @@ impl AnyQuantizer {
         match self {
             Self::RqVae(model) => Some(model),
             Self::ResidualKMeans(model) => Some(model),
+            Self::ProductKMeans(model) => Some(model),
             Self::Fsq(model) => Some(model),
             Self::ProductKMeans(model) => Some(model),
             Self::SimHashLsh(_) | Self::RandomIds(_) => None,

@@ -5,7 +5,6 @@ mod standardizer;
 
 pub(crate) use projection::Projection;
 
-use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::ops::Range;
 
@@ -215,19 +214,6 @@ impl RowSource for Prepared<'_> {
     fn gather(&mut self, rows: &[usize], out: ArrayViewMut2<'_, f32>) -> Result<()> {
         self.fill(out, |source, out| source.gather(rows, out))
     }
-}
-
-/// Rows of a matrix in memory after the steps, row after row.
-pub(crate) fn prepared_rows<'a>(preprocess: &Preprocess, rows: Cow<'a, [f32]>) -> TensorResult<Cow<'a, [f32]>> {
-    if preprocess.is_identity() {
-        return Ok(rows);
-    }
-    let mut rows = rows.into_owned();
-    preprocess.standardize_rows(&mut rows);
-    Ok(match &preprocess.projection {
-        Some(projection) => projection.apply_rows(&rows)?.into(),
-        None => rows.into(),
-    })
 }
 
 #[cfg(test)]
