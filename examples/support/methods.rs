@@ -4,8 +4,9 @@ use std::path::Path;
 
 use clap::ValueEnum;
 use genrec::quantize::{
-    Alignment, CodebookLearning, Composition, Diversity, Ema, Estimator, GumbelSoftmax, QuantizerConfig,
-    RandomIdsConfig, ResidualKMeansConfig, RqVaeConfig, SimHashLshConfig, Sinkhorn,
+    Alignment, CodebookLearning, Composition, Distance, Diversity, Ema, Estimator, FsqConfig, GumbelSoftmax,
+    ProductKMeansConfig, QuantizerConfig, RandomIdsConfig, ResidualKMeansConfig, RotationConfig, RqVaeConfig,
+    SimHashLshConfig, Sinkhorn,
 };
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
@@ -47,6 +48,11 @@ pub struct Method {
 /// Every method, in the order of tables. All have three codebooks of 256 codes, as TIGER has, or as many bits.
 pub const METHODS: &[Method] = &[
     Method { name: "rq_vae", what: "TIGER's residual-quantised autoencoder", config: |mode| rq_vae(mode).into() },
+    Method {
+        name: "rq_vae_separating",
+        what: "a latent vector of 16 features instead of 32",
+        config: |mode| rq_vae(mode).with_latent_dim(RqVaeConfig::separating().latent_dim).into(),
+    },
     Method {
         name: "rq_vae_rotation",
         what: "gradients by the rotation trick",
@@ -95,9 +101,33 @@ pub const METHODS: &[Method] = &[
         config: |mode| k_means(mode).with_balance(Some(1.0)).into(),
     },
     Method {
+        name: "residual_k_means_separating",
+        what: "64 whitened components, clusters of similar size",
+        config: |mode| k_means(mode).with_whiten(Some(64)).with_balance(Some(1.2)).into(),
+    },
+    Method {
         name: "residual_k_means_beam",
         what: "encoded by a beam of 8",
         config: |mode| k_means(mode).with_beam(8).into(),
+    },
+    Method {
+        name: "residual_k_means_cosine",
+        what: "nearness by the angle",
+        config: |mode| k_means(mode).with_distance(Distance::Cosine).into(),
+    },
+    Method { name: "product_k_means", what: "k-means of parts of the features", config: |mode| product(mode).into() },
+    Method {
+        name: "opq",
+        what: "product k-means after a learned rotation",
+        config: |mode| {
+            let rotation = RotationConfig::default().with_iterations(mode.pick(10, 50));
+            product(mode).with_rotation(Some(rotation)).into()
+        },
+    },
+    Method {
+        name: "fsq",
+        what: "rounded features of an autoencoder",
+        config: |mode| FsqConfig::default().with_epochs(mode.pick(Some(10), None)).into(),
     },
     Method {
         name: "sim_hash_lsh",
@@ -109,6 +139,10 @@ pub const METHODS: &[Method] = &[
 
 fn rq_vae(mode: Mode) -> RqVaeConfig {
     RqVaeConfig::default().with_epochs(mode.pick(Some(10), None))
+}
+
+fn product(mode: Mode) -> ProductKMeansConfig {
+    ProductKMeansConfig::default().with_iterations(mode.pick(10, 100))
 }
 
 fn k_means(mode: Mode) -> ResidualKMeansConfig {

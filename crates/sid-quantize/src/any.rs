@@ -106,6 +106,13 @@ impl QuantizerConfig {
         each!(self, Self, config => config.validate())
     }
 
+    /// Sets the seed, which every quantiser has.
+    #[must_use]
+    pub fn with_seed(mut self, seed: u64) -> Self {
+        each!(&mut self, Self, config => config.seed = seed);
+        self
+    }
+
     /// Codes in each level's codebook, coarse to fine.
     pub fn codebook_sizes(&self) -> Vec<u32> {
         match self {
@@ -218,7 +225,6 @@ impl AnyQuantizer {
             Self::ResidualKMeans(model) => Some(model),
             Self::ProductKMeans(model) => Some(model),
             Self::Fsq(model) => Some(model),
-            Self::ProductKMeans(model) => Some(model),
             Self::SimHashLsh(_) | Self::RandomIds(_) => None,
         }
     }

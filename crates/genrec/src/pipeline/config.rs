@@ -304,13 +304,7 @@ impl TigerConfig {
         if let EmbeddingSource::Text { embedder: EmbedderSpec::Tfidf(config) } = &mut self.embedder {
             config.seed = seed;
         }
-        match &mut self.quantizer {
-            QuantizerConfig::RqVae(config) => config.seed = seed,
-            QuantizerConfig::ResidualKMeans(config) => config.seed = seed,
-            QuantizerConfig::SimHashLsh(config) => config.seed = seed,
-            QuantizerConfig::RandomIds(config) => config.seed = seed,
-            _ => {}
-        }
+        self.quantizer = self.quantizer.with_seed(seed);
         self.train.seed = seed;
         self
     }
