@@ -21,7 +21,7 @@ const MAX_CONFIG_BYTES: u64 = 1 << 20;
 /// Room for the safetensors header.
 const MAX_HEADER_BYTES: u64 = 1 << 20;
 /// Values in all weights together: 16 GiB of f32.
-const MAX_ELEMENTS: usize = 1 << 32;
+pub(crate) const MAX_ELEMENTS: usize = 1 << 32;
 
 #[derive(Deserialize)]
 struct Versioned {
@@ -84,7 +84,9 @@ pub(crate) trait Saved: Sized {
     /// How it is fitted.
     type Config;
 
-    /// The most values that its tensors have together; `None` where they cannot be counted.
+    /// The most values that its tensors have together; `None` where they cannot be counted. A model that is as large as its
+    /// rows made it says [`MAX_ELEMENTS`] where its configuration does not hold it below that: a file takes no more memory
+    /// than it has bytes.
     fn elements(config: &Self::Config, dim: usize) -> Option<usize>;
 
     /// Everything but the configuration, by name.
@@ -155,11 +157,15 @@ pub(crate) fn load(
                 let values: Vec<u32> = words.map(|bytes| u32::from_le_bytes(*bytes)).collect();
                 Tensor::from_vec(values, view.shape(), device)?
             }
-            other => return Err(QuantizeError::TensorType { name, got: format!("{other:?}") }),
+            other => return Err(tensor_type(name, other, "f32 or u32")),
         };
         tensors.insert(name, tensor);
     }
     Ok((manifest.quantizer, manifest.dim, tensors))
+}
+
+fn tensor_type(name: String, got: impl std::fmt::Debug, expected: &'static str) -> QuantizeError {
+    QuantizeError::TensorType { name, got: format!("{got:?}"), expected }
 }
 
 fn read_bounded(path: &Path, limit: u64) -> Result<Vec<u8>> {
@@ -199,9 +205,18 @@ pub(crate) fn expect_shapes(
 pub(crate) fn matrix(tensors: &BTreeMap<String, Tensor>, name: &str, device: &Device) -> Result<Tensor> {
     let tensor = tensors.get(name).ok_or_else(|| ParamError::Missing { name: name.to_owned() })?;
     if tensor.dtype() != DType::F32 {
-        return Err(QuantizeError::TensorType { name: name.to_owned(), got: format!("{:?}", tensor.dtype()) });
+        return Err(tensor_type(name.to_owned(), tensor.dtype(), "f32"));
     }
     Ok(tensor.to_device(device)?.contiguous()?)
+}
+
+/// The u32 tensor of that name, which has one axis.
+pub(crate) fn offsets(tensors: &BTreeMap<String, Tensor>, name: &str) -> Result<Vec<u32>> {
+    let tensor = tensors.get(name).ok_or_else(|| ParamError::Missing { name: name.to_owned() })?;
+    if tensor.dtype() != DType::U32 {
+        return Err(tensor_type(name.to_owned(), tensor.dtype(), "u32"));
+    }
+    Ok(tensor.to_vec1()?)
 }
 
 /// Bounds of the codebooks: 1 to 64 levels of 1 to 2^20 codes.
