@@ -7,8 +7,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::saved::{self, Saved};
 use crate::{
-    Fit, FitControl, QuantizeError, Quantizer, RankCodes, Reconstruct, ResidualKMeans, ResidualKMeansConfig, Result,
-    RowSource, RqVae, RqVaeConfig,
+    Fit, FitControl, HierarchicalKMeans, HierarchicalKMeansConfig, QuantizeError, Quantizer, RankCodes, Reconstruct,
+    ResidualKMeans, ResidualKMeansConfig, Result, RowSource, RqVae, RqVaeConfig,
 };
 
 /// The one list of the built-in quantisers: `each!(value, Enum, inner => expression)` is a match over an enum of them, and
@@ -18,12 +18,14 @@ macro_rules! each {
         match $value {
             $enum::RqVae($inner) => $body,
             $enum::ResidualKMeans($inner) => $body,
+            $enum::HierarchicalKMeans($inner) => $body,
         }
     };
     (fit $value:expr, $config:ident => $body:expr) => {
         match $value {
             QuantizerConfig::RqVae($config) => AnyQuantizer::RqVae($body),
             QuantizerConfig::ResidualKMeans($config) => AnyQuantizer::ResidualKMeans($body),
+            QuantizerConfig::HierarchicalKMeans($config) => AnyQuantizer::HierarchicalKMeans($body),
         }
     };
 }
@@ -47,6 +49,7 @@ macro_rules! conversions {
 conversions! {
     RqVae: RqVaeConfig,
     ResidualKMeans: ResidualKMeansConfig,
+    HierarchicalKMeans: HierarchicalKMeansConfig,
 }
 
 /// The configuration of any built-in quantiser, tagged by `"type"` in its JSON form.
@@ -67,6 +70,8 @@ pub enum QuantizerConfig {
     RqVae(RqVaeConfig),
     /// See [`ResidualKMeansConfig`].
     ResidualKMeans(ResidualKMeansConfig),
+    /// See [`HierarchicalKMeansConfig`].
+    HierarchicalKMeans(HierarchicalKMeansConfig),
 }
 
 impl Default for QuantizerConfig {
@@ -144,6 +149,8 @@ pub enum AnyQuantizer {
     RqVae(RqVae),
     /// See [`ResidualKMeans`].
     ResidualKMeans(ResidualKMeans),
+    /// See [`HierarchicalKMeans`].
+    HierarchicalKMeans(HierarchicalKMeans),
 }
 
 impl AnyQuantizer {
@@ -180,6 +187,7 @@ impl AnyQuantizer {
         match self {
             Self::RqVae(model) => Some(model),
             Self::ResidualKMeans(model) => Some(model),
+            Self::HierarchicalKMeans(model) => Some(model),
         }
     }
 

@@ -1,4 +1,4 @@
-//! Turns item embeddings into Semantic-ID codes: RQ-VAE and residual k-means on candle.
+//! Turns item embeddings into Semantic-ID codes: RQ-VAE, residual and hierarchical k-means on candle.
 //!
 //! Depend on this crate alone if you have embeddings and want codes; the `genrec` facade adds the index that makes codes
 //! into unique Semantic IDs, the sequence model and decoding. Codes leave it as a plain `(items, levels)` array of
@@ -6,8 +6,8 @@
 //!
 //! - [`Quantizer`] maps embeddings to codes, [`Reconstruct`] maps codes back, [`Fit`] learns one: three abilities, three
 //!   traits. A quantiser of your own needs only the first.
-//! - [`RqVaeConfig`] and [`ResidualKMeansConfig`] fit the two built-in quantisers; [`QuantizerConfig`] and
-//!   [`AnyQuantizer`] hold either, for configuration files and saved models.
+//! - [`RqVaeConfig`], [`ResidualKMeansConfig`] and [`HierarchicalKMeansConfig`] fit the built-in quantisers;
+//!   [`QuantizerConfig`] and [`AnyQuantizer`] hold any of them, for configuration files and saved models.
 //! - [`RowSource`] feeds a fit from memory ([`ArrayRows`]) or from files larger than memory ([`FileRows`]).
 //!
 //! ```
@@ -33,6 +33,8 @@
 //! [`RqVaeConfig`] is TIGER's own: an autoencoder whose 32 latent features are quantised by nearness, level by level. It
 //! trains for minutes and can learn which directions of an embedding matter. [`ResidualKMeansConfig`] works on the
 //! embeddings as they are, in seconds; it is the one to start with and a strong baseline.
+//! [`HierarchicalKMeansConfig`] clusters the rows of each cluster again: a code then means what the codes before it say, and the
+//! items that share a prefix are one cluster.
 //!
 //! # Reproducibility
 //!
@@ -51,6 +53,7 @@
 //! - Rajput et al., *Recommender Systems with Generative Retrieval*, NeurIPS 2023, arXiv 2305.05065.
 //! - Zeghidour et al., *SoundStream: An End-to-End Neural Audio Codec*, 2021, arXiv 2107.03312.
 //! - van den Oord et al., *Neural Discrete Representation Learning*, NeurIPS 2017, arXiv 1711.00937.
+//! - Nister and Stewenius, *Scalable Recognition with a Vocabulary Tree*, CVPR 2006.
 //! - Arthur and Vassilvitskii, *k-means++: The Advantages of Careful Seeding*, SODA 2007.
 
 #![doc(test(attr(deny(warnings))))]
@@ -71,6 +74,7 @@ pub mod rows;
 mod rqvae;
 mod saved;
 mod traits;
+mod tree;
 pub mod usage;
 
 pub use any::{AnyQuantizer, QuantizerConfig};
@@ -85,6 +89,7 @@ pub use rows::{ArrayRows, FileRows, RowSource};
 pub use rqvae::{Alignment, CodebookLearning, Diversity, Ema, Estimator, GumbelSoftmax, RqVae, RqVaeConfig, Sinkhorn};
 pub use saved::FORMAT_VERSION;
 pub use traits::{EpochReport, Fit, FitControl, Quantizer, RankCodes, Reconstruct};
+pub use tree::{HierarchicalKMeans, HierarchicalKMeansConfig};
 
 /// The examples of the README, run with the documentation tests.
 #[cfg(doctest)]

@@ -17,11 +17,20 @@ fn rows() -> Array2<f32> {
     Array2::from_shape_fn((60, 5), |(i, j)| rng.normal_at((i * 5 + j) as u64))
 }
 
-fn configs() -> [QuantizerConfig; 2] {
+fn configs() -> [QuantizerConfig; 3] {
     [
         ResidualKMeansConfig::default().with_codebook_sizes([6, 4]).with_standardize(true).into(),
         RqVaeConfig::default().with_codebook_sizes([6, 4]).with_hidden([7]).with_latent_dim(3).with_epochs(2).into(),
+        HierarchicalKMeansConfig::default().with_codebook_sizes([6, 4]).with_standardize(true).into(),
     ]
+}
+
+/// The tensor of a level's codewords.
+fn words(config: &QuantizerConfig, level: usize) -> String {
+    match config {
+        QuantizerConfig::HierarchicalKMeans(_) => format!("nodes.{level}"),
+        _ => format!("codebooks.{level}"),
+    }
 }
 
 fn saved(config: &QuantizerConfig) -> (tempfile::TempDir, AnyQuantizer) {
@@ -99,11 +108,11 @@ fn a_lying_configuration_is_found_out() {
         (|j| j["dim"] = json!(6), |e| matches!(e, QuantizeError::Parameters(ParamError::Shape { .. }))),
         (
             |j| j["quantizer"]["codebook_sizes"] = json!([6, 4, 4]),
-            |e| matches!(e, QuantizeError::Parameters(ParamError::Missing { name }) if name == "codebooks.2"),
+            |e| matches!(e, QuantizeError::Parameters(ParamError::Missing { name }) if name.ends_with(".2")),
         ),
         (
             |j| j["quantizer"]["codebook_sizes"] = json!([6]),
-            |e| matches!(e, QuantizeError::Parameters(ParamError::Unexpected { name }) if name == "codebooks.1"),
+            |e| matches!(e, QuantizeError::Parameters(ParamError::Unexpected { name }) if name.ends_with(".1")),
         ),
         (|j| j["weights_crc32"] = json!(1), |e| matches!(e, QuantizeError::Checksum { expected: 1, .. })),
     ];
@@ -125,7 +134,7 @@ fn lying_weights_are_found_out() {
         let (dir, model) = saved(&config);
         let path = dir.path().join("quantizer");
         reweigh(&path, |tensors| {
-            tensors.remove("codebooks.1");
+            tensors.remove(&words(&config, 1));
         });
         assert!(matches!(fails(&path), QuantizeError::Parameters(ParamError::Missing { .. })));
         model.save(&path).unwrap();
@@ -134,15 +143,15 @@ fn lying_weights_are_found_out() {
         });
         assert!(matches!(fails(&path), QuantizeError::Parameters(ParamError::Unexpected { .. })));
         model.save(&path).unwrap();
-        reweigh(&path, |tensors| tensors.get_mut("codebooks.0").unwrap().1.reverse());
+        reweigh(&path, |tensors| tensors.get_mut(&words(&config, 0)).unwrap().1.reverse());
         assert!(matches!(fails(&path), QuantizeError::Parameters(ParamError::Shape { .. })));
         model.save(&path).unwrap();
         reweigh(&path, |tensors| {
-            tensors.get_mut("codebooks.0").unwrap().2[..4].copy_from_slice(&f32::NAN.to_le_bytes());
+            tensors.get_mut(&words(&config, 0)).unwrap().2[..4].copy_from_slice(&f32::NAN.to_le_bytes());
         });
         assert!(matches!(fails(&path), QuantizeError::Parameters(ParamError::NotFinite { .. })));
         model.save(&path).unwrap();
-        reweigh(&path, |tensors| tensors.get_mut("codebooks.0").unwrap().0 = Dtype::I32);
+        reweigh(&path, |tensors| tensors.get_mut(&words(&config, 0)).unwrap().0 = Dtype::I32);
         assert!(matches!(fails(&path), QuantizeError::TensorType { .. }));
         model.save(&path).unwrap();
         reweigh(&path, |tensors| tensors.get_mut("input.deviation").unwrap().2[..4].fill(0));
@@ -176,21 +185,25 @@ fn the_default_is_the_papers_size() {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(96))]
+    #![proptest_config(ProptestConfig::with_cases(288))]
 
     #[test]
     fn arbitrary_bytes_never_panic(
+        model in 0_usize..3,
         which in 0_usize..3,
         junk in prop::collection::vec(any::<u8>(), 0..80),
         at in 0_usize..4000,
     ) {
         // Fitting once is enough; the files are copied for each case.
-        static FILES: std::sync::OnceLock<(Vec<u8>, Vec<u8>)> = std::sync::OnceLock::new();
-        let (config, weights) = FILES.get_or_init(|| {
-            let (dir, _) = saved(&configs()[1]);
-            let path = dir.path().join("quantizer");
-            (fs::read(path.join("config.json")).unwrap(), fs::read(path.join("model.safetensors")).unwrap())
+        static FILES: std::sync::OnceLock<[(Vec<u8>, Vec<u8>); 3]> = std::sync::OnceLock::new();
+        let files = FILES.get_or_init(|| {
+            configs().map(|config| {
+                let (dir, _) = saved(&config);
+                let path = dir.path().join("quantizer");
+                (fs::read(path.join("config.json")).unwrap(), fs::read(path.join("model.safetensors")).unwrap())
+            })
         });
+        let (config, weights) = &files[model];
         let (mut config, mut weights) = (config.clone(), weights.clone());
         match which {
             0 => config = junk.clone(),
