@@ -1,6 +1,6 @@
 //! Fits a quantiser before a progress bar, encodes every row, and keeps the codes.
 
-use std::{fs::File, io::BufWriter, io::Write, ops::ControlFlow, path::Path, time::Instant};
+use std::{collections::BTreeMap, fs::File, io::BufWriter, io::Write, ops::ControlFlow, path::Path, time::Instant};
 
 use candle_core::Device;
 use genrec::quantize::{AnyQuantizer, ArrayRows, EpochReport, Fit, FitControl, QuantizerConfig, RowSource, usage};
@@ -23,6 +23,10 @@ pub struct Effort {
     pub epochs: usize,
     /// Rows encoded a second, reading included.
     pub encode_rows_per_second: f64,
+    /// By how much of it the reconstruction error of training still fell in the last tenth of the passes, at the level where it
+    /// fell most; `None` where nothing is learned step by step. Below 0.01 longer training would gain little.
+    #[serde(default)]
+    pub last_tenth_gain: Option<f64>,
 }
 
 /// A quantiser and what it made of the rows it was fitted on.
@@ -39,11 +43,24 @@ pub struct Fitted {
 struct FitBar {
     bar: ProgressBar,
     epochs: usize,
+    /// Reconstruction errors pass by pass, of each level that is fitted by itself.
+    errors: BTreeMap<Option<usize>, Vec<f64>>,
+}
+
+impl FitBar {
+    fn last_tenth_gain(&self) -> Option<f64> {
+        let gain = |errors: &Vec<f64>| {
+            let (last, before) = (errors.last()?, errors.get((errors.len() * 9 / 10).checked_sub(1)?)?);
+            (*before > 0.0).then_some((before - last) / before)
+        };
+        self.errors.values().filter_map(gain).reduce(f64::max)
+    }
 }
 
 impl FitControl for FitBar {
     fn on_epoch(&mut self, epoch: &EpochReport) -> ControlFlow<()> {
         self.epochs = epoch.epoch;
+        self.errors.entry(epoch.level).or_default().push(epoch.reconstruction);
         self.bar.set_length(epoch.epochs as u64);
         self.bar.set_position(epoch.epoch as u64);
         let level = epoch.level.map_or_else(String::new, |level| format!("level {} ", level + 1));
@@ -64,7 +81,7 @@ pub fn fit(
     behaviour: Option<ArrayView2<'_, f32>>,
     device: &Device,
 ) -> Result<Fitted, BoxError> {
-    let mut watch = FitBar { bar: bar(name), epochs: 0 };
+    let mut watch = FitBar { bar: bar(name), epochs: 0, errors: BTreeMap::new() };
     let start = Instant::now();
     let quantizer = match (config, behaviour) {
         (QuantizerConfig::RqVae(config), Some(behaviour)) if config.alignment.is_some() => {
@@ -77,7 +94,13 @@ pub fn fit(
     let start = Instant::now();
     let codes = usage::encode_rows(&quantizer, rows, ENCODE_ROWS)?;
     let rate = codes.nrows() as f64 / start.elapsed().as_secs_f64().max(f64::MIN_POSITIVE);
-    Ok(Fitted { quantizer, codes, effort: Effort { seconds, epochs: watch.epochs, encode_rows_per_second: rate } })
+    let effort = Effort {
+        seconds,
+        epochs: watch.epochs,
+        encode_rows_per_second: rate,
+        last_tenth_gain: watch.last_tenth_gain(),
+    };
+    Ok(Fitted { quantizer, codes, effort })
 }
 
 /// Writes codes as a `.npy` array of shape `(items, levels)`, `u32`.

@@ -5,8 +5,8 @@ use std::path::Path;
 use clap::ValueEnum;
 use genrec::quantize::{
     Alignment, CodebookLearning, Composition, Distance, Diversity, Ema, Estimator, FsqConfig, GumbelSoftmax,
-    ProductKMeansConfig, QuantizerConfig, RandomIdsConfig, ResidualKMeansConfig, RotationConfig, RqVaeConfig,
-    SimHashLshConfig, Sinkhorn,
+    HierarchicalKMeansConfig, ProductKMeansConfig, QuantizerConfig, RandomIdsConfig, ResidualKMeansConfig,
+    RotationConfig, RqVaeConfig, SimHashLshConfig, Sinkhorn,
 };
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
@@ -55,8 +55,8 @@ pub const METHODS: &[Method] = &[
     },
     Method {
         name: "rq_vae_rotation",
-        what: "gradients by the rotation trick",
-        config: |mode| rq_vae(mode).with_estimator(Estimator::RotationTrick).into(),
+        what: "gradients by the rotation trick, commitment 1",
+        config: |mode| rq_vae(mode).with_estimator(Estimator::RotationTrick).with_commitment(1.0).into(),
     },
     Method {
         name: "rq_vae_gumbel",
@@ -123,6 +123,11 @@ pub const METHODS: &[Method] = &[
             let rotation = RotationConfig::default().with_iterations(mode.pick(10, 50));
             product(mode).with_rotation(Some(rotation)).into()
         },
+    },
+    Method {
+        name: "hierarchical_k_means",
+        what: "a tree: clusters inside clusters",
+        config: |_| HierarchicalKMeansConfig::default().into(),
     },
     Method {
         name: "fsq",

@@ -7,9 +7,9 @@ use serde::{Deserialize, Serialize};
 
 use crate::saved::{self, Saved};
 use crate::{
-    Fit, FitControl, Fsq, FsqConfig, ProductKMeans, ProductKMeansConfig, QuantizeError, Quantizer, RandomIds,
-    RandomIdsConfig, RankCodes, Reconstruct, ResidualKMeans, ResidualKMeansConfig, Result, RowSource, RqVae,
-    RqVaeConfig, SimHashLsh, SimHashLshConfig,
+    Fit, FitControl, Fsq, FsqConfig, HierarchicalKMeans, HierarchicalKMeansConfig, ProductKMeans, ProductKMeansConfig,
+    QuantizeError, Quantizer, RandomIds, RandomIdsConfig, RankCodes, Reconstruct, ResidualKMeans, ResidualKMeansConfig,
+    Result, RowSource, RqVae, RqVaeConfig, SimHashLsh, SimHashLshConfig,
 };
 
 /// The one list of the built-in quantisers: `each!(value, Enum, inner => expression)` is a match over an enum of them, and
@@ -19,6 +19,7 @@ macro_rules! each {
         match $value {
             $enum::RqVae($inner) => $body,
             $enum::ResidualKMeans($inner) => $body,
+            $enum::HierarchicalKMeans($inner) => $body,
             $enum::ProductKMeans($inner) => $body,
             $enum::SimHashLsh($inner) => $body,
             $enum::Fsq($inner) => $body,
@@ -29,6 +30,7 @@ macro_rules! each {
         match $value {
             QuantizerConfig::RqVae($config) => AnyQuantizer::RqVae($body),
             QuantizerConfig::ResidualKMeans($config) => AnyQuantizer::ResidualKMeans($body),
+            QuantizerConfig::HierarchicalKMeans($config) => AnyQuantizer::HierarchicalKMeans($body),
             QuantizerConfig::ProductKMeans($config) => AnyQuantizer::ProductKMeans($body),
             QuantizerConfig::SimHashLsh($config) => AnyQuantizer::SimHashLsh($body),
             QuantizerConfig::Fsq($config) => AnyQuantizer::Fsq($body),
@@ -56,6 +58,7 @@ macro_rules! conversions {
 conversions! {
     RqVae: RqVaeConfig,
     ResidualKMeans: ResidualKMeansConfig,
+    HierarchicalKMeans: HierarchicalKMeansConfig,
     ProductKMeans: ProductKMeansConfig,
     SimHashLsh: SimHashLshConfig,
     Fsq: FsqConfig,
@@ -80,6 +83,8 @@ pub enum QuantizerConfig {
     RqVae(RqVaeConfig),
     /// See [`ResidualKMeansConfig`].
     ResidualKMeans(ResidualKMeansConfig),
+    /// See [`HierarchicalKMeansConfig`].
+    HierarchicalKMeans(HierarchicalKMeansConfig),
     /// See [`ProductKMeansConfig`].
     ProductKMeans(ProductKMeansConfig),
     /// See [`SimHashLshConfig`].
@@ -118,6 +123,7 @@ impl QuantizerConfig {
         match self {
             Self::RqVae(config) => config.codebook_sizes.clone(),
             Self::ResidualKMeans(config) => config.codebook_sizes.clone(),
+            Self::HierarchicalKMeans(config) => config.codebook_sizes.clone(),
             Self::ProductKMeans(config) => config.codebook_sizes.clone(),
             Self::SimHashLsh(config) => config.codebook_sizes(),
             Self::Fsq(config) => config.codebook_sizes(),
@@ -179,6 +185,8 @@ pub enum AnyQuantizer {
     RqVae(RqVae),
     /// See [`ResidualKMeans`].
     ResidualKMeans(ResidualKMeans),
+    /// See [`HierarchicalKMeans`].
+    HierarchicalKMeans(HierarchicalKMeans),
     /// See [`ProductKMeans`].
     ProductKMeans(ProductKMeans),
     /// See [`SimHashLsh`].
@@ -223,6 +231,7 @@ impl AnyQuantizer {
         match self {
             Self::RqVae(model) => Some(model),
             Self::ResidualKMeans(model) => Some(model),
+            Self::HierarchicalKMeans(model) => Some(model),
             Self::ProductKMeans(model) => Some(model),
             Self::Fsq(model) => Some(model),
             Self::SimHashLsh(_) | Self::RandomIds(_) => None,

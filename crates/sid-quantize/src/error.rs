@@ -237,13 +237,33 @@ pub enum QuantizeError {
     /// Saved tensors are not those of the model.
     #[error(transparent)]
     Parameters(#[from] genrec_kernels::ParamError),
-    /// A saved tensor has another element type than 32-bit float.
-    #[error("the tensor `{name}` holds {got} where f32 is expected")]
+    /// A saved tensor has another element type than its model's.
+    #[error("the tensor `{name}` holds {got} where {expected} is expected")]
     TensorType {
         /// Name of the tensor.
         name: String,
         /// Its element type.
         got: String,
+        /// The element type wanted.
+        expected: &'static str,
+    },
+    /// The nodes of a saved tree are not shared out among their parents.
+    #[error(
+        "the children of parent {parent} are the nodes {start}..{end} of the {nodes} of level {level}; each parent has 1 to {most}, and together they have all in order; the file was written by another program or is damaged"
+    )]
+    TreeChildren {
+        /// Level of the children, from 0.
+        level: usize,
+        /// The parent, among the nodes of the level above.
+        parent: usize,
+        /// Its first child, among the nodes of the level.
+        start: u32,
+        /// One past its last child.
+        end: u32,
+        /// Nodes of the level.
+        nodes: usize,
+        /// Most children of a parent.
+        most: u32,
     },
     /// The optimiser cannot be built, or a field of its configuration or of the schedule is out of its bounds.
     #[error(transparent)]

@@ -17,7 +17,8 @@ use candle_core::Device;
 use genrec_kernels::CounterRng;
 use ndarray::Array2;
 
-pub(crate) use init::{gather, sample_rows};
+pub(crate) use assignment::normalize_rows;
+pub(crate) use init::{gather, sample_rows, squared_distance};
 
 use crate::coding::Distance;
 use crate::{QuantizeError, Result, RowSource};
@@ -67,6 +68,8 @@ impl Rule {
 pub(crate) struct Clusters {
     pub(crate) centroids: Array2<f32>,
     pub(crate) codes: Vec<u32>,
+    /// Mean squared distance of a row to its centroid.
+    pub(crate) inertia: f64,
 }
 
 /// One iteration, as its watcher sees it.
@@ -109,7 +112,7 @@ impl Lloyd {
         if let Some(batch) = self.batch.filter(|batch| *batch < count) {
             self.mini_batches(rows, batch, device, &mut centroids, watch)?;
             assignment.assign(rows, &centroids, self.nearest(), device)?;
-            return Ok(Clusters { centroids, codes: assignment.codes });
+            return Ok(Clusters { centroids, codes: assignment.codes, inertia: assignment.inertia });
         }
         assignment.assign(rows, &centroids, self.rule, device)?;
         for number in 1..=self.iterations {
@@ -130,7 +133,7 @@ impl Lloyd {
             // Limits shape the centroids; a code is the nearest.
             assignment.assign(rows, &centroids, self.nearest(), device)?;
         }
-        Ok(Clusters { centroids, codes: assignment.codes })
+        Ok(Clusters { centroids, codes: assignment.codes, inertia: assignment.inertia })
     }
 
     fn nearest(&self) -> Rule {

@@ -1,5 +1,5 @@
-//! Turns item embeddings into Semantic-ID codes: RQ-VAE, residual and product k-means, SimHash and a random control on
-//! candle.
+//! Turns item embeddings into Semantic-ID codes: RQ-VAE, residual, product and hierarchical k-means, SimHash and a random
+//! control on candle.
 //!
 //! Depend on this crate alone if you have embeddings and want codes; the `genrec` facade adds the index that makes codes
 //! into unique Semantic IDs, the sequence model and decoding. Codes leave it as a plain `(items, levels)` array of
@@ -7,9 +7,9 @@
 //!
 //! - [`Quantizer`] maps embeddings to codes, [`Reconstruct`] maps codes back, [`Fit`] learns one: three abilities, three
 //!   traits. A quantiser of your own needs only the first.
-//! - [`RqVaeConfig`], [`ResidualKMeansConfig`], [`ProductKMeansConfig`], [`SimHashLshConfig`] and [`RandomIdsConfig`] fit
-//!   the built-in quantisers; [`QuantizerConfig`] and [`AnyQuantizer`] hold any of them, for configuration files and saved
-//!   models.
+//! - [`RqVaeConfig`], [`ResidualKMeansConfig`], [`ProductKMeansConfig`], [`HierarchicalKMeansConfig`], [`SimHashLshConfig`]
+//!   and [`RandomIdsConfig`] fit the built-in quantisers; [`QuantizerConfig`] and [`AnyQuantizer`] hold any of them, for
+//!   configuration files and saved models.
 //! - [`usage`] measures codes: how evenly they are used, how many items share theirs, whether near items share a prefix
 //!   and whether prefixes tell categories apart.
 //! - [`RowSource`] feeds a fit from memory ([`ArrayRows`]) or from files larger than memory ([`FileRows`]).
@@ -38,7 +38,8 @@
 //! trains for minutes and can learn which directions of an embedding matter. [`ResidualKMeansConfig`] works on the
 //! embeddings as they are, in seconds; it is the one to start with and a strong baseline. [`ProductKMeansConfig`] codes
 //! parts of the features, each by itself, so that its levels are independent of each other and none is coarser than another;
-//! with [`RotationConfig`] it is optimised product quantisation.
+//! with [`RotationConfig`] it is optimised product quantisation. [`HierarchicalKMeansConfig`] clusters the rows of each
+//! cluster again: a code then means what the codes before it say, and the items that share a prefix are one cluster.
 //!
 //! Two more are there to compare with. [`SimHashLshConfig`] learns no codebooks: its codes are the sides of random
 //! hyperplanes on which an embedding lies. The codes of [`RandomIdsConfig`] say nothing about content at all; a
@@ -61,6 +62,7 @@
 //! - Rajput et al., *Recommender Systems with Generative Retrieval*, NeurIPS 2023, arXiv 2305.05065.
 //! - Zeghidour et al., *SoundStream: An End-to-End Neural Audio Codec*, 2021, arXiv 2107.03312.
 //! - van den Oord et al., *Neural Discrete Representation Learning*, NeurIPS 2017, arXiv 1711.00937.
+//! - Nister and Stewenius, *Scalable Recognition with a Vocabulary Tree*, CVPR 2006.
 //! - Jegou et al., *Product Quantization for Nearest Neighbor Search*, TPAMI 2011.
 //! - Ge et al., *Optimized Product Quantization for Approximate Nearest Neighbor Search*, CVPR 2013.
 //! - Charikar, *Similarity Estimation Techniques from Rounding Algorithms*, STOC 2002.
@@ -90,6 +92,7 @@ pub mod rows;
 mod rqvae;
 mod saved;
 mod traits;
+mod tree;
 pub mod usage;
 
 pub use any::{AnyQuantizer, QuantizerConfig};
@@ -108,6 +111,7 @@ pub use rows::{ArrayRows, FileRows, RowSource};
 pub use rqvae::{Alignment, CodebookLearning, Diversity, Ema, Estimator, GumbelSoftmax, RqVae, RqVaeConfig, Sinkhorn};
 pub use saved::FORMAT_VERSION;
 pub use traits::{EpochReport, Fit, FitControl, Quantizer, RankCodes, Reconstruct};
+pub use tree::{HierarchicalKMeans, HierarchicalKMeansConfig};
 
 /// The examples of the README, run with the documentation tests.
 #[cfg(doctest)]

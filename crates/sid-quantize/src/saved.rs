@@ -23,7 +23,7 @@ const MAX_HEADER_BYTES: u64 = 1 << 20;
 /// Most levels of a quantiser.
 pub(crate) const MAX_LEVELS: usize = 64;
 /// Values in all weights together, and columns of a row: 16 GiB of f32.
-const MAX_ELEMENTS: usize = 1 << 32;
+pub(crate) const MAX_ELEMENTS: usize = 1 << 32;
 
 #[derive(Deserialize)]
 struct Versioned {
@@ -86,7 +86,8 @@ pub(crate) trait Saved: Sized {
     /// How it is fitted.
     type Config;
 
-    /// The most values that its tensors have together; `None` where they cannot be counted.
+    /// The most values that its tensors have together, [`MAX_ELEMENTS`] where the rows of the fit decide and the
+    /// configuration allows more; `None` where they cannot be counted.
     fn elements(config: &Self::Config, dim: usize) -> Option<usize>;
 
     /// Everything but the configuration, by name.
@@ -157,11 +158,15 @@ pub(crate) fn load(
                 let values: Vec<u32> = words.map(|bytes| u32::from_le_bytes(*bytes)).collect();
                 Tensor::from_vec(values, view.shape(), device)?
             }
-            other => return Err(QuantizeError::TensorType { name, got: format!("{other:?}") }),
+            other => return Err(tensor_type(name, other, "f32 or u32")),
         };
         tensors.insert(name, tensor);
     }
     Ok((manifest.quantizer, manifest.dim, tensors))
+}
+
+fn tensor_type(name: String, got: impl std::fmt::Debug, expected: &'static str) -> QuantizeError {
+    QuantizeError::TensorType { name, got: format!("{got:?}"), expected }
 }
 
 fn read_bounded(path: &Path, limit: u64) -> Result<Vec<u8>> {
@@ -201,9 +206,18 @@ pub(crate) fn expect_shapes(
 pub(crate) fn matrix(tensors: &BTreeMap<String, Tensor>, name: &str, device: &Device) -> Result<Tensor> {
     let tensor = tensors.get(name).ok_or_else(|| ParamError::Missing { name: name.to_owned() })?;
     if tensor.dtype() != DType::F32 {
-        return Err(QuantizeError::TensorType { name: name.to_owned(), got: format!("{:?}", tensor.dtype()) });
+        return Err(tensor_type(name.to_owned(), tensor.dtype(), "f32"));
     }
     Ok(tensor.to_device(device)?.contiguous()?)
+}
+
+/// The u32 tensor of that name, which has one axis.
+pub(crate) fn offsets(tensors: &BTreeMap<String, Tensor>, name: &str) -> Result<Vec<u32>> {
+    let tensor = tensors.get(name).ok_or_else(|| ParamError::Missing { name: name.to_owned() })?;
+    if tensor.dtype() != DType::U32 {
+        return Err(tensor_type(name.to_owned(), tensor.dtype(), "u32"));
+    }
+    Ok(tensor.to_vec1()?)
 }
 
 /// Bounds of the codebooks: 1 to 64 levels of 1 to 2^20 codes.

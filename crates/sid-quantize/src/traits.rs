@@ -171,7 +171,8 @@ pub trait Fit {
 /// # Ok::<(), sid_quantize::QuantizeError>(())
 /// ```
 pub trait FitControl {
-    /// Called after each epoch (RQ-VAE) or Lloyd iteration (k-means). `Break` ends the fit with what it has.
+    /// Called after each epoch (RQ-VAE), Lloyd iteration (k-means) or level (hierarchical k-means). `Break` ends the fit with
+    /// what it has.
     fn on_epoch(&mut self, epoch: &EpochReport) -> ControlFlow<()> {
         let _ = epoch;
         ControlFlow::Continue(())
@@ -184,20 +185,23 @@ impl FitControl for () {}
 #[derive(Clone, Debug, PartialEq)]
 #[non_exhaustive]
 pub struct EpochReport {
-    /// Passes done, from 1; over all levels together where levels are fitted one after another.
+    /// Passes done, from 1; over all levels together where levels are fitted one after another. A pass of hierarchical
+    /// k-means is a level.
     pub epoch: usize,
     /// The most passes there can be.
     pub epochs: usize,
     /// The level being fitted, from 0; `None` where all levels are fitted at once.
     pub level: Option<usize>,
-    /// Mean loss a row: the training objective of the RQ-VAE, the squared distance to the codeword for k-means.
+    /// Mean loss a row: the training objective of the RQ-VAE, the squared distance to the codeword for k-means, to the node of the level for
+    /// hierarchical k-means.
     pub loss: f64,
     /// Mean squared reconstruction error a row, in the units the model is fitted in (standardised or not).
     pub reconstruction: f64,
     /// Codes that at least one row used in this pass, by level; the fitted level's alone for k-means, and 0 while an
     /// RQ-VAE trains its autoencoder alone.
     pub used: Vec<u32>,
-    /// Codes that were re-seeded after this pass because rows stopped using them.
+    /// Codes that were re-seeded after this pass because rows stopped using them; within it, in all nodes together, for
+    /// hierarchical k-means.
     pub restarted: u32,
     /// Share of the rows that repeated the codes of another, by the codes they had while the pass changed the model; `None`
     /// where a pass does not give all codes of a row.

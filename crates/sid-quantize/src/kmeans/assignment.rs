@@ -13,8 +13,11 @@ use crate::{Result, RowSource};
 /// Parts of the sums over the rows, and so the most threads that a pass uses.
 const SHARES: usize = 16;
 
+/// Rows that make up a share: few rows have few shares to clear and to add up.
+const SHARE_ROWS: usize = 96;
+
 /// Brings each row to length 1; one of length 0 stays.
-pub(super) fn normalize_rows(values: &mut [f32], dim: usize) {
+pub(crate) fn normalize_rows(values: &mut [f32], dim: usize) {
     for row in values.chunks_exact_mut(dim.max(1)) {
         let length = row.iter().map(|x| x * x).sum::<f32>().sqrt();
         row.iter_mut().for_each(|x| *x /= length.max(f32::MIN_POSITIVE));
@@ -80,7 +83,7 @@ impl Assignment {
         Self {
             codes: vec![u32::MAX; rows],
             distances: vec![0.0; rows],
-            shares: vec![empty.clone(); SHARES],
+            shares: vec![empty.clone(); rows.div_ceil(SHARE_ROWS).clamp(1, SHARES)],
             total: empty,
             inertia: f64::INFINITY,
             dim,

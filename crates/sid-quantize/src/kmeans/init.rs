@@ -79,7 +79,8 @@ pub(crate) fn gather(rows: &mut dyn RowSource, which: &[usize]) -> Result<Array2
     Ok(out)
 }
 
-fn squared_distance(a: &[f32], b: &[f32]) -> f64 {
+#[inline(always)]
+pub(crate) fn squared_distance(a: &[f32], b: &[f32]) -> f64 {
     // Eight running sums let the compiler use wide registers while the order of additions stays fixed.
     let mut sums = [0.0_f32; 8];
     let (a8, a_rest) = a.as_chunks::<8>();

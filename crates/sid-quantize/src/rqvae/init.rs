@@ -34,7 +34,7 @@ pub(super) fn init_codebooks(
             false => size,
         };
         let part = residual.slice(s![.., columns]).to_owned();
-        let Clusters { centroids, codes } = clusters(config, &part, codes, rng.stream(level as u64))?;
+        let Clusters { centroids, codes, .. } = clusters(config, &part, codes, rng.stream(level as u64))?;
         if config.composition == Composition::Residual {
             for (mut row, &code) in residual.outer_iter_mut().zip(&codes) {
                 row -= &centroids.row(code as usize);

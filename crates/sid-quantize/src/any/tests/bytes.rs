@@ -5,12 +5,12 @@ use proptest::prelude::*;
 use super::*;
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(96))]
+    #![proptest_config(ProptestConfig::with_cases(192))]
 
     #[test]
     fn arbitrary_bytes_never_panic(
         which in 0_usize..3,
-        kind in 0_usize..5,
+        kind in 0_usize..7,
         junk in prop::collection::vec(any::<u8>(), 0..80),
         at in 0_usize..4000,
     ) {
