@@ -17,7 +17,6 @@ use std::{
 use clap::{Parser, ValueEnum};
 use genrec::{
     data::{Dataset, ReadOptions, readers::neutral},
-    embed::{EmbedderSpec, TfidfConfig},
     pipeline::{self, Budget, EmbeddingSource, Precision, TigerConfig},
     quantize::{QuantizerConfig, ResidualKMeansConfig, RqVaeConfig},
 };
@@ -54,7 +53,7 @@ struct Args {
     /// Content embeddings: `tfidf`, `bert:DIR`, `sentence-t5:DIR`, `llm:DIR`, or `npy:FILE` of shape (items, features).
     ///
     /// TF-IDF, or that of `--config`, otherwise.
-    #[arg(long, value_parser = parse_embedder)]
+    #[arg(long, value_parser = support::parse_embedder)]
     embedder: Option<EmbeddingSource>,
     /// Embeddings to codes, with default settings where the preset or `--config` has another kind: that of the preset otherwise.
     #[arg(long, value_enum)]
@@ -87,23 +86,6 @@ struct Args {
     /// Lets the sequence model compute in `bf16`; needs a GPU.
     #[arg(long)]
     bf16: bool,
-}
-
-fn parse_embedder(text: &str) -> Result<EmbeddingSource, String> {
-    let (kind, path) = text.split_once(':').unwrap_or((text, ""));
-    let spec = match (kind, path.is_empty()) {
-        ("tfidf", true) => EmbedderSpec::Tfidf(TfidfConfig::default()),
-        ("bert", false) => EmbedderSpec::Bert { dir: path.into() },
-        ("sentence-t5", false) => EmbedderSpec::SentenceT5 { dir: path.into() },
-        ("llm", false) => EmbedderSpec::CausalLm { dir: path.into() },
-        ("npy", false) => return Ok(EmbeddingSource::Npy { path: path.into() }),
-        _ => {
-            return Err(format!(
-                "`{text}` is not an embedder: give tfidf, bert:DIR, sentence-t5:DIR, llm:DIR or npy:FILE"
-            ));
-        }
-    };
-    Ok(EmbeddingSource::Text { embedder: spec })
 }
 
 fn parse_minutes(text: &str) -> Result<Duration, String> {

@@ -3,6 +3,9 @@
 use serde::{Deserialize, Serialize};
 
 /// What becomes of items whose codes are equal.
+///
+/// A third way is to have fewer of them: [`Reassign`](crate::Reassign) gives items other codes before the index is made.
+/// Where it leaves no two items equal, both policies tell all items apart, and [`Share`](Self::Share) needs no suffix.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]

@@ -113,6 +113,57 @@ pub enum IndexError {
         /// The Semantic ID that they share.
         sid: SemanticId,
     },
+    /// A repair that lets a code tuple hold no item.
+    #[error("a code tuple must be able to hold an item but `capacity` is 0; set it to 1, or to the size of the suffix")]
+    NoCapacity,
+    /// A strength of the entropy with which there is no transport plan.
+    #[error("`epsilon` is {epsilon} but must be finite and above 0; the published value is 0.003")]
+    Epsilon {
+        /// The value given.
+        epsilon: f64,
+    },
+    /// A transport plan without any round of scaling.
+    #[error("`iterations` is 0 but a transport plan needs at least 1 round; the published value is 50")]
+    NoIterations,
+    /// Whatever says what codes cost has failed.
+    #[error("the costs of the codes after {prefix:?} could not be computed for {items} items")]
+    Costs {
+        /// Codes before the level asked for.
+        prefix: Vec<u32>,
+        /// How many items were asked for.
+        items: usize,
+        /// Its own reason.
+        #[source]
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
+    /// A matrix of costs of the wrong shape.
+    #[error(
+        "the costs of the codes after {prefix:?} have shape {got:?} where {expected:?} was asked for; return a row for \
+         each item and a column for each code of that level"
+    )]
+    CostShape {
+        /// Codes before the level asked for.
+        prefix: Vec<u32>,
+        /// Shape asked for: `(items, codes of the level)`.
+        expected: (usize, usize),
+        /// Shape returned.
+        got: (usize, usize),
+    },
+    /// A cost that no other can be compared with.
+    #[error(
+        "code {code} after {prefix:?} costs item {item} {cost}; costs are finite, or positive infinity where an item may \
+         not take a code"
+    )]
+    Cost {
+        /// The item.
+        item: ItemId,
+        /// Codes before it.
+        prefix: Vec<u32>,
+        /// The code.
+        code: u32,
+        /// Not a number, or negative infinity.
+        cost: f32,
+    },
     /// An item that the index does not hold.
     #[error("item {item} is not among the {items} items of the index")]
     UnknownItem {

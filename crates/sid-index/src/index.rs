@@ -297,7 +297,7 @@ impl SidIndex {
     }
 }
 
-fn check_item_count(items: usize, positions: usize) -> Result<()> {
+pub(crate) fn check_item_count(items: usize, positions: usize) -> Result<()> {
     match u32::try_from(items) {
         Ok(n) if n < u32::MAX => Ok(()),
         _ => Err(IndexError::TooManyItems { items, positions }),

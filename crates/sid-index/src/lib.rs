@@ -6,6 +6,7 @@
 //! codes come from elsewhere and a model of your own reads and writes them: it needs no tensor library.
 //!
 //! - [`SidIndex`] holds both look-up tables, takes new items, and goes to disk and back;
+//! - [`Reassign`] gives items whose codes collide the next best codes, now or when they are added;
 //! - [`PrefixTrie`] answers, for a constrained decoder, which codes continue a prefix;
 //! - [`SidVocab`] turns codes into tokens and users into tokens; nothing else does.
 //!
@@ -56,6 +57,7 @@ pub mod id;
 pub mod index;
 mod io;
 pub mod layout;
+pub mod reassign;
 pub mod trie;
 pub mod vocab;
 
@@ -65,6 +67,7 @@ pub use filter::ItemFilter;
 pub use id::{ItemId, SemanticId};
 pub use index::{SidIndex, SidRef};
 pub use layout::SidLayout;
+pub use reassign::{CodeCosts, Reassign, ReassignMethod, ReassignReport, Reassigned};
 pub use trie::{NodeId, PrefixTrie};
 pub use vocab::SidVocab;
 

@@ -7,18 +7,23 @@ use serde::{Deserialize, Serialize};
 
 use crate::saved::{self, Saved};
 use crate::{
-    Fit, FitControl, HierarchicalKMeans, HierarchicalKMeansConfig, QuantizeError, Quantizer, RankCodes, Reconstruct,
-    ResidualKMeans, ResidualKMeansConfig, Result, RowSource, RqVae, RqVaeConfig,
+    Fit, FitControl, Fsq, FsqConfig, HierarchicalKMeans, HierarchicalKMeansConfig, ProductKMeans, ProductKMeansConfig,
+    QuantizeError, Quantizer, RandomIds, RandomIdsConfig, RankCodes, Reconstruct, ResidualKMeans, ResidualKMeansConfig,
+    Result, RowSource, RqVae, RqVaeConfig, SimHashLsh, SimHashLshConfig,
 };
 
 /// The one list of the built-in quantisers: `each!(value, Enum, inner => expression)` is a match over an enum of them, and
-/// `each!(impl)` the conversions.
+/// `each!(fit config, inner => expression)` one that makes of each configuration its model.
 macro_rules! each {
     ($value:expr, $enum:ident, $inner:pat => $body:expr) => {
         match $value {
             $enum::RqVae($inner) => $body,
             $enum::ResidualKMeans($inner) => $body,
             $enum::HierarchicalKMeans($inner) => $body,
+            $enum::ProductKMeans($inner) => $body,
+            $enum::SimHashLsh($inner) => $body,
+            $enum::Fsq($inner) => $body,
+            $enum::RandomIds($inner) => $body,
         }
     };
     (fit $value:expr, $config:ident => $body:expr) => {
@@ -26,6 +31,10 @@ macro_rules! each {
             QuantizerConfig::RqVae($config) => AnyQuantizer::RqVae($body),
             QuantizerConfig::ResidualKMeans($config) => AnyQuantizer::ResidualKMeans($body),
             QuantizerConfig::HierarchicalKMeans($config) => AnyQuantizer::HierarchicalKMeans($body),
+            QuantizerConfig::ProductKMeans($config) => AnyQuantizer::ProductKMeans($body),
+            QuantizerConfig::SimHashLsh($config) => AnyQuantizer::SimHashLsh($body),
+            QuantizerConfig::Fsq($config) => AnyQuantizer::Fsq($body),
+            QuantizerConfig::RandomIds($config) => AnyQuantizer::RandomIds($body),
         }
     };
 }
@@ -50,6 +59,10 @@ conversions! {
     RqVae: RqVaeConfig,
     ResidualKMeans: ResidualKMeansConfig,
     HierarchicalKMeans: HierarchicalKMeansConfig,
+    ProductKMeans: ProductKMeansConfig,
+    SimHashLsh: SimHashLshConfig,
+    Fsq: FsqConfig,
+    RandomIds: RandomIdsConfig,
 }
 
 /// The configuration of any built-in quantiser, tagged by `"type"` in its JSON form.
@@ -72,6 +85,14 @@ pub enum QuantizerConfig {
     ResidualKMeans(ResidualKMeansConfig),
     /// See [`HierarchicalKMeansConfig`].
     HierarchicalKMeans(HierarchicalKMeansConfig),
+    /// See [`ProductKMeansConfig`].
+    ProductKMeans(ProductKMeansConfig),
+    /// See [`SimHashLshConfig`].
+    SimHashLsh(SimHashLshConfig),
+    /// See [`FsqConfig`].
+    Fsq(FsqConfig),
+    /// See [`RandomIdsConfig`].
+    RandomIds(RandomIdsConfig),
 }
 
 impl Default for QuantizerConfig {
@@ -90,9 +111,24 @@ impl QuantizerConfig {
         each!(self, Self, config => config.validate())
     }
 
+    /// Sets the seed, which every quantiser has.
+    #[must_use]
+    pub fn with_seed(mut self, seed: u64) -> Self {
+        each!(&mut self, Self, config => config.seed = seed);
+        self
+    }
+
     /// Codes in each level's codebook, coarse to fine.
-    pub fn codebook_sizes(&self) -> &[u32] {
-        each!(self, Self, config => &config.codebook_sizes)
+    pub fn codebook_sizes(&self) -> Vec<u32> {
+        match self {
+            Self::RqVae(config) => config.codebook_sizes.clone(),
+            Self::ResidualKMeans(config) => config.codebook_sizes.clone(),
+            Self::HierarchicalKMeans(config) => config.codebook_sizes.clone(),
+            Self::ProductKMeans(config) => config.codebook_sizes.clone(),
+            Self::SimHashLsh(config) => config.codebook_sizes(),
+            Self::Fsq(config) => config.codebook_sizes(),
+            Self::RandomIds(config) => config.codebook_sizes.clone(),
+        }
     }
 }
 
@@ -151,6 +187,14 @@ pub enum AnyQuantizer {
     ResidualKMeans(ResidualKMeans),
     /// See [`HierarchicalKMeans`].
     HierarchicalKMeans(HierarchicalKMeans),
+    /// See [`ProductKMeans`].
+    ProductKMeans(ProductKMeans),
+    /// See [`SimHashLsh`].
+    SimHashLsh(SimHashLsh),
+    /// See [`Fsq`].
+    Fsq(Fsq),
+    /// See [`RandomIds`].
+    RandomIds(RandomIds),
 }
 
 impl AnyQuantizer {
@@ -188,6 +232,9 @@ impl AnyQuantizer {
             Self::RqVae(model) => Some(model),
             Self::ResidualKMeans(model) => Some(model),
             Self::HierarchicalKMeans(model) => Some(model),
+            Self::ProductKMeans(model) => Some(model),
+            Self::Fsq(model) => Some(model),
+            Self::SimHashLsh(_) | Self::RandomIds(_) => None,
         }
     }
 

@@ -115,9 +115,10 @@ impl Coding {
         };
         let columns = self.composition.columns(xs.dim(1)?, codebooks.len())[level].clone();
         let mut rows = xs.narrow(1, columns.start, columns.len())?;
-        if self.composition == Composition::Residual {
-            for (&code, codebook) in prefix.iter().zip(codebooks) {
-                rows = rows.broadcast_sub(&word(codebook, code)?)?;
+        for (&code, codebook) in prefix.iter().zip(codebooks) {
+            let word = word(codebook, code)?;
+            if self.composition == Composition::Residual {
+                rows = rows.broadcast_sub(&word)?;
             }
         }
         self.distances(&rows, codebook)

@@ -32,6 +32,16 @@ pub enum QuantizeError {
         /// Codes in the largest codebook.
         codes: usize,
     },
+    /// Rows have fewer columns than there are levels to share them.
+    #[error(
+        "{columns} columns cannot be cut into {levels} parts; use {columns} levels or fewer, or a quantiser whose levels code whole rows"
+    )]
+    TooFewColumns {
+        /// Columns of a row, after whitening if there is any.
+        columns: usize,
+        /// Levels, one for each part.
+        levels: usize,
+    },
     /// There are more rows than 32-bit indices.
     #[error("{rows} rows are more than the {} that can be indexed; fit on a sample", u32::MAX)]
     TooManyRows {
@@ -135,6 +145,16 @@ pub enum QuantizeError {
         /// Levels expected.
         expected: usize,
         /// Levels found.
+        got: usize,
+    },
+    /// What there should be one of for each item is there in another number.
+    #[error("there are {got} {what} for the codes of {expected} items; give one for each item, in the same order")]
+    ItemMismatch {
+        /// What was counted.
+        what: &'static str,
+        /// Items with codes.
+        expected: usize,
+        /// How many there are.
         got: usize,
     },
     /// A file or directory cannot be read or written.

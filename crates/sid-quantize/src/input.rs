@@ -23,3 +23,14 @@ pub(crate) fn check_input(xs: &Tensor, dim: usize) -> Result<()> {
     }
     Ok(())
 }
+
+/// Checks that a prefix leaves a level to code and holds codes of the codebooks.
+pub(crate) fn check_prefix(sizes: &[u32], prefix: &[u32]) -> Result<()> {
+    if prefix.len() >= sizes.len() {
+        candle_core::bail!("a prefix of {} codes leaves no level of {} to code", prefix.len(), sizes.len());
+    }
+    match prefix.iter().zip(sizes).find(|(code, size)| code >= size) {
+        Some((code, size)) => candle_core::bail!("code {code} is not in a codebook of {size} codes"),
+        None => Ok(()),
+    }
+}

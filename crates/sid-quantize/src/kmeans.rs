@@ -95,7 +95,19 @@ impl Lloyd {
         if count < self.codes {
             return Err(QuantizeError::TooFewRows { rows: count, codes: self.codes });
         }
-        let mut centroids = init::first_centroids(self, rows)?;
+        let centroids = init::first_centroids(self, rows)?;
+        self.run_from(centroids, rows, device, watch)
+    }
+
+    /// [`run`](Self::run) from the given centroids, one a code.
+    pub(crate) fn run_from(
+        &self,
+        mut centroids: Array2<f32>,
+        rows: &mut dyn RowSource,
+        device: &Device,
+        watch: &mut dyn FnMut(Iteration) -> ControlFlow<()>,
+    ) -> Result<Clusters> {
+        let count = rows.len();
         let mut assignment = Assignment::new(count, self.codes, rows.dim());
         if let Some(batch) = self.batch.filter(|batch| *batch < count) {
             self.mini_batches(rows, batch, device, &mut centroids, watch)?;

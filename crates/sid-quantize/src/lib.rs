@@ -1,4 +1,5 @@
-//! Turns item embeddings into Semantic-ID codes: RQ-VAE, residual and hierarchical k-means on candle.
+//! Turns item embeddings into Semantic-ID codes: RQ-VAE, residual, product and hierarchical k-means, SimHash and a random
+//! control on candle.
 //!
 //! Depend on this crate alone if you have embeddings and want codes; the `genrec` facade adds the index that makes codes
 //! into unique Semantic IDs, the sequence model and decoding. Codes leave it as a plain `(items, levels)` array of
@@ -6,8 +7,11 @@
 //!
 //! - [`Quantizer`] maps embeddings to codes, [`Reconstruct`] maps codes back, [`Fit`] learns one: three abilities, three
 //!   traits. A quantiser of your own needs only the first.
-//! - [`RqVaeConfig`], [`ResidualKMeansConfig`] and [`HierarchicalKMeansConfig`] fit the built-in quantisers;
-//!   [`QuantizerConfig`] and [`AnyQuantizer`] hold any of them, for configuration files and saved models.
+//! - [`RqVaeConfig`], [`ResidualKMeansConfig`], [`ProductKMeansConfig`], [`HierarchicalKMeansConfig`], [`SimHashLshConfig`]
+//!   and [`RandomIdsConfig`] fit the built-in quantisers; [`QuantizerConfig`] and [`AnyQuantizer`] hold any of them, for
+//!   configuration files and saved models.
+//! - [`usage`] measures codes: how evenly they are used, how many items share theirs, whether near items share a prefix
+//!   and whether prefixes tell categories apart.
 //! - [`RowSource`] feeds a fit from memory ([`ArrayRows`]) or from files larger than memory ([`FileRows`]).
 //!
 //! ```
@@ -32,9 +36,14 @@
 //!
 //! [`RqVaeConfig`] is TIGER's own: an autoencoder whose 32 latent features are quantised by nearness, level by level. It
 //! trains for minutes and can learn which directions of an embedding matter. [`ResidualKMeansConfig`] works on the
-//! embeddings as they are, in seconds; it is the one to start with and a strong baseline.
-//! [`HierarchicalKMeansConfig`] clusters the rows of each cluster again: a code then means what the codes before it say, and the
-//! items that share a prefix are one cluster.
+//! embeddings as they are, in seconds; it is the one to start with and a strong baseline. [`ProductKMeansConfig`] codes
+//! parts of the features, each by itself, so that its levels are independent of each other and none is coarser than another;
+//! with [`RotationConfig`] it is optimised product quantisation. [`HierarchicalKMeansConfig`] clusters the rows of each
+//! cluster again: a code then means what the codes before it say, and the items that share a prefix are one cluster.
+//!
+//! Two more are there to compare with. [`SimHashLshConfig`] learns no codebooks: its codes are the sides of random
+//! hyperplanes on which an embedding lies. The codes of [`RandomIdsConfig`] say nothing about content at all; a
+//! recommender over them shows what Semantic IDs are worth.
 //!
 //! # Reproducibility
 //!
@@ -54,6 +63,11 @@
 //! - Zeghidour et al., *SoundStream: An End-to-End Neural Audio Codec*, 2021, arXiv 2107.03312.
 //! - van den Oord et al., *Neural Discrete Representation Learning*, NeurIPS 2017, arXiv 1711.00937.
 //! - Nister and Stewenius, *Scalable Recognition with a Vocabulary Tree*, CVPR 2006.
+//! - Jegou et al., *Product Quantization for Nearest Neighbor Search*, TPAMI 2011.
+//! - Ge et al., *Optimized Product Quantization for Approximate Nearest Neighbor Search*, CVPR 2013.
+//! - Charikar, *Similarity Estimation Techniques from Rounding Algorithms*, STOC 2002.
+//! - Lv et al., *Multi-Probe LSH: Efficient Indexing for High-Dimensional Similarity Search*, VLDB 2007.
+//! - Singh et al., *Better Generalization with Semantic IDs*, 2023, arXiv 2306.08121.
 //! - Arthur and Vassilvitskii, *k-means++: The Advantages of Careful Seeding*, SODA 2007.
 
 #![doc(test(attr(deny(warnings))))]
@@ -66,9 +80,13 @@ mod coder;
 mod coding;
 mod encoder;
 pub mod error;
+mod fsq;
 mod input;
 mod kmeans;
+mod lsh;
 mod preprocess;
+mod product;
+mod random;
 mod residual;
 pub mod rows;
 mod rqvae;
@@ -81,7 +99,11 @@ pub use any::{AnyQuantizer, QuantizerConfig};
 pub use autoencoder::Monitor;
 pub use coding::{Composition, Distance};
 pub use error::{QuantizeError, Result};
+pub use fsq::{Fsq, FsqConfig};
 pub use kmeans::KMeansInit;
+pub use lsh::{SimHashLsh, SimHashLshConfig};
+pub use product::{ProductKMeans, ProductKMeansConfig, RotationConfig};
+pub use random::{RandomIds, RandomIdsConfig};
 pub use residual::{ResidualKMeans, ResidualKMeansConfig};
 #[cfg(feature = "parquet")]
 pub use rows::ParquetRows;

@@ -5,8 +5,8 @@ mod standardizer;
 
 pub(crate) use projection::Projection;
 
-use std::borrow::Cow;
 use std::collections::BTreeMap;
+use std::ops::Range;
 
 use candle_core::{Device, Result as TensorResult, Tensor};
 use ndarray::{Array2, ArrayViewMut2};
@@ -75,6 +75,16 @@ impl Preprocess {
             None => next,
         });
         Ok(self)
+    }
+
+    /// The steps that lead to these columns, and where the columns lie in what the steps give: a projection leaves out
+    /// the others, which are then never computed.
+    pub(crate) fn columns(&self, columns: Range<usize>) -> TensorResult<(Self, Range<usize>)> {
+        let Some(projection) = &self.projection else {
+            return Ok((self.clone(), columns));
+        };
+        let projection = Some(projection.columns(columns.clone())?);
+        Ok((Self { standardizer: self.standardizer.clone(), projection }, 0..columns.len()))
     }
 
     /// The shapes of [`tensors`](Self::tensors) after fits with these steps.
@@ -204,19 +214,6 @@ impl RowSource for Prepared<'_> {
     fn gather(&mut self, rows: &[usize], out: ArrayViewMut2<'_, f32>) -> Result<()> {
         self.fill(out, |source, out| source.gather(rows, out))
     }
-}
-
-/// Rows of a matrix in memory after the steps, row after row.
-pub(crate) fn prepared_rows<'a>(preprocess: &Preprocess, rows: Cow<'a, [f32]>) -> TensorResult<Cow<'a, [f32]>> {
-    if preprocess.is_identity() {
-        return Ok(rows);
-    }
-    let mut rows = rows.into_owned();
-    preprocess.standardize_rows(&mut rows);
-    Ok(match &preprocess.projection {
-        Some(projection) => projection.apply_rows(&rows)?.into(),
-        None => rows.into(),
-    })
 }
 
 #[cfg(test)]

@@ -20,7 +20,9 @@ const WEIGHTS: &str = "model.safetensors";
 const MAX_CONFIG_BYTES: u64 = 1 << 20;
 /// Room for the safetensors header.
 const MAX_HEADER_BYTES: u64 = 1 << 20;
-/// Values in all weights together: 16 GiB of f32.
+/// Most levels of a quantiser.
+pub(crate) const MAX_LEVELS: usize = 64;
+/// Values in all weights together, and columns of a row: 16 GiB of f32.
 pub(crate) const MAX_ELEMENTS: usize = 1 << 32;
 
 #[derive(Deserialize)]
@@ -84,9 +86,8 @@ pub(crate) trait Saved: Sized {
     /// How it is fitted.
     type Config;
 
-    /// The most values that its tensors have together; `None` where they cannot be counted. A model that is as large as its
-    /// rows made it says [`MAX_ELEMENTS`] where its configuration does not hold it below that: a file takes no more memory
-    /// than it has bytes.
+    /// The most values that its tensors have together, [`MAX_ELEMENTS`] where the rows of the fit decide and the
+    /// configuration allows more; `None` where they cannot be counted.
     fn elements(config: &Self::Config, dim: usize) -> Option<usize>;
 
     /// Everything but the configuration, by name.
@@ -127,8 +128,8 @@ pub(crate) fn load(
         return Err(QuantizeError::FormatVersion { path, found: format_version, supported: FORMAT_VERSION });
     }
     let manifest: Manifest = serde_json::from_slice(&json).map_err(fault)?;
-    if manifest.dim == 0 {
-        return Err(QuantizeError::config("dim", 0, "at least 1 is needed"));
+    if manifest.dim == 0 || manifest.dim > MAX_ELEMENTS {
+        return Err(QuantizeError::config("dim", manifest.dim, "1 to 2^32 columns are allowed"));
     }
     let elements = elements(&manifest.quantizer, manifest.dim)?
         .filter(|&elements| elements <= MAX_ELEMENTS)
@@ -221,7 +222,7 @@ pub(crate) fn offsets(tensors: &BTreeMap<String, Tensor>, name: &str) -> Result<
 
 /// Bounds of the codebooks: 1 to 64 levels of 1 to 2^20 codes.
 pub(crate) fn check_sizes(sizes: &[u32]) -> Result<()> {
-    if sizes.is_empty() || sizes.len() > 64 {
+    if sizes.is_empty() || sizes.len() > MAX_LEVELS {
         return Err(QuantizeError::config(
             "codebook_sizes",
             format!("a list of {}", sizes.len()),

@@ -1,14 +1,28 @@
-//! How well codes are spread: use of each codebook, collisions, reconstruction error.
+//! How well codes are spread, and what they say about the items that have them.
+//!
+//! [`CodeReport`] needs the codes alone: use of each codebook, collisions. [`reconstruction_error`] compares embeddings with
+//! what their codes stand for, [`NeighbourReport`] asks whether items with a common prefix are near each other and whether
+//! near items have one, and [`PurityReport`] whether they belong to one category.
 //!
 //! *Entropy* of a level is `H = -sum_k p_k log2 p_k` over the shares `p_k` of items with code `k`, in bits; its
 //! *perplexity* is `2^H`, the number of equally used codes that would have the same entropy. The *collision rate* is
 //! `1 - distinct tuples / items`, before any suffix or repair.
 
-use ndarray::{Array2, ArrayView1, ArrayView2, Axis, s};
+mod neighbours;
+mod purity;
+mod reconstruction;
+mod scan;
+
+use ndarray::{ArrayView1, ArrayView2};
 use serde::{Deserialize, Serialize};
 
-use crate::rows::{SCAN_ROWS, check_finite};
-use crate::{QuantizeError, Quantizer, Reconstruct, Result, RowSource};
+pub use neighbours::{NeighbourConfig, NeighbourReport, PrefixNeighbours, PrefixPairs};
+pub use purity::{PrefixPurity, PurityReport};
+pub use reconstruction::{ReconstructionError, reconstruction_error};
+pub use scan::encode_rows;
+pub(crate) use scan::{pass, scan};
+
+use crate::{QuantizeError, Result};
 
 /// Use of one level's codebook.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
@@ -22,6 +36,10 @@ pub struct LevelUsage {
     pub perplexity: f64,
     /// Entropy of the codes' shares, in bits.
     pub entropy_bits: f64,
+    /// Gini coefficient of the items a code, over all codes of the codebook: 0 where all are equally used, `1 - 1 / size`
+    /// where all items share one code; 0 without items, and in reports of versions that did not measure it.
+    #[serde(default)]
+    pub gini: f64,
 }
 
 impl LevelUsage {
@@ -86,7 +104,7 @@ impl CodeReport {
         }
 
         let mut order: Vec<usize> = (0..items).collect();
-        order.sort_unstable_by(|&a, &b| codes.row(a).iter().cmp(codes.row(b).iter()));
+        sort_by_codes(codes, &mut order);
         let mut distinct_prefixes = vec![usize::from(items > 0); depth];
         let (mut colliding_items, mut largest_group, mut group) = (0, 0, 0_usize);
         let mut close = |group: usize| {
@@ -97,10 +115,7 @@ impl CodeReport {
         };
         for (place, &item) in order.iter().enumerate() {
             let shared = match place.checked_sub(1) {
-                Some(before) => {
-                    let before = codes.row(order[before]);
-                    codes.row(item).iter().zip(before).take_while(|(a, b)| a == b).count()
-                }
+                Some(before) => shared_prefix(codes, item, order[before]),
                 None => depth,
             };
             for count in &mut distinct_prefixes[shared..] {
@@ -124,125 +139,30 @@ fn level_usage(column: ArrayView1<'_, u32>, size: u32) -> LevelUsage {
     let mut sorted: Vec<u32> = column.to_vec();
     sorted.sort_unstable();
     let total = sorted.len() as f64;
-    let (mut used, mut entropy_bits) = (0, 0.0);
-    for group in sorted.chunk_by(|a, b| a == b) {
-        let share = group.len() as f64 / total;
+    let mut counts: Vec<usize> = sorted.chunk_by(|a, b| a == b).map(<[u32]>::len).collect();
+    counts.sort_unstable();
+    let used = counts.len() as u32;
+    let (mut entropy_bits, mut gini) = (0.0, 0.0);
+    for (place, &count) in counts.iter().enumerate() {
+        let share = count as f64 / total;
         entropy_bits -= share * share.log2();
-        used += 1;
+        // Codes that are not used come first in the order of use and add nothing to the sum.
+        let rank = f64::from(size - used) + place as f64 + 1.0;
+        gini += share * (2.0 * rank - f64::from(size) - 1.0) / f64::from(size);
     }
-    // `0 - 1 * log2(1)` is -0.
-    let entropy_bits = f64::max(entropy_bits, 0.0);
-    LevelUsage { size, used, perplexity: if used == 0 { 0.0 } else { entropy_bits.exp2() }, entropy_bits }
+    // `0 - 1 * log2(1)` is -0, and equal shares may leave a rounding error.
+    let (entropy_bits, gini) = (f64::max(entropy_bits, 0.0), f64::max(gini, 0.0));
+    LevelUsage { size, used, perplexity: if used == 0 { 0.0 } else { entropy_bits.exp2() }, entropy_bits, gini }
 }
 
-/// How far embeddings are from the ones their codes stand for.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
-#[non_exhaustive]
-pub struct ReconstructionError {
-    /// Mean over the rows of `||x - x^||^2`, in the embeddings' own units.
-    pub mean_squared: f64,
-    /// `mean_squared` over the rows' mean squared distance to their mean: 0 is perfect, 1 no better than the mean
-    /// alone. 0 when all rows are equal and so perfectly reconstructed; infinite when they are not.
-    pub relative: f64,
+/// Brings items into the order of their codes, in which those with a common prefix lie together.
+fn sort_by_codes(codes: ArrayView2<'_, u32>, items: &mut [usize]) {
+    items.sort_unstable_by(|&a, &b| codes.row(a).iter().cmp(codes.row(b).iter()));
 }
 
-/// Encodes and reconstructs every row and measures the error.
-///
-/// # Shapes
-/// - `xs`: `(n, dim)`
-///
-/// # Errors
-/// When the width is wrong, the rows cannot be read or hold NaN or an infinity, or a tensor operation fails.
-pub fn reconstruction_error(quantizer: &dyn Reconstruct, xs: &mut dyn RowSource) -> Result<ReconstructionError> {
-    let dim = quantizer.dim();
-    let (mut error, mut count) = (0.0_f64, 0_usize);
-    let mut mean = vec![0.0_f64; dim];
-    let mut squares = vec![0.0_f64; dim];
-    scan(quantizer.dim(), xs, |first, block| {
-        let flat: Vec<f32> = block.iter().copied().collect();
-        let tensor = candle_core::Tensor::from_vec(flat, block.dim(), quantizer.device())?;
-        let near = quantizer.reconstruct(&quantizer.encode(&tensor)?)?.to_vec2::<f32>()?;
-        for (offset, (row, near)) in block.outer_iter().zip(&near).enumerate() {
-            let n = (first + offset + 1) as f64;
-            for (column, (&x, &near)) in row.iter().zip(near).enumerate() {
-                let x = f64::from(x);
-                error += (x - f64::from(near)).powi(2);
-                // Welford's update: stable where the mean is large against the spread.
-                let delta = x - mean[column];
-                mean[column] += delta / n;
-                squares[column] += delta * (x - mean[column]);
-            }
-        }
-        count += block.nrows();
-        Ok(())
-    })?;
-    if count == 0 {
-        return Ok(ReconstructionError { mean_squared: 0.0, relative: 0.0 });
-    }
-    let mean_squared = error / count as f64;
-    let spread = squares.iter().sum::<f64>() / count as f64;
-    let relative = if mean_squared == 0.0 { 0.0 } else { mean_squared / spread };
-    Ok(ReconstructionError { mean_squared, relative })
-}
-
-/// The codes of every row of a source, read and encoded `batch` rows at a time (0 counts as 1).
-///
-/// # Shapes
-/// - result: `(xs.len(), levels)`
-///
-/// # Errors
-/// When the width is wrong, the rows cannot be read or hold NaN or an infinity, or a tensor operation fails.
-pub fn encode_rows(quantizer: &dyn Quantizer, xs: &mut dyn RowSource, batch: usize) -> Result<Array2<u32>> {
-    check_dim(quantizer.dim(), xs)?;
-    let mut codes = Array2::zeros((xs.len(), quantizer.codebook_sizes().len()));
-    scan(quantizer.dim(), xs, |first, block| {
-        let part = quantizer.encode_array(block, batch)?;
-        codes.slice_mut(s![first..first + block.nrows(), ..]).assign(&part);
-        Ok(())
-    })?;
-    Ok(codes)
-}
-
-fn check_dim(expected: usize, xs: &dyn RowSource) -> Result<()> {
-    let got = xs.dim();
-    if got == expected { Ok(()) } else { Err(QuantizeError::DimMismatch { expected, got }) }
-}
-
-/// Reads all rows in order, checks them, and hands them over block by block with the first row's index.
-pub(crate) fn scan(
-    dim: usize,
-    xs: &mut dyn RowSource,
-    mut visit: impl FnMut(usize, ArrayView2<'_, f32>) -> Result<()>,
-) -> Result<()> {
-    pass(dim, xs, |first, block| {
-        check_finite(block.view(), first)?;
-        visit(first, block)
-    })
-}
-
-/// [`scan`] of rows that were checked before.
-pub(crate) fn pass(
-    dim: usize,
-    xs: &mut dyn RowSource,
-    mut visit: impl FnMut(usize, ArrayView2<'_, f32>) -> Result<()>,
-) -> Result<()> {
-    check_dim(dim, xs)?;
-    let rows = xs.len();
-    let mut buffer = Array2::<f32>::zeros((0, dim));
-    for first in (0..rows).step_by(SCAN_ROWS) {
-        let count = (rows - first).min(SCAN_ROWS);
-        if let Some(view) = xs.slice(first, count).and_then(|flat| ArrayView2::from_shape((count, dim), flat).ok()) {
-            visit(first, view)?;
-            continue;
-        }
-        if buffer.is_empty() {
-            buffer = Array2::zeros((rows.min(SCAN_ROWS), dim));
-        }
-        let (mut block, _) = buffer.view_mut().split_at(Axis(0), count);
-        xs.read(first, block.view_mut())?;
-        visit(first, block.view())?;
-    }
-    Ok(())
+/// Codes that two items have in common from the first on.
+fn shared_prefix(codes: ArrayView2<'_, u32>, a: usize, b: usize) -> usize {
+    codes.row(a).iter().zip(codes.row(b)).take_while(|(a, b)| a == b).count()
 }
 
 #[cfg(test)]

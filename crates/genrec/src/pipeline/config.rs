@@ -283,7 +283,7 @@ impl TigerConfig {
         self.batches().validate()?;
         self.train.validate()?;
         self.decode.validate()?;
-        let layout = SidLayout::new(self.quantizer.codebook_sizes().to_vec())?.with_suffix(self.suffix_size);
+        let layout = SidLayout::new(self.quantizer.codebook_sizes())?.with_suffix(self.suffix_size);
         let vocab = SidVocab::new(&layout, self.decode.user_tokens)?;
         Ok(self.model.clone().with_vocab_size(vocab.size()).validate()?)
     }
@@ -304,11 +304,7 @@ impl TigerConfig {
         if let EmbeddingSource::Text { embedder: EmbedderSpec::Tfidf(config) } = &mut self.embedder {
             config.seed = seed;
         }
-        match &mut self.quantizer {
-            QuantizerConfig::RqVae(config) => config.seed = seed,
-            QuantizerConfig::ResidualKMeans(config) => config.seed = seed,
-            _ => {}
-        }
+        self.quantizer = self.quantizer.with_seed(seed);
         self.train.seed = seed;
         self
     }

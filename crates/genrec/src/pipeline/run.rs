@@ -95,8 +95,8 @@ pub fn run(
     // Whatever cannot be asked is found out before anything is written.
     let validation = evaluate::questions(&dataset.sequences, Part::Validation)?;
     let test = evaluate::questions(&dataset.sequences, Part::Test)?;
-    let (rows, codes) = (dataset.catalogue.len(), config.quantizer.codebook_sizes().iter().max());
-    if let Some(codes) = codes.map(|&codes| codes as usize).filter(|&codes| codes > rows) {
+    let (rows, codes) = (dataset.catalogue.len(), config.quantizer.codebook_sizes().into_iter().max());
+    if let Some(codes) = codes.map(|codes| codes as usize).filter(|&codes| codes > rows) {
         return Err(QuantizeError::TooFewRows { rows, codes }.into());
     }
     let split = LeaveOneOut::new(&dataset.sequences);

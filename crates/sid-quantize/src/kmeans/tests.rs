@@ -202,3 +202,19 @@ fn samples_are_distinct_rows_in_order() {
     // All of a few rows, whatever is drawn twice.
     assert_eq!(sample_sparse(CounterRng::new(1), 6, 6), [0, 1, 2, 3, 4, 5]);
 }
+
+#[test]
+fn a_run_goes_on_from_centroids_that_are_given() {
+    let rows = noise(800, 4, 6);
+    let first = Lloyd { iterations: 5, ..lloyd(20, 2) };
+    let (half, mut trace) = run(first, &rows);
+    let (whole, all) = run(Lloyd { iterations: 12, ..first }, &rows);
+    let rest = Lloyd { iterations: 7, ..first }
+        .run_from(half.centroids, &mut ArrayRows::from(rows.view()), &Device::Cpu, &mut |step| {
+            trace.push(step.inertia);
+            ControlFlow::Continue(())
+        })
+        .unwrap();
+    assert_eq!((trace, rest.codes), (all, whole.codes));
+    assert_eq!(rest.centroids, whole.centroids);
+}

@@ -1,6 +1,7 @@
 //! Linear maps of the features that have an inverse on what they keep: principal components, rotations.
 
 use std::collections::BTreeMap;
+use std::ops::Range;
 
 use candle_core::{Device, Error, Result as TensorResult, Tensor};
 use faer::linalg::matmul::matmul;
@@ -105,6 +106,17 @@ impl Projection {
             next.apply(&self.offset)?,
             next.backward.matmul(&self.backward)?,
             self.invert(&next.centre)?,
+        )
+    }
+
+    /// These columns of `y` alone; on the way back the others count as 0.
+    pub(crate) fn columns(&self, columns: Range<usize>) -> TensorResult<Self> {
+        let Range { start, .. } = columns;
+        Self::from_parts(
+            self.forward.narrow(1, start, columns.len())?.contiguous()?,
+            self.offset.narrow(1, start, columns.len())?.contiguous()?,
+            self.backward.narrow(0, start, columns.len())?.contiguous()?,
+            self.centre.clone(),
         )
     }
 

@@ -145,6 +145,16 @@ impl Default for RqVaeConfig {
 }
 
 impl RqVaeConfig {
+    /// The default with a latent vector of 16 features instead of 32: three levels then tell more items apart, at a slightly
+    /// larger reconstruction error.
+    ///
+    /// On Amazon Beauty as above 2.9 to 3.0 % of the items share all three codes with an earlier one, and the relative
+    /// reconstruction error is 0.54 instead of 0.53.
+    #[must_use]
+    pub fn separating() -> Self {
+        Self { latent_dim: 16, ..Self::default() }
+    }
+
     /// The published recipe: Adagrad at 0.4 for 20,000 epochs, raw inputs, no restarts (section 4 of the paper).
     #[must_use]
     pub fn paper() -> Self {

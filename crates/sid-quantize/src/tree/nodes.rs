@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::ops::Range;
 
 use candle_core::{Device, Result as TensorResult, Tensor, bail};
+use genrec_kernels::ParamError;
 
 use crate::preprocess::{Preprocess, Steps};
 use crate::saved::{expect_shapes, matrix, offsets};
@@ -122,12 +123,17 @@ impl Nodes {
     /// From what [`tensors`](Self::tensors) and the steps gave; everything is checked.
     pub(super) fn load(steps: Steps, dim: usize, sizes: &[u32], tensors: &BTreeMap<String, Tensor>) -> Result<Self> {
         // How many nodes there are only the file knows.
-        let count = |level| tensors.get(&centroids_name(level)).and_then(|t| t.dims().first().copied()).unwrap_or(0);
-        expect_shapes(tensors, &Self::shapes(steps, dim, (0..sizes.len()).map(count)))?;
+        let count = |level| {
+            let name = centroids_name(level);
+            let tensor = tensors.get(&name).ok_or(ParamError::Missing { name })?;
+            Ok(tensor.dims().first().copied().unwrap_or(0))
+        };
+        let counts = (0..sizes.len()).map(count).collect::<Result<Vec<usize>, ParamError>>()?;
+        expect_shapes(tensors, &Self::shapes(steps, dim, counts.iter().copied()))?;
         let load = |(level, &most): (usize, &u32)| {
             let centroids = matrix(tensors, &centroids_name(level), &Device::Cpu)?;
             let offsets = match level {
-                0 => vec![0, u32::try_from(count(0)).unwrap_or(u32::MAX)],
+                0 => vec![0, u32::try_from(counts[0]).unwrap_or(u32::MAX)],
                 _ => offsets(tensors, &offsets_name(level))?,
             };
             Level { centroids, offsets }.check(level, most)

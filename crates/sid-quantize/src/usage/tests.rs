@@ -1,11 +1,11 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use candle_core::{Device, Tensor};
-use ndarray::array;
+use ndarray::{Array2, array};
 use proptest::prelude::*;
 
 use super::*;
-use crate::ArrayRows;
+use crate::{ArrayRows, Quantizer, Reconstruct, RowSource};
 
 /// Rounds each of two columns to an integer code.
 struct Rounding;
@@ -55,6 +55,18 @@ fn reports_round_trip_through_json() {
     let report = CodeReport::of(array![[0_u32, 1], [3, 1], [3, 0]].view(), &[4, 2]).unwrap();
     let json = serde_json::to_string(&report).unwrap();
     assert_eq!(serde_json::from_str::<CodeReport>(&json).unwrap(), report);
+}
+
+#[test]
+fn the_gini_coefficient_goes_from_even_to_one_for_all() {
+    let gini = |column: Array2<u32>| CodeReport::of(column.view(), &[4]).unwrap().levels[0].gini;
+    assert_eq!(gini(array![[0_u32], [1], [2], [3]]), 0.0);
+    assert_eq!(gini(array![[2_u32], [2], [2]]), 0.75);
+    assert_eq!(gini(array![[0_u32], [0], [3], [3]]), 0.5);
+    assert_eq!(gini(Array2::zeros((0, 1))), 0.0);
+    // Reports of before it was measured still open.
+    let old = r#"{"size": 4, "used": 1, "perplexity": 1.0, "entropy_bits": 0.0}"#;
+    assert_eq!(serde_json::from_str::<LevelUsage>(old).unwrap().gini, 0.0);
 }
 
 #[test]
@@ -154,6 +166,9 @@ proptest! {
             prop_assert_eq!(usage.used as usize, counts.iter().filter(|&&c| c > 0.0).count());
             prop_assert!((usage.entropy_bits - nats / std::f64::consts::LN_2).abs() < 1e-9);
             prop_assert!((usage.perplexity - nats.exp()).abs() < 1e-9);
+            // Half the mean difference of two codes' counts, over the mean count.
+            let apart: f64 = counts.iter().flat_map(|a| counts.iter().map(move |b| (a - b).abs())).sum();
+            prop_assert!((usage.gini - apart / (2.0 * 5.0 * n)).abs() < 1e-9);
             prop_assert!((usage.share() - f64::from(usage.used) / 5.0).abs() < 1e-15);
         }
     }

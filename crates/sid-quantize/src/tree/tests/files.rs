@@ -40,6 +40,21 @@ fn children_that_are_not_shared_out_are_refused() {
 }
 
 #[test]
+fn tensors_of_another_tree_are_refused() {
+    let tensors = fit(&small(), &noise(200, 4, 7)).tensors().unwrap();
+    let load = |sizes: &[u32], dim: usize| {
+        let config = small().with_codebook_sizes(sizes);
+        match HierarchicalKMeans::from_tensors(config, dim, &tensors, &Device::Cpu).unwrap_err() {
+            QuantizeError::Parameters(error) => error,
+            other => panic!("{other:?}"),
+        }
+    };
+    assert!(matches!(load(&[5, 4], 4), ParamError::Unexpected { name } if name == "children.2"));
+    assert!(matches!(load(&[5, 4, 3, 2], 4), ParamError::Missing { name } if name == "nodes.3"));
+    assert!(matches!(load(&[5, 4, 3], 6), ParamError::Shape { name, .. } if name == "nodes.0"));
+}
+
+#[test]
 fn a_tree_smaller_than_its_configuration_allows_is_loaded() {
     // 256^3 leaves of 384 columns would be more than a file may hold; these are eighty.
     let config = QuantizerConfig::from(HierarchicalKMeansConfig::default().with_codebook_sizes([16, 256, 256, 256]));

@@ -1,15 +1,28 @@
-//! Shared by the example programs: devices, progress bars, tables.
+//! Shared by the example programs: devices, embeddings, progress bars, tables, and what compares quantisers.
 
 #![allow(clippy::print_stdout, reason = "example programs talk to a person")]
+#![allow(clippy::needless_pass_by_value, reason = "an array view is passed by value, as a slice would be")]
 
-use std::{collections::BTreeMap, path::Path, time::Duration};
+pub mod behaviour;
+pub mod categories;
+pub mod embed;
+pub mod figures;
+pub mod fit;
+pub mod measure;
+pub mod methods;
+mod progress;
+pub mod report;
+
+use std::{collections::BTreeMap, path::Path};
 
 use candle_core::Device;
 use clap::ValueEnum;
 use comfy_table::{CellAlignment, Table, presets::UTF8_FULL_CONDENSED};
-use genrec::pipeline::{Event, Metrics, Observer, Report, Stage, TigerConfig};
-use indicatif::{ProgressBar, ProgressStyle};
+use genrec::pipeline::{Metrics, Report, TigerConfig};
 use serde_json::Value;
+
+pub use embed::parse_embedder;
+pub use progress::{ProgressView, bar};
 
 /// Any error, for programs that only print it.
 pub type BoxError = Box<dyn std::error::Error + Send + Sync>;
@@ -46,9 +59,8 @@ impl DeviceArg {
 /// When the file cannot be read or is not a configuration; the file is named.
 pub fn config_or(file: Option<&Path>, preset: fn() -> TigerConfig) -> Result<TigerConfig, BoxError> {
     let Some(path) = file else { return Ok(preset()) };
-    let text = std::fs::read_to_string(path).map_err(|error| format!("cannot read `{}`: {error}", path.display()))?;
+    let given = read_json(path)?;
     let parse = || {
-        let given: Value = serde_json::from_str(&text)?;
         if let Some(config) = given.get("config") {
             return serde_json::from_value(config.clone());
         }
@@ -59,8 +71,35 @@ pub fn config_or(file: Option<&Path>, preset: fn() -> TigerConfig) -> Result<Tig
     parse().map_err(|error: serde_json::Error| format!("`{}` is no configuration: {error}", path.display()).into())
 }
 
+/// Any JSON file.
+///
+/// # Errors
+/// When the file cannot be read or is not JSON; the file is named.
+pub fn read_json(path: &Path) -> Result<Value, BoxError> {
+    let text = std::fs::read_to_string(path).map_err(|error| format!("cannot read `{}`: {error}", path.display()))?;
+    serde_json::from_str(&text).map_err(|error| format!("`{}` is not JSON: {error}", path.display()).into())
+}
+
+/// Writes beside the place and renames: whoever reads sees the old file or the new one.
+///
+/// # Errors
+/// When the file cannot be written; it is named.
+pub fn write_file(path: &Path, bytes: &[u8]) -> Result<(), BoxError> {
+    let temporary = path.with_added_extension("tmp");
+    let write = || std::fs::write(&temporary, bytes).and_then(|()| std::fs::rename(&temporary, path));
+    write().map_err(|error| format!("cannot write `{}`: {error}", path.display()).into())
+}
+
+/// Makes a directory with those above it.
+///
+/// # Errors
+/// When it cannot be made; it is named.
+pub fn create_dir(path: &Path) -> Result<(), BoxError> {
+    std::fs::create_dir_all(path).map_err(|error| format!("cannot make `{}`: {error}", path.display()).into())
+}
+
 /// Replaces the settings that `given` has, down to single fields; those of another `type` as a whole.
-fn overlay(base: &mut Value, given: Value) {
+pub(crate) fn overlay(base: &mut Value, given: Value) {
     match (base, given) {
         (Value::Object(base), Value::Object(given))
             if given.get("type").is_none_or(|other| base.get("type") == Some(other))
@@ -112,82 +151,6 @@ pub fn exit_on_error(result: Result<(), BoxError>) {
         eprintln!("{message}");
     }
     std::process::exit(1);
-}
-
-/// Shows a pipeline as progress bars, one a stage, and a line for each validation.
-#[derive(Debug)]
-pub struct ProgressView {
-    bar: ProgressBar,
-    epochs: Option<u32>,
-    loss: f64,
-}
-
-impl ProgressView {
-    /// `epochs`: how long training is to be, where that is known.
-    pub fn new(epochs: Option<u32>) -> Self {
-        Self { bar: ProgressBar::hidden(), epochs, loss: f64::NAN }
-    }
-
-    fn start(&mut self, stage: Stage) {
-        let template = "{prefix:>9} [{elapsed_precise}] {wide_bar} {pos}/{len} {msg} (ETA {eta})";
-        let style = match stage {
-            Stage::Train if self.epochs.is_none() => {
-                ProgressStyle::with_template("{prefix:>9} [{elapsed_precise}] {spinner} step {pos} {msg}")
-            }
-            _ => ProgressStyle::with_template(template),
-        };
-        self.bar = ProgressBar::new(0).with_prefix(stage.name());
-        if let Ok(style) = style {
-            self.bar.set_style(style.progress_chars("=> "));
-        }
-        self.bar.enable_steady_tick(Duration::from_millis(500));
-    }
-
-    fn say(&self, line: &str) {
-        if self.bar.is_hidden() { println!("{line}") } else { self.bar.println(line) }
-    }
-}
-
-impl Observer for ProgressView {
-    fn on_event(&mut self, event: &Event<'_>) {
-        match event {
-            Event::Started { stage } => self.start(*stage),
-            Event::Finished { stage, seconds, resumed } => {
-                let how = if *resumed { "found" } else { "done" };
-                self.say(&format!("{:>9}: {how} in {seconds:.1} s", stage.name()));
-                self.bar.finish_and_clear();
-            }
-            Event::Progress { done, total, .. } => {
-                self.bar.set_length(*total as u64);
-                self.bar.set_position(*done as u64);
-            }
-            Event::QuantizerEpoch(epoch) => {
-                self.bar.set_length(epoch.epochs as u64);
-                self.bar.set_position(epoch.epoch as u64);
-                self.bar.set_message(format!("loss {:.4}", epoch.loss));
-            }
-            Event::TrainStep(step) => {
-                // A moving average over about fifty steps: single losses jump too much to be read.
-                let loss = f64::from(step.loss);
-                self.loss = if self.loss.is_nan() { loss } else { 0.98 * self.loss + 0.02 * loss };
-                if let Some(epochs) = self.epochs {
-                    self.bar.set_length(u64::from(epochs) * step.epoch_steps as u64);
-                }
-                self.bar.set_position(step.step);
-                self.bar.set_message(format!("epoch {} loss {:.3}", step.epoch, self.loss));
-            }
-            Event::Validation(validation) => self.say(&format!(
-                "{:>9}: step {}, epoch {}, mean loss since the last {:.4}, NDCG@10 {:.4}{}",
-                "validate",
-                validation.step,
-                validation.epoch,
-                validation.train_loss,
-                validation.metric,
-                if validation.best { " (best)" } else { "" },
-            )),
-            _ => {}
-        }
-    }
 }
 
 /// A table with a head; all columns but the first and `title` are numbers or IDs and stand to the right.

@@ -1,0 +1,136 @@
+//! Semantic IDs alone: embeddings to codes by any quantiser of the family.
+//!
+//! ```sh
+//! cargo run --release --example quantize -- --method rq_vae --data DIR --embedder bert:MODEL_DIR --out OUT
+//! cargo run --release --example quantize -- --method residual_k_means --npy ROWS.npy --out OUT
+//! ```
+//!
+//! `OUT` gets `quantizer/` (to be loaded again), `codes.npy` of shape `(items, levels)`, `index/` (Semantic IDs with a suffix),
+//! `report.json`, and figures. Rows of `--npy` are read in blocks: ten million of them need not fit in memory.
+
+#![allow(clippy::print_stdout, reason = "a program that prints its result")]
+
+use std::path::{Path, PathBuf};
+
+use candle_core::Device;
+use clap::Parser;
+use genrec::{
+    index::{CollisionPolicy, SidIndex, SidLayout},
+    pipeline::EmbeddingSource,
+    quantize::{ArrayRows, FileRows, Quantizer, QuantizerConfig, RowSource},
+};
+use ndarray::Array2;
+use support::{
+    BoxError, DeviceArg, behaviour,
+    categories::Categories,
+    create_dir, embed, figures,
+    fit::{self, Fitted},
+    measure::measure,
+    methods::{self, Changes, Mode},
+    report::{self, MethodReport},
+};
+
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+/// The least suffix values: items that may share all codes, as in TIGER.
+const SUFFIX: u32 = 256;
+
+/// Fits a quantiser and gives every item its Semantic ID.
+#[derive(Debug, Parser)]
+struct Args {
+    /// The quantiser by name; a wrong one lists them.
+    #[arg(long)]
+    method: Option<String>,
+    /// Settings as JSON: what the file leaves out is the method's. Without --method, a whole configuration with its "type".
+    #[arg(long)]
+    config: Option<PathBuf>,
+    /// Directory with `items.jsonl`, and `sequences.txt` for settings that align codes with behaviour.
+    #[arg(long, required_unless_present = "npy", conflicts_with = "npy")]
+    data: Option<PathBuf>,
+    /// Content embeddings of the items: `tfidf`, `bert:DIR`, `sentence-t5:DIR`, `llm:DIR`, or `npy:FILE`.
+    #[arg(long, value_parser = support::parse_embedder, default_value = "tfidf", conflicts_with = "npy")]
+    embedder: EmbeddingSource,
+    /// Embeddings of shape (items, features), `f32` or `f64` in C order, read in blocks.
+    #[arg(long)]
+    npy: Option<PathBuf>,
+    /// Directory that the results are written to.
+    #[arg(long)]
+    out: PathBuf,
+    /// Codes in each level's codebook, such as 256,256,256; the method's own otherwise.
+    #[arg(long, value_delimiter = ',')]
+    codebooks: Option<Vec<u32>>,
+    /// Every random choice derives from it; that of the settings otherwise.
+    #[arg(long)]
+    seed: Option<u64>,
+    /// Where tensors live.
+    #[arg(long, value_enum, default_value_t = DeviceArg::Cpu)]
+    device: DeviceArg,
+}
+
+/// What is to be quantised, and what is known of it.
+struct Input {
+    rows: Box<dyn RowSource>,
+    categories: Option<Categories>,
+    behaviour: Option<Array2<f32>>,
+}
+
+fn open(args: &Args, config: &QuantizerConfig, device: &Device) -> Result<Input, BoxError> {
+    if let Some(path) = &args.npy {
+        let rows = FileRows::open_npy(path)?;
+        if rows.is_empty() {
+            return Err(format!("`{}` holds no row: give one an item", path.display()).into());
+        }
+        return Ok(Input { rows: Box::new(rows), categories: None, behaviour: None });
+    }
+    let dir = args.data.as_deref().ok_or("give --data or --npy")?;
+    let catalogue = embed::catalogue(dir)?;
+    let rows = embed::embed(&catalogue, &args.embedder, device, &args.out.join("embeddings"))?;
+    let behaviour = behaviour::for_quantizer(config, dir, &catalogue)?;
+    Ok(Input { rows: Box::new(ArrayRows::from(rows)), categories: Some(Categories::of(&catalogue)), behaviour })
+}
+
+/// The index over codes, with as many suffix values as the largest group needs.
+fn index(out: &Path, fitted: &Fitted, largest_group: usize) -> Result<SidIndex, BoxError> {
+    let suffix = u32::try_from(largest_group.next_power_of_two())?.max(SUFFIX);
+    let layout = SidLayout::new(fitted.quantizer.codebook_sizes().to_vec())?.with_suffix(suffix);
+    let index = SidIndex::from_codes(layout, fitted.codes.view(), CollisionPolicy::Suffix)?;
+    index.save(&out.join("index"))?;
+    Ok(index)
+}
+
+fn draw(out: &Path, name: &str, fitted: &Fitted, categories: Option<&Categories>) -> Result<(), BoxError> {
+    let codes = fitted.codes.view();
+    figures::usage(&out.join("usage.svg"), &format!("{name}: use of codes"), codes, fitted.quantizer.codebook_sizes())?;
+    let Some(categories) = categories else { return Ok(()) };
+    figures::mosaic(&out.join("mosaic.svg"), &format!("{name}: categories of codes"), codes, categories)
+}
+
+fn run(args: &Args) -> Result<(), BoxError> {
+    let device = args.device.open()?;
+    let method = args.method.as_deref().map(methods::find).transpose()?;
+    let changes = Changes { file: args.config.as_deref(), codebooks: args.codebooks.as_deref(), seed: args.seed };
+    let config: QuantizerConfig = methods::configure(method, Mode::Full, &changes)?;
+    let name = method.map_or_else(|| methods::type_of(&config), |method| method.name.to_owned());
+    let Input { mut rows, categories, behaviour } = open(args, &config, &device)?;
+    create_dir(&args.out)?;
+
+    let fitted = fit::fit(&name, &config, rows.as_mut(), behaviour.as_ref().map(|rows| rows.view()), &device)?;
+    fitted.quantizer.save(args.out.join("quantizer"))?;
+    fit::write_codes(&args.out.join("codes.npy"), fitted.codes.view())?;
+    let measures = measure(&fitted.quantizer, rows.as_mut(), fitted.codes.view(), categories.as_ref())?;
+    let index = index(&args.out, &fitted, measures.largest_group)?;
+    let report = MethodReport::new(&name, &config, (rows.len(), rows.dim()), measures, fitted.effort)?;
+    report::write_json(&args.out.join("report.json"), &report)?;
+    draw(&args.out, &name, &fitted, categories.as_ref())?;
+
+    println!("{}", report::methods_table(std::slice::from_ref(&report)));
+    let sizes: Vec<String> = index.layout().sizes().iter().map(u32::to_string).collect();
+    println!("{} Semantic IDs of {} codes are in {}", index.len(), sizes.join(" x "), args.out.display());
+    Ok(())
+}
+
+fn main() {
+    support::start();
+    support::exit_on_error(run(&Args::parse()));
+}
