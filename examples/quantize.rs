@@ -13,9 +13,10 @@
 use std::path::{Path, PathBuf};
 
 use candle_core::Device;
-use clap::Parser;
+use clap::{Parser, ValueEnum};
 use genrec::{
-    index::{CollisionPolicy, SidIndex, SidLayout},
+    QuantizerCosts,
+    index::{CollisionPolicy, Reassign, ReassignMethod, SidIndex, SidLayout},
     pipeline::EmbeddingSource,
     quantize::{ArrayRows, FileRows, Quantizer, QuantizerConfig, RowSource},
 };
@@ -35,6 +36,27 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 /// The least suffix values: items that may share all codes, as in TIGER.
 const SUFFIX: u32 = 256;
+
+/// Who keeps the codes that several items have, and where the others go.
+#[derive(Debug, Clone, Copy, ValueEnum)]
+enum ReassignArg {
+    /// The nearest item keeps them, the others take the next best free ones.
+    Greedy,
+    /// All contend, at the least total distance.
+    Sinkhorn,
+    /// The first item keeps them.
+    FirstFit,
+}
+
+impl From<ReassignArg> for Reassign {
+    fn from(arg: ReassignArg) -> Self {
+        Self::default().with_method(match arg {
+            ReassignArg::Greedy => ReassignMethod::Greedy,
+            ReassignArg::Sinkhorn => ReassignMethod::sinkhorn(),
+            ReassignArg::FirstFit => ReassignMethod::FirstFit,
+        })
+    }
+}
 
 /// Fits a quantiser and gives every item its Semantic ID.
 #[derive(Debug, Parser)]
@@ -60,6 +82,9 @@ struct Args {
     /// Codes in each level's codebook, such as 256,256,256; the method's own otherwise.
     #[arg(long, value_delimiter = ',')]
     codebooks: Option<Vec<u32>>,
+    /// Gives items whose codes collide other codes in the index, so that none share theirs; the figures are of the codes before.
+    #[arg(long, value_enum)]
+    reassign: Option<ReassignArg>,
     /// Every random choice derives from it; that of the settings otherwise.
     #[arg(long)]
     seed: Option<u64>,
@@ -91,10 +116,25 @@ fn open(args: &Args, config: &QuantizerConfig, device: &Device) -> Result<Input,
 }
 
 /// The index over codes, with as many suffix values as the largest group needs.
-fn index(out: &Path, fitted: &Fitted, largest_group: usize) -> Result<SidIndex, BoxError> {
+fn index(
+    out: &Path,
+    fitted: &Fitted,
+    largest_group: usize,
+    reassign: Option<ReassignArg>,
+    rows: &mut dyn RowSource,
+) -> Result<SidIndex, BoxError> {
     let suffix = u32::try_from(largest_group.next_power_of_two())?.max(SUFFIX);
     let layout = SidLayout::new(fitted.quantizer.codebook_sizes().to_vec())?.with_suffix(suffix);
-    let index = SidIndex::from_codes(layout, fitted.codes.view(), CollisionPolicy::Suffix)?;
+    let index = match reassign.map(Reassign::from) {
+        None => SidIndex::from_codes(layout, fitted.codes.view(), CollisionPolicy::Suffix)?,
+        Some(reassign) => {
+            let mut costs = QuantizerCosts::new(&fitted.quantizer, rows);
+            let repaired = reassign.repair(&layout, fitted.codes.view(), &mut costs)?;
+            let moved: usize = repaired.report.moved.iter().sum();
+            println!("{moved} items were given other codes, {} still share theirs", repaired.report.left);
+            SidIndex::from_codes(layout, repaired.codes.view(), CollisionPolicy::Suffix)?
+        }
+    };
     index.save(&out.join("index"))?;
     Ok(index)
 }
@@ -119,7 +159,7 @@ fn run(args: &Args) -> Result<(), BoxError> {
     fitted.quantizer.save(args.out.join("quantizer"))?;
     fit::write_codes(&args.out.join("codes.npy"), fitted.codes.view())?;
     let measures = measure(&fitted.quantizer, rows.as_mut(), fitted.codes.view(), categories.as_ref())?;
-    let index = index(&args.out, &fitted, measures.largest_group)?;
+    let index = index(&args.out, &fitted, measures.largest_group, args.reassign, rows.as_mut())?;
     let report = MethodReport::new(&name, &config, (rows.len(), rows.dim()), measures, fitted.effort)?;
     report::write_json(&args.out.join("report.json"), &report)?;
     draw(&args.out, &name, &fitted, categories.as_ref())?;

@@ -63,11 +63,13 @@ mod error;
 pub mod evaluate;
 pub mod pipeline;
 mod recommender;
+mod repair;
 mod search;
 mod tokens;
 
 pub use error::{Error, Result};
 pub use recommender::{ItemEmbedder, ItemEncoder, Recommendation, Recommender};
+pub use repair::QuantizerCosts;
 pub use search::{DecodeConfig, Ranked, Searcher};
 pub use tokens::{History, SequenceTokenizer, WindowBatches};
 

@@ -59,9 +59,10 @@ impl Composition {
 
 /// A codebook whose codewords all have length 1, or 0 where they had.
 pub(crate) fn directions(codebook: &Tensor) -> Result<Tensor> {
-    let length = codebook.sqr()?.sum_keepdim(1)?.sqrt()?;
-    // Where the length is 0 so is the codeword.
-    codebook.broadcast_div(&length.maximum(f64::from(f32::MIN_POSITIVE))?)
+    // By the largest value first: the squares of what f32 can hold are beyond it. Where a length is 0 so is the codeword.
+    let least = f64::from(f32::MIN_POSITIVE);
+    let scaled = codebook.broadcast_div(&codebook.abs()?.max_keepdim(1)?.maximum(least)?)?;
+    scaled.broadcast_div(&scaled.sqr()?.sum_keepdim(1)?.sqrt()?.maximum(least)?)
 }
 
 impl Coding {

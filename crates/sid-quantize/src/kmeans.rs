@@ -23,6 +23,9 @@ pub(crate) use init::{gather, sample_rows, squared_distance};
 use crate::coding::Distance;
 use crate::{QuantizeError, Result, RowSource};
 
+/// Iterations without gain after which a run that need not fall steadily ends.
+const STALE: usize = 8;
+
 /// One run of Lloyd's algorithm.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Lloyd {
@@ -47,6 +50,12 @@ pub(crate) struct Rule {
 }
 
 impl Rule {
+    /// Whether no iteration can raise the mean squared distance, as the first that does not lower it then says that the run is
+    /// over. Limits and angles are not what the mean minimises.
+    fn is_monotone(self) -> bool {
+        self.balance.is_none() && self.distance == Distance::Euclidean
+    }
+
     pub(crate) fn validate(self) -> Result<()> {
         match self.balance {
             Some(balance) if !(balance >= 1.0 && balance.is_finite()) => {
@@ -70,6 +79,8 @@ pub(crate) struct Clusters {
     pub(crate) codes: Vec<u32>,
     /// Mean squared distance of a row to its centroid.
     pub(crate) inertia: f64,
+    /// The codes within the limits of the rule, if it has any.
+    pub(crate) limited: Option<Vec<u32>>,
 }
 
 /// One iteration, as its watcher sees it.
@@ -83,8 +94,9 @@ pub(crate) struct Iteration {
 
 impl Lloyd {
     /// Clusters all rows. Stops when no row changes its cluster, when an iteration lowers the mean squared distance by
-    /// no more than `tolerance` of it, after `iterations`, or when `watch` breaks. With a `batch` smaller than the rows
-    /// the iterations look at rows drawn anew, and all rows are only assigned at the end.
+    /// no more than `tolerance` of it, after `iterations`, or when `watch` breaks. Where it may rise again, it stops after some
+    /// iterations without gain and the best centroids are kept. With a `batch` smaller than the rows the iterations look at
+    /// rows drawn anew, and all rows are only assigned at the end.
     pub(crate) fn run(
         &self,
         rows: &mut dyn RowSource,
@@ -112,9 +124,12 @@ impl Lloyd {
         if let Some(batch) = self.batch.filter(|batch| *batch < count) {
             self.mini_batches(rows, batch, device, &mut centroids, watch)?;
             assignment.assign(rows, &centroids, self.nearest(), device)?;
-            return Ok(Clusters { centroids, codes: assignment.codes, inertia: assignment.inertia });
+            check_inertia(0, assignment.inertia)?;
+            return Ok(Clusters { centroids, codes: assignment.codes, inertia: assignment.inertia, limited: None });
         }
         assignment.assign(rows, &centroids, self.rule, device)?;
+        check_inertia(0, assignment.inertia)?;
+        let mut best = Best { inertia: assignment.inertia, stale: 0, kept: None };
         for number in 1..=self.iterations {
             let reseeded = assignment.update(rows, &mut centroids)?;
             let before = assignment.inertia;
@@ -122,23 +137,60 @@ impl Lloyd {
             let used = assignment.total.counts().iter().filter(|&&count| count > 0).count() as u32;
             let step = Iteration { inertia: assignment.inertia, used, reseeded };
             tracing::trace!(number, inertia = step.inertia, used, reseeded, changed, "k-means iteration");
-            if watch(step).is_break() || changed == 0 {
-                break;
-            }
-            if reseeded == 0 && before - assignment.inertia <= self.tolerance * before {
+            check_inertia(number, step.inertia)?;
+            let settled = match self.rule.is_monotone() {
+                true => reseeded == 0 && before - step.inertia <= self.tolerance * before,
+                false => best.is_stale(&assignment, &centroids, self.tolerance),
+            };
+            if watch(step).is_break() || changed == 0 || settled {
                 break;
             }
         }
+        if let Some((kept, codes)) = best.kept.filter(|_| best.inertia < assignment.inertia) {
+            centroids = kept;
+            assignment.codes = codes;
+            assignment.inertia = best.inertia;
+        }
+        let mut limited = None;
         if self.rule.balance.is_some() {
+            limited = Some(assignment.codes.clone());
             // Limits shape the centroids; a code is the nearest.
             assignment.assign(rows, &centroids, self.nearest(), device)?;
         }
-        Ok(Clusters { centroids, codes: assignment.codes, inertia: assignment.inertia })
+        Ok(Clusters { centroids, codes: assignment.codes, inertia: assignment.inertia, limited })
     }
 
     fn nearest(&self) -> Rule {
         Rule { balance: None, ..self.rule }
     }
+}
+
+/// The best iteration so far.
+struct Best {
+    inertia: f64,
+    /// Iterations since it improved by more than the tolerance.
+    stale: usize,
+    kept: Option<(Array2<f32>, Vec<u32>)>,
+}
+
+impl Best {
+    /// Takes note of an iteration and says whether the last ones were of no use.
+    fn is_stale(&mut self, assignment: &Assignment, centroids: &Array2<f32>, tolerance: f64) -> bool {
+        let gained = assignment.inertia < self.inertia * (1.0 - tolerance);
+        self.stale = if gained { 0 } else { self.stale + 1 };
+        if assignment.inertia < self.inertia {
+            self.inertia = assignment.inertia;
+            self.kept = Some((centroids.clone(), assignment.codes.clone()));
+        }
+        self.stale >= STALE
+    }
+}
+
+fn check_inertia(iteration: usize, inertia: f64) -> Result<()> {
+    if inertia.is_finite() {
+        return Ok(());
+    }
+    Err(QuantizeError::LossNotFinite { epoch: iteration.max(1), step: 1, loss: inertia })
 }
 
 fn index(rows: usize) -> Result<u32> {

@@ -22,7 +22,8 @@ pub trait Quantizer {
     /// The device it computes on.
     fn device(&self) -> &Device;
 
-    /// The codes of each row by plain nearest-codeword search, with no repair of collisions.
+    /// The codes of each row by plain search for the nearest codewords (greedy, unless the quantiser was set to follow a beam),
+    /// with no repair of collisions.
     ///
     /// Ties go to the lowest code. The values are not checked: what is not finite gets some code.
     ///

@@ -9,7 +9,7 @@ use genrec_kernels::optim::{AdafactorConfig, AdamWConfig, OptimizerConfig, Sched
 use genrec_model::t5::T5Config;
 use genrec_train::{Every, TrainConfig};
 use serde::{Deserialize, Serialize};
-use sid_index::{SidLayout, SidVocab};
+use sid_index::{Reassign, SidLayout, SidVocab};
 use sid_quantize::{QuantizerConfig, ResidualKMeansConfig, RqVaeConfig};
 
 use crate::{Error, Result, search::DecodeConfig};
@@ -82,6 +82,10 @@ pub struct TigerConfig {
     pub quantizer: QuantizerConfig,
     /// Items that may share all codes of the quantiser. 256, as in the paper (section 3.1).
     pub suffix_size: u32,
+    /// Gives items whose codes collide the next best codes before any suffix; `None`, the default, leaves collisions to the
+    /// suffix, as in the paper.
+    #[serde(default)]
+    pub reassign: Option<Reassign>,
     /// How histories are cut into training examples.
     pub windows: WindowConfig,
     /// The sequence model; its vocabulary size is set by the index.
@@ -133,6 +137,7 @@ impl TigerConfig {
             embedder: EmbeddingSource::default(),
             quantizer: QuantizerConfig::RqVae(RqVaeConfig::default()),
             suffix_size: 256,
+            reassign: None,
             windows: WindowConfig::default(),
             model: T5Config::paper(0),
             precision: Precision::F32,
@@ -229,6 +234,13 @@ impl TigerConfig {
         self
     }
 
+    /// Another treatment of items whose codes collide.
+    #[must_use]
+    pub fn with_reassign(mut self, reassign: Option<Reassign>) -> Self {
+        self.reassign = reassign;
+        self
+    }
+
     /// Another sequence model.
     #[must_use]
     pub fn with_model(mut self, model: T5Config) -> Self {
@@ -279,6 +291,7 @@ impl TigerConfig {
             config.validate()?;
         }
         self.quantizer.validate()?;
+        self.reassign.as_ref().map_or(Ok(()), Reassign::validate)?;
         self.windows.validate()?;
         self.batches().validate()?;
         self.train.validate()?;

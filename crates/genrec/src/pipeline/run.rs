@@ -10,14 +10,15 @@ use genrec_data::{Dataset, LeaveOneOut};
 use genrec_eval::Suite;
 use genrec_kernels::CounterRng;
 use genrec_model::t5::T5;
+use ndarray::Array2;
 use sid_index::{CollisionPolicy, ItemId, SidIndex, SidLayout};
-use sid_quantize::{AnyQuantizer, QuantizeError, Quantizer};
+use sid_quantize::{AnyQuantizer, ArrayRows, QuantizeError, Quantizer};
 
 use super::{
     Budget, Event, Manifest, Observer, Precision, Report, Stage, TigerConfig, TimingReport, content, testing, training,
 };
 use crate::{
-    Error, Recommender, Result,
+    Error, QuantizerCosts, Recommender, Result,
     artifacts::{self, FORMAT_VERSION, RunDir},
     catalogue,
     evaluate::{self, Part, Question},
@@ -116,7 +117,7 @@ pub fn run(
         let codes = quantizer.encode_array(embeddings.view(), content::ENCODE_BATCH)?;
         Ok(((quantizer, codes), resumed))
     })?;
-    let index = staged(Stage::Index, &mut 0.0, observer, |_| build_index(&ctx, &quantizer, &codes))?;
+    let index = staged(Stage::Index, &mut 0.0, observer, |_| build_index(&ctx, &quantizer, &embeddings, &codes))?;
     let sid = content::sid_report(&quantizer, &embeddings, &codes)?;
 
     let validation = ctx.sample(validation, config.validation_users);
@@ -230,7 +231,12 @@ fn seen_items(ctx: &Context<'_>) -> Vec<bool> {
     seen
 }
 
-fn build_index(ctx: &Context<'_>, quantizer: &AnyQuantizer, codes: &ndarray::Array2<u32>) -> Result<(SidIndex, bool)> {
+fn build_index(
+    ctx: &Context<'_>,
+    quantizer: &AnyQuantizer,
+    embeddings: &Array2<f32>,
+    codes: &Array2<u32>,
+) -> Result<(SidIndex, bool)> {
     let dir = ctx.run.index();
     // The file whose arrival completes an index: a run may have been killed before.
     if dir.join("index.json").exists() {
@@ -244,7 +250,15 @@ fn build_index(ctx: &Context<'_>, quantizer: &AnyQuantizer, codes: &ndarray::Arr
         return Ok((index, true));
     }
     let layout = SidLayout::new(quantizer.codebook_sizes().to_vec())?.with_suffix(ctx.config.suffix_size);
-    let index = SidIndex::from_codes(layout, codes.view(), CollisionPolicy::Suffix)?;
+    let index = match &ctx.config.reassign {
+        None => SidIndex::from_codes(layout, codes.view(), CollisionPolicy::Suffix)?,
+        Some(reassign) => {
+            let mut rows = ArrayRows::from(embeddings.view());
+            let repaired = reassign.repair(&layout, codes.view(), &mut QuantizerCosts::new(quantizer, &mut rows))?;
+            tracing::info!(moved = ?repaired.report.moved, left = repaired.report.left, "re-assigned colliding items");
+            SidIndex::from_codes(layout, repaired.codes.view(), CollisionPolicy::Suffix)?
+        }
+    };
     index.save(&dir)?;
     Ok((index, false))
 }

@@ -42,6 +42,8 @@ pub trait CodeCosts {
     /// The cost of every code of level `prefix.len()` for each of the items, lower being better; positive infinity
     /// where an item may not take a code.
     ///
+    /// An item may always keep the code that it has, whatever that costs.
+    ///
     /// Costs of one call are compared with one another, never with those of another call. Rows come in ascending order,
     /// each once.
     ///

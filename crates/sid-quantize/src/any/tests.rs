@@ -9,7 +9,9 @@ use safetensors::tensor::{Dtype, TensorView};
 use serde_json::{Value, json};
 
 use super::*;
-use crate::{ArrayRows, QuantizeError, RotationConfig};
+use crate::{
+    ArrayRows, CodebookLearning, Composition, Distance, Ema, Estimator, GumbelSoftmax, QuantizeError, RotationConfig,
+};
 
 fn rows() -> Array2<f32> {
     let rng = CounterRng::new(1);
@@ -105,6 +107,68 @@ fn models_round_trip() {
         loaded.save(&path).unwrap();
         assert_eq!(fs::read(path.join("model.safetensors")).unwrap(), before);
         assert_eq!(fs::read_dir(&path).unwrap().count(), 2);
+    }
+}
+
+#[test]
+fn every_variant_saves_loads_and_encodes_the_same_codes() {
+    let rq_vae =
+        || RqVaeConfig::default().with_codebook_sizes([6, 6]).with_hidden([7]).with_latent_dim(4).with_epochs(3);
+    let k_means = || ResidualKMeansConfig::default().with_codebook_sizes([6, 4]);
+    let variants: [QuantizerConfig; 13] = [
+        rq_vae().with_composition(Composition::Partitioned).into(),
+        rq_vae().with_shared_codebook(true).into(),
+        rq_vae().with_whiten(Some(3)).into(),
+        rq_vae().with_distance(Distance::Cosine).into(),
+        rq_vae().with_codebook(CodebookLearning::SimVq).with_restart_after(None).into(),
+        rq_vae().with_codebook(CodebookLearning::Ema(Ema::default())).into(),
+        rq_vae().with_estimator(Estimator::GumbelSoftmax(GumbelSoftmax::default())).into(),
+        k_means().with_whiten(Some(3)).with_standardize(true).into(),
+        k_means().with_distance(Distance::Cosine).into(),
+        k_means().with_beam(3).into(),
+        k_means().with_balance(Some(1.0)).into(),
+        HierarchicalKMeansConfig::default().with_codebook_sizes([6, 4]).with_distance(Distance::Cosine).into(),
+        SimHashLshConfig::default().with_bits(3).with_levels(2).with_whiten(Some(2)).into(),
+    ];
+    for config in variants {
+        let (dir, model) = saved(&config);
+        let loaded = AnyQuantizer::load(dir.path().join("quantizer"), &Device::Cpu).unwrap();
+        assert_eq!(loaded.config(), config);
+        let codes = model.encode_array(rows().view(), 60).unwrap();
+        assert_eq!(loaded.encode_array(rows().view(), 60).unwrap(), codes, "{config:?}");
+        assert!(codes.iter().any(|&code| code > 0), "{config:?}");
+    }
+}
+
+#[test]
+fn bad_rows_have_typed_errors_whatever_the_quantiser() {
+    for config in configs() {
+        let fit = |rows: Array2<f32>| config.fit(&mut ArrayRows::from(rows)).map(|model| model.codebook_sizes().len());
+        for value in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY] {
+            let mut spoiled = rows();
+            spoiled[[17, 3]] = value;
+            let error = fit(spoiled).unwrap_err();
+            assert!(matches!(error, QuantizeError::RowNotFinite { row: 17, column: 3 }), "{config:?}: {error:?}");
+        }
+        assert!(matches!(fit(Array2::zeros((0, 5))), Err(QuantizeError::TooFewRows { rows: 0, .. })), "{config:?}");
+        let narrow = fit(Array2::zeros((60, 0))).unwrap_err();
+        let named = matches!(narrow, QuantizeError::DimMismatch { .. } | QuantizeError::TooFewColumns { .. });
+        assert!(named, "{config:?}: {narrow:?}");
+        // Rows that are all alike have codes, and the same.
+        let model = config.fit(&mut ArrayRows::from(Array2::from_elem((60, 5), 2.5))).unwrap();
+        let codes = model.encode_array(Array2::from_elem((60, 5), 2.5).view(), 7).unwrap();
+        assert!(codes.outer_iter().all(|row| row == codes.row(0)), "{config:?}");
+        // So have rows that occur twice.
+        let twice = Array2::from_shape_fn((120, 5), |(i, j)| rows()[[i % 60, j]]);
+        let model = config.fit(&mut ArrayRows::from(twice.view())).unwrap();
+        let codes = model.encode_array(twice.view(), 120).unwrap();
+        assert!((0..60).all(|row| codes.row(row) == codes.row(row + 60)), "{config:?}");
+        // One row is enough where there is no codebook to fill, and named where there is.
+        match fit(rows().slice(ndarray::s![..1, ..]).to_owned()) {
+            Ok(levels) => assert_eq!(levels, 2),
+            Err(error) => assert!(matches!(error, QuantizeError::TooFewRows { rows: 1, codes: 6 }), "{error:?}"),
+        }
+        assert!(model.encode_array(Array2::zeros((2, 4)).view(), 2).is_err(), "{config:?}");
     }
 }
 

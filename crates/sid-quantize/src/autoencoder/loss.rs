@@ -11,7 +11,7 @@ use super::dense::squared_error;
 pub(crate) struct Step<'a> {
     /// Steps before this one.
     pub(crate) number: u64,
-    /// Share of the training that is done, in `0..1`.
+    /// Share of the training with a bottleneck that is done, in `0..1`.
     pub(crate) progress: f64,
     /// Which rows of the source are in the batch.
     pub(crate) rows: &'a [usize],

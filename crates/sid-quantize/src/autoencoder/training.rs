@@ -54,6 +54,8 @@ pub(crate) struct Training<'a, B> {
     schedule: Schedule,
     /// Steps taken.
     step: u64,
+    /// Steps that had been taken when the bottleneck came in.
+    alone: u64,
     quantizing: bool,
 }
 
@@ -74,8 +76,22 @@ impl<'a, B: Learn> Training<'a, B> {
         let total_steps = (epochs as u64).saturating_mul(plan.epoch_steps(count as usize) as u64);
         let whole_fit = Schedule::Cosine { warmup_steps: 0, total_steps, final_factor: 0.0 };
         let schedule = plan.schedule.clone().unwrap_or(whole_fit);
-        let (step, quantizing) = (0, false);
-        Ok(Self { plan, rows, device, network, bottleneck, count, epochs, rng, optimizer, schedule, step, quantizing })
+        let (step, alone, quantizing) = (0, 0, false);
+        Ok(Self {
+            plan,
+            rows,
+            device,
+            network,
+            bottleneck,
+            count,
+            epochs,
+            rng,
+            optimizer,
+            schedule,
+            step,
+            alone,
+            quantizing,
+        })
     }
 
     /// Trains until the plan, patience or the watcher ends it.
@@ -113,6 +129,7 @@ impl<'a, B: Learn> Training<'a, B> {
 
     fn start_quantizing(&mut self) -> Result<()> {
         self.quantizing = true;
+        self.alone = self.step;
         let picked = sample_rows(self.rng.named("init"), self.count as usize, self.plan.init_rows)?;
         let mut latent: Option<Array2<f32>> = None;
         for (at, rows) in picked.chunks(INIT_BATCH).enumerate() {
@@ -143,7 +160,8 @@ impl<'a, B: Learn> Training<'a, B> {
             let mut batch: Vec<usize> = batch.iter().map(|&row| row as usize).collect();
             batch.sort_unstable();
             let xs = self.batch(&batch)?;
-            let step = Step { number: self.step, progress: self.step as f64 / steps as f64, rows: &batch };
+            let progress = (self.step - self.alone) as f64 / (steps - self.alone).max(1) as f64;
+            let step = Step { number: self.step, progress, rows: &batch };
             let evaluation = match self.quantizing {
                 true => evaluate(&self.network, &self.bottleneck, &xs, step)?,
                 false => evaluate_autoencoder(&self.network, &xs)?,

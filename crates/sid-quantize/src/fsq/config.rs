@@ -94,7 +94,7 @@ impl FsqConfig {
     /// [`QuantizeError::InvalidConfig`] names the first field out of its bounds; [`QuantizeError::Optimizer`] one of the
     /// optimiser's or the schedule's.
     pub fn validate(&self) -> Result<()> {
-        if self.scalars.iter().any(Vec::is_empty) {
+        if self.scalars.is_empty() || self.scalars.iter().any(Vec::is_empty) {
             return Err(QuantizeError::config("scalars", "[]", "a code needs at least one feature"));
         }
         if let Some(values) = self.scalars.iter().flatten().find(|&&values| values < 2) {

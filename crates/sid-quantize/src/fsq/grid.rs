@@ -23,7 +23,9 @@ struct Scalar {
 
 impl Scalar {
     fn new(values: u32) -> Self {
-        let half = f64::from(values.saturating_sub(1)) * (1.0 + EPSILON) / 2.0;
+        // Of many values a share would reach beyond the outermost.
+        let epsilon = EPSILON.min(0.5 / f64::from(values));
+        let half = f64::from(values.saturating_sub(1)) * (1.0 + epsilon) / 2.0;
         let offset = if values.is_multiple_of(2) { 0.5 } else { 0.0 };
         Self { values, half: half as f32, offset: offset as f32, shift: (offset / half).atanh() as f32 }
     }

@@ -19,8 +19,11 @@ const SHARE_ROWS: usize = 96;
 /// Brings each row to length 1; one of length 0 stays.
 pub(crate) fn normalize_rows(values: &mut [f32], dim: usize) {
     for row in values.chunks_exact_mut(dim.max(1)) {
-        let length = row.iter().map(|x| x * x).sum::<f32>().sqrt();
-        row.iter_mut().for_each(|x| *x /= length.max(f32::MIN_POSITIVE));
+        // The squares of what f32 can hold are beyond it.
+        let length = row.iter().map(|&x| f64::from(x) * f64::from(x)).sum::<f64>().sqrt();
+        if length > 0.0 {
+            row.iter_mut().for_each(|x| *x = (f64::from(*x) / length) as f32);
+        }
     }
 }
 
@@ -159,8 +162,12 @@ impl Assignment {
             return Vec::new();
         }
         let mut far: Vec<usize> = (0..self.distances.len()).filter(|&row| self.distances[row] > 0.0).collect();
-        far.sort_by(|&a, &b| self.distances[b].total_cmp(&self.distances[a]));
-        far.truncate(count);
+        let order = |a: &usize, b: &usize| self.distances[*b].total_cmp(&self.distances[*a]).then(a.cmp(b));
+        if count < far.len() {
+            far.select_nth_unstable_by(count, order);
+            far.truncate(count);
+        }
+        far.sort_unstable_by(order);
         far
     }
 }

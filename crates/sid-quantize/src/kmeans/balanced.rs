@@ -23,8 +23,8 @@ const BLOCK: usize = 128;
 ///
 /// It is the stable assignment in which no row and cluster would both be better off together: rows ask for their nearest
 /// cluster, a full cluster keeps the rows nearest to it, and who is turned away asks the next (Gale and Shapley, *College
-/// Admissions and the Stability of Marriage*, 1962). It does not depend on the order of the rows, and no list of all
-/// distances is held.
+/// Admissions and the Stability of Marriage*, 1962). Of rows that are equally near the earlier comes first. No list of all
+/// distances is held: who is turned away is read and measured again, which a source in memory bears better than a file.
 pub(super) fn assign(
     rows: &mut dyn RowSource,
     centroids: &Array2<f32>,

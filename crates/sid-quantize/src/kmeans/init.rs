@@ -12,6 +12,9 @@ use super::{Lloyd, index};
 use crate::input::to_tensor;
 use crate::{Result, RowSource};
 
+/// Weights that are drawn at once.
+const WEIGHTS: usize = 1 << 24;
+
 /// Rows for each one drawn from which on no list of all of them is made.
 const SPARSE: usize = 64;
 
@@ -135,10 +138,18 @@ fn gaussian(sample: &Array2<f32>, codes: usize, rng: &CounterRng) -> Result<Arra
     let (rows, dim) = sample.dim();
     let mean = sample.mean_axis(Axis(0)).unwrap_or_else(|| Array1::zeros(dim));
     let deviations = to_tensor((sample - &mean).view(), &Device::Cpu)?;
-    let mut weights = vec![0.0; codes * rows];
-    rng.fill_normal(&mut weights);
-    let scale = 1.0 / (rows.max(1) as f64).sqrt();
-    let points = Tensor::from_vec(weights, (codes, rows), &Device::Cpu)?.affine(scale, 0.0)?.matmul(&deviations)?;
-    let points = Array2::from_shape_vec((codes, dim), points.flatten_all()?.to_vec1::<f32>()?).unwrap_or_default();
-    Ok(points + &mean)
+    let scale = 1.0 / (rows.max(1) as f32).sqrt();
+    let mut points = Array2::zeros((codes, dim));
+    // A part of the points at a time: their weights, one a row, are far more than they are.
+    let part = (WEIGHTS / rows.max(1)).max(1);
+    for (number, mut points) in points.axis_chunks_iter_mut(Axis(0), part).enumerate() {
+        let mut weights = vec![0.0; points.nrows() * rows];
+        rng.stream(number as u64).fill_normal(&mut weights);
+        weights.iter_mut().for_each(|weight| *weight *= scale);
+        let weights = Tensor::from_vec(weights, (points.nrows(), rows), &Device::Cpu)?;
+        let sums = weights.matmul(&deviations)?.flatten_all()?.to_vec1::<f32>()?;
+        points.iter_mut().zip(sums).for_each(|(slot, sum)| *slot = sum);
+        points += &mean;
+    }
+    Ok(points)
 }

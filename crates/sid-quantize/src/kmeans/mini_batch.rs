@@ -64,6 +64,7 @@ impl Lloyd {
                 reseeded = step.reseeded,
                 "mini-batch k-means iteration"
             );
+            super::check_inertia(number, step.inertia)?;
             let before = running.unwrap_or(step.inertia);
             let now = before + NEWEST * (step.inertia - before);
             running = Some(now);

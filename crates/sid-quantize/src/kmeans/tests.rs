@@ -218,3 +218,89 @@ fn a_run_goes_on_from_centroids_that_are_given() {
     assert_eq!((trace, rest.codes), (all, whole.codes));
     assert_eq!(rest.centroids, whole.centroids);
 }
+
+#[test]
+fn limits_hold_and_no_row_and_cluster_would_both_rather_have_each_other() {
+    for distance_of in [Distance::Euclidean, Distance::Cosine] {
+        let (rows, centroids) = (noise(97, 5, 3), noise(8, 5, 4) * 0.5);
+        let capacity = 13;
+        let codes = balanced::assign(&mut ArrayRows::from(rows.view()), &centroids, capacity, distance_of).unwrap();
+        let measure = |row: usize, code: usize| match distance_of {
+            Distance::Euclidean => distance(rows.row(row), centroids.row(code)),
+            Distance::Cosine => {
+                let dot = |a: ndarray::ArrayView1<'_, f32>, b: ndarray::ArrayView1<'_, f32>| f64::from(a.dot(&b));
+                let (x, c) = (rows.row(row), centroids.row(code));
+                1.0 - dot(x, c) / (dot(x, x) * dot(c, c)).sqrt()
+            }
+        };
+        let mut clusters = vec![Vec::new(); 8];
+        codes.iter().zip(0..).for_each(|(&code, row)| clusters[code as usize].push(row));
+        assert!(clusters.iter().all(|members| members.len() <= capacity), "{clusters:?}");
+        for (own, cluster) in clusters.iter().enumerate() {
+            for &row in cluster {
+                for (other, members) in clusters.iter().enumerate() {
+                    let would_leave = measure(row, other) + 1e-5 < measure(row, own);
+                    let farthest = members.iter().map(|&row| measure(row, other)).fold(0.0, f64::max);
+                    let has_room = members.len() < capacity || measure(row, other) + 1e-5 < farthest;
+                    assert!(!(would_leave && has_room), "row {row} and cluster {other}");
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn a_run_whose_error_may_rise_keeps_its_best_iteration() {
+    let rows = noise(900, 6, 8);
+    for rule in [Rule { balance: Some(1.0), ..Rule::default() }, Rule { distance: Distance::Cosine, ..Rule::default() }]
+    {
+        let (clusters, trace) = run(Lloyd { rule, ..lloyd(40, 2) }, &rows);
+        let lowest = trace.iter().copied().fold(f64::INFINITY, f64::min);
+        // Not at the first iteration that does not lower it.
+        assert!(trace.len() > 9, "{trace:?}");
+        if let Some(limited) = &clusters.limited {
+            let mut counts = vec![0; 40];
+            limited.iter().for_each(|&code| counts[code as usize] += 1);
+            assert!(counts.iter().all(|&count| count <= 23), "{counts:?}");
+            let error: f64 = limited
+                .iter()
+                .zip(rows.outer_iter())
+                .map(|(&c, row)| distance(row, clusters.centroids.row(c as usize)))
+                .sum();
+            assert!((error / 900.0 - lowest).abs() < 1e-3 * lowest, "{} {lowest}", error / 900.0);
+            assert!(clusters.inertia <= lowest);
+        } else {
+            assert!((clusters.inertia - lowest).abs() < 1e-9);
+        }
+    }
+}
+
+#[test]
+fn points_drawn_have_the_mean_and_the_covariance_of_the_rows() {
+    let base = noise(500, 2, 6);
+    let rows =
+        Array2::from_shape_fn((500, 2), |(i, j)| 5.0 + base[[i, 0]] * [2.0, 1.0][j] + 0.3 * base[[i, 1]] * j as f32);
+    let points =
+        init::first_centroids(&Lloyd { init: KMeansInit::Random, ..lloyd(400, 1) }, &mut ArrayRows::from(rows.view()))
+            .unwrap();
+    let moments = |xs: &Array2<f32>| {
+        let mean = xs.mean_axis(ndarray::Axis(0)).unwrap();
+        let centred = xs - &mean;
+        (mean, centred.t().dot(&centred) / xs.nrows() as f32)
+    };
+    let ((mean, covariance), (drawn, spread)) = (moments(&rows), moments(&points));
+    assert!((mean - drawn).iter().all(|gap| gap.abs() < 0.3));
+    assert!(
+        covariance.iter().zip(&spread).all(|(a, b)| (a - b).abs() < 0.2 * a.abs().max(1.0)),
+        "{covariance} {spread}"
+    );
+    assert!(rows.outer_iter().all(|row| points.outer_iter().all(|point| row != point)));
+}
+
+#[test]
+fn rows_too_large_for_their_squares_are_refused() {
+    let rows = Array2::from_shape_fn((400, 3), |(i, j)| if (i + j) % 2 == 0 { 1e36 } else { -1e36 });
+    let lloyd = Lloyd { batch: None, ..lloyd(4, 1) };
+    let error = lloyd.run(&mut ArrayRows::from(rows.view()), &Device::Cpu, &mut |_| ControlFlow::Continue(()));
+    assert!(matches!(error, Err(QuantizeError::LossNotFinite { .. })));
+}

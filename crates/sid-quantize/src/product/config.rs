@@ -186,6 +186,10 @@ impl ProductKMeansConfig {
         if !(self.tolerance >= 0.0 && self.tolerance < 1.0) {
             return Err(QuantizeError::config("tolerance", self.tolerance, "it must lie in 0..1"));
         }
+        if self.rotation.is_some() && self.distance == Distance::Cosine {
+            let expected = "a rotation is learned for Euclidean distances; leave one of the two out";
+            return Err(QuantizeError::config("rotation", "set with cosine distance", expected));
+        }
         if let Some(rotation) = &self.rotation {
             rotation.validate(largest)?;
         }

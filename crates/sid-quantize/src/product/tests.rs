@@ -151,13 +151,15 @@ fn every_option_changes_the_model() {
             ("standardize", base.clone().with_standardize(true)),
             ("whiten", base.clone().with_whiten(Some(4))),
             ("rotation", base.clone().with_rotation(Some(RotationConfig::default().with_iterations(2)))),
-            ("distance", base.clone().with_distance(Distance::Cosine)),
+            ("distance", base.clone().with_rotation(None).with_distance(Distance::Cosine)),
             ("balance", base.clone().with_balance(Some(1.0))),
             ("seed", base.clone().with_seed(1)),
         ] {
             assert!(bytes(&fit(&other, &rows).unwrap()) != model, "{name}");
         }
     }
+    let angles = rotated().with_distance(Distance::Cosine);
+    assert!(matches!(fit(&angles, &rows), Err(QuantizeError::InvalidConfig { field: "rotation", .. })));
     let model = bytes(&fit(&rotated(), &rows).unwrap());
     assert!(bytes(&fit(&rotation(|r| r.with_iterations(1)), &rows).unwrap()) != model);
     assert!(bytes(&fit(&rotation(|r| r.with_rows(100)), &rows).unwrap()) != model);

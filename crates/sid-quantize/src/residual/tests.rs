@@ -1,8 +1,8 @@
-use ndarray::array;
+use ndarray::{Array2, array};
 
 use super::*;
-use crate::ArrayRows;
 use crate::usage::{CodeReport, encode_rows, reconstruction_error};
+use crate::{ArrayRows, Distance, KMeansInit, QuantizeError};
 
 fn noise(rows: usize, dim: usize, seed: u64) -> Array2<f32> {
     let rng = CounterRng::new(seed);
@@ -120,6 +120,14 @@ fn bad_rows_and_fields_have_their_errors() {
     for (config, name) in [
         (small().with_iterations(0), "iterations"),
         (small().with_tolerance(f64::NAN), "tolerance"),
+        (small().with_batch_rows(Some(11)), "batch_rows"),
+        (small().with_whiten(Some(0)), "whiten"),
+        (small().with_whiten(Some(5)), "whiten"),
+        (small().with_balance(Some(0.9)), "balance"),
+        (small().with_beam(0), "beam"),
+        (small().with_beam(2000), "beam"),
+        (small().with_codebook_sizes([1 << 16]).with_beam(1000), "beam"),
+        (small().with_beam(2).with_distance(Distance::Cosine), "beam"),
         (small().with_codebook_sizes(vec![2; 65]), "codebook_sizes"),
         (small().with_codebook_sizes([1 << 21]), "codebook_sizes"),
     ] {
@@ -136,4 +144,62 @@ fn rows_of_another_width_are_refused() {
     assert!(model.encode_array(array![[0.0_f32; 3]].view(), 1).is_err());
     let wrong = Tensor::new(&[[0_u32, 10, 0]], &Device::Cpu).unwrap();
     assert!(model.reconstruct(&wrong).is_err());
+}
+
+#[test]
+fn every_option_changes_the_codes_or_the_centroids() {
+    type Change = fn(ResidualKMeansConfig) -> ResidualKMeansConfig;
+    let rows = noise(600, 6, 7);
+    let outcome = |config: ResidualKMeansConfig| {
+        let model = config.fit(&mut ArrayRows::from(rows.view())).unwrap();
+        (bytes(&model), model.encode_array(rows.view(), 100).unwrap())
+    };
+    let changes: [(&str, Change); 13] = [
+        ("codebook sizes", |c| c.with_codebook_sizes([12, 10, 9])),
+        ("iterations", |c| c.with_iterations(2)),
+        ("tolerance", |c| c.with_tolerance(0.1)),
+        ("batch rows", |c| c.with_batch_rows(Some(100))),
+        ("points", |c| c.with_init(KMeansInit::Points)),
+        ("random", |c| c.with_init(KMeansInit::Random)),
+        ("init rows", |c| c.with_init_rows(50)),
+        ("standardize", |c| c.with_standardize(true)),
+        ("whiten", |c| c.with_whiten(Some(4))),
+        ("cosine", |c| c.with_distance(Distance::Cosine)),
+        ("balance", |c| c.with_balance(Some(1.0))),
+        ("beam", |c| c.with_beam(4)),
+        ("seed", |c| c.with_seed(1)),
+    ];
+    let plain = outcome(small());
+    for (name, change) in changes {
+        assert!(outcome(change(small())) != plain, "{name} changes nothing");
+    }
+}
+
+#[test]
+fn a_beam_lowers_the_error_and_balance_evens_out_the_use_of_codes() {
+    let rows = noise(900, 6, 8);
+    let fit = |config: ResidualKMeansConfig| config.fit(&mut ArrayRows::from(rows.view())).unwrap();
+    let error =
+        |model: &ResidualKMeans| reconstruction_error(model, &mut ArrayRows::from(rows.view())).unwrap().mean_squared;
+    assert!(error(&fit(small().with_beam(8))) < 0.97 * error(&fit(small())));
+    let perplexity = |model: &ResidualKMeans| {
+        let codes = encode_rows(model, &mut ArrayRows::from(rows.view()), 64).unwrap();
+        CodeReport::of(codes.view(), &[12, 10, 8]).unwrap().levels[0].perplexity
+    };
+    assert!(perplexity(&fit(small().with_balance(Some(1.0)))) > perplexity(&fit(small())));
+}
+
+#[test]
+fn constant_and_repeated_rows_have_codes_and_no_error() {
+    let constant = small().fit(&mut ArrayRows::from(Array2::ones((40, 3)))).unwrap();
+    let error = reconstruction_error(&constant, &mut ArrayRows::from(Array2::ones((40, 3)))).unwrap();
+    assert_eq!(error.mean_squared, 0.0);
+    // Twelve different rows, ten times each: one code for each.
+    let twelve = noise(12, 3, 9);
+    let rows = Array2::from_shape_fn((120, 3), |(i, j)| twelve[[i % 12, j]]);
+    let model = small().with_iterations(50).fit(&mut ArrayRows::from(rows.view())).unwrap();
+    let codes = model.encode_array(rows.view(), 120).unwrap();
+    assert!((12..120).all(|row| codes.row(row) == codes.row(row % 12)));
+    let single = small().with_codebook_sizes([1, 1]).fit(&mut ArrayRows::from(noise(1, 3, 1))).unwrap();
+    assert_eq!(single.encode_array(noise(1, 3, 1).view(), 1).unwrap(), array![[0, 0]]);
 }

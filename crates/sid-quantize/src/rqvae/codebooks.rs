@@ -123,6 +123,9 @@ impl Codebooks {
     }
 }
 
+/// Least running count of a codeword that is moved to its mean.
+const LEAST_COUNT: f64 = 1e-20;
+
 /// What changes the codewords from step to step.
 pub(super) enum Learner {
     Gradient(AnyOptimizer),
@@ -188,8 +191,10 @@ impl Learner {
                     }
                     *counts = (counts.affine(*decay, 0.0)? + count.affine(1.0 - *decay, 0.0)?)?;
                     *sums = (sums.affine(*decay, 0.0)? + sum.affine(1.0 - *decay, 0.0)?)?;
-                    // Both decay alike: an unused code stays where it is, as long as its count can be divided by.
-                    books.set(at, &sums.broadcast_div(&counts.maximum(f64::from(f32::MIN_POSITIVE))?)?)?;
+                    // Both decay alike: an unused code stays where it is, also when its count is too small to divide by.
+                    let means = sums.broadcast_div(&counts.maximum(LEAST_COUNT)?)?;
+                    let counted = counts.ge(LEAST_COUNT)?.broadcast_as(means.shape())?;
+                    books.set(at, &counted.where_cond(&means, &books.books[at].detach())?)?;
                 }
                 Ok(())
             }

@@ -41,7 +41,7 @@ use crate::{QuantizeError, Result};
 pub struct RqVaeConfig {
     /// Widths of the encoder's hidden layers; the decoder mirrors them. `[512, 256, 128]` by default (paper).
     pub hidden: Vec<usize>,
-    /// Width of the latent vector and so of every codeword; 32 by default (paper).
+    /// Width of the latent vector and so, unless it is partitioned, of every codeword; 32 by default (paper).
     pub latent_dim: usize,
     /// Codes in each level's codebook; three levels of 256 by default (paper).
     pub codebook_sizes: Vec<u32>,

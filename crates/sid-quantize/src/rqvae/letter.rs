@@ -187,7 +187,8 @@ impl Spread {
                 init_rows: codes,
                 rng: self.rng.stream(epoch).stream(level as u64),
             };
-            let clusters = lloyd.run(&mut words, &Device::Cpu, &mut |_| ControlFlow::Continue(()))?.codes;
+            let clusters = lloyd.run(&mut words, &Device::Cpu, &mut |_| ControlFlow::Continue(()))?;
+            let clusters = clusters.limited.unwrap_or(clusters.codes);
             let others = |code: usize| {
                 let members = (0..codes).filter(|&other| other != code && clusters[other] == clusters[code]);
                 members.map(|other| other as u32).collect()

@@ -71,7 +71,7 @@ impl RqVae {
         self.network.encoder.forward(&self.preprocess.apply(xs)?)
     }
 
-    /// The codewords of a level, `(codes, latent_dim)`; `None` where there is no such level.
+    /// The codewords of a level, `(codes, latent_dim)`, or as wide as its part of a partitioned latent vector; `None` where there is no such level.
     pub fn codebook(&self, level: usize) -> Option<&Tensor> {
         self.books.books().get(level).copied()
     }

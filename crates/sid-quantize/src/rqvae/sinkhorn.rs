@@ -66,13 +66,15 @@ impl Sinkhorn {
         }
         let (mut u, mut v) = (vec![1.0; rows], vec![1.0; codes]);
         let tiny = f64::MIN_POSITIVE;
+        // The most of the rows' mass that a code takes. Fewer rows than codes have one each: shares of a row would have to fill
+        // codes that are far from it.
+        let room = (1.0 / codes as f64).max(1.0 / rows.max(1) as f64);
         for _ in 0..self.iterations {
             let mut sums = vec![0.0; codes];
             for (row, u) in kernel.chunks_exact(codes.max(1)).zip(&u) {
                 sums.iter_mut().zip(row).for_each(|(sum, k)| *sum += k * u);
             }
-            // A code that no row is anywhere near keeps a large but finite scale.
-            v.iter_mut().zip(&sums).for_each(|(v, sum)| *v = (1.0 / codes as f64 / sum.max(tiny)).min(1e200));
+            v.iter_mut().zip(&sums).for_each(|(v, sum)| *v = (room / sum.max(tiny)).min(1.0));
             for (row, u) in kernel.chunks_exact(codes.max(1)).zip(&mut u) {
                 let sum: f64 = row.iter().zip(&v).map(|(k, v)| k * v).sum();
                 *u = 1.0 / rows as f64 / sum.max(tiny);

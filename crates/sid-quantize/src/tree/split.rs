@@ -91,7 +91,7 @@ fn means(rows: &mut dyn RowSource, codes: Vec<u32>) -> Result<Split> {
 
 /// The clusters that have rows.
 fn used(clusters: Clusters, reseeded: u32) -> Split {
-    let Clusters { centroids, mut codes, inertia } = clusters;
+    let Clusters { centroids, mut codes, inertia, .. } = clusters;
     let error = inertia * codes.len() as f64;
     let mut number = vec![None; centroids.nrows()];
     codes.iter().for_each(|&code| number[code as usize] = Some(0));

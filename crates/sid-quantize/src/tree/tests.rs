@@ -204,7 +204,7 @@ fn bad_rows_have_their_errors() {
         assert!(matches!(fit(small(), rows), Err(QuantizeError::RowNotFinite { row: 29, column: 1 })));
     }
     let huge = noise(400, 4, 0).mapv(|x| x.signum() * 3e38 * (1.0 - x.abs() * 1e-3));
-    assert!(matches!(fit(small(), huge), Err(QuantizeError::WeightNotFinite { name }) if name == "nodes.0"));
+    assert!(matches!(fit(small(), huge), Err(QuantizeError::LossNotFinite { .. })));
     let model = self::fit(&small(), &noise(100, 4, 6));
     assert!(model.encode(&Tensor::zeros((3, 5), candle_core::DType::F32, &Device::Cpu).unwrap()).is_err());
     assert!(model.encode_array(array![[0.0_f32; 3]].view(), 1).is_err());
