@@ -98,10 +98,24 @@ class Table:
         self.rows.append({"work": work, "value": value, "at_most": at_most, "stretch": stretch, **more})
         print(f"{work}: {value:.3g} (at most {at_most}) {json.dumps(more)}", flush=True)
 
+    def error(self, work, peer, ours, theirs, at_most):
+        """A row of errors, lower ones being better: the median of ours over that of the peer's, of a number of seeds."""
+        own, other = statistics.median(ours), statistics.median(theirs)
+        row = {"work": work, "peer": peer, "error": own / other, "at_most": at_most, "rounds": len(ours),
+               "errors": {"genrec": ours, peer: theirs}}
+        self.rows.append(row)
+        print(f"{work}: {row['error']:.4f} of {peer}'s (at most {at_most}) {own:.6g} {other:.6g}", flush=True)
+
     def markdown(self):
         lines = ["| work | peer | ratio (median, lowest to highest, rounds) | at least | genrec | peer |",
                  "|---|---|---|---|---|---|"]
         for row in self.rows:
+            if "error" in row:
+                own, other = (statistics.median(row["errors"][name]) for name in ("genrec", row["peer"]))
+                missed = "" if row["error"] <= row["at_most"] else " **missed**"
+                lines.append(f"| {row['work']} | {row['peer']} | {row['error']:.4f} (ours over theirs, {row['rounds']} seeds) | "
+                             f"at most {row['at_most']}{missed} | {own:.5g} | {other:.5g} |")
+                continue
             if "ratio" not in row:
                 lines.append(f"| {row['work']} | | | at most {row['at_most']} | {row['value']:.3g} | {row.get('peer_value', '')} |")
                 continue

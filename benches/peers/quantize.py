@@ -1,4 +1,8 @@
-"""Fitting and applying quantisers: RQ-VAE, k-means, residual codes, SimHash."""
+"""Fitting and applying quantisers: RQ-VAE, k-means, residual codes, SimHash; and the errors that they leave.
+
+The errors are those of $GENREC_EMBEDDINGS, a .npy or safetensors file of one matrix, where it is named, and of synthetic rows
+else.
+"""
 
 import os
 import tempfile
@@ -208,6 +212,74 @@ def simhash(table, worker, scratch, quick):
         table.add(name, times, at_least, stretch, per_round=rows, unit="rows/s")
 
 
+def mean_error(x, near):
+    return float(((x.astype(np.float64) - near) ** 2).sum(1).mean())
+
+
+def product_error(x, parts, bits, seed):
+    quantizer = faiss.ProductQuantizer(x.shape[1], parts, bits)
+    quantizer.cp.seed = seed
+    quantizer.train(x)
+    return mean_error(x, quantizer.decode(quantizer.compute_codes(x)))
+
+
+def optimized_error(x, parts, bits, seed):
+    rotation = faiss.OPQMatrix(x.shape[1], parts)
+    inner = faiss.ProductQuantizer(x.shape[1], parts, bits)
+    inner.cp.seed = seed
+    rotation.pq = inner
+    rotation.train(x)
+    # A rotation keeps distances.
+    return product_error(rotation.apply(x), parts, bits, seed)
+
+
+def residual_error(x, levels, bits, seed, beam):
+    quantizer = faiss.ResidualQuantizer(x.shape[1], levels, bits)
+    quantizer.max_beam_size = beam
+    quantizer.cp.seed = seed
+    quantizer.train(x)
+    return mean_error(x, quantizer.decode(quantizer.compute_codes(x)))
+
+
+def inertia(x, clusters, seed):
+    return KMeans(clusters, n_init=1, init="k-means++", random_state=seed).fit(x).inertia_ / len(x)
+
+
+def embeddings(quick):
+    path = os.environ.get("GENREC_EMBEDDINGS")
+    if not path:
+        return clustered(*((3000, 48) if quick else (12000, 384)), 7, clusters=300)
+    matrix = np.load(path) if path.endswith(".npy") else next(iter(load_file(path).values())).numpy()
+    return np.ascontiguousarray(matrix[:3000] if quick else matrix, dtype=np.float32)
+
+
+def errors(table, worker, scratch, quick):
+    """Errors of codes on the rows they are fitted on: medians over seeds, ours over theirs."""
+    bits, seeds = (5, 3) if quick else (8, 10)
+    product, residual = ({"type": kind, "codebook_sizes": [1 << bits] * 3} for kind in ("product_k_means", "residual_k_means"))
+    rows = [
+        ("PQ", "faiss", product, lambda x, seed: product_error(x, 3, bits, seed), 1.01),
+        ("OPQ", "faiss", {**product, "rotation": {}}, lambda x, seed: optimized_error(x, 3, bits, seed), 1.01),
+        *((f"residual, beam {beam}", "faiss", {**residual, "beam": beam},
+           lambda x, seed, beam=beam: residual_error(x, 3, bits, seed, beam), 1.01) for beam in (1, 5)),
+        ("k-means", "sklearn", {**residual, "codebook_sizes": [1 << bits]},
+         lambda x, seed: inertia(x, 1 << bits, seed), 1.005),
+    ]
+    rows = [(f"error of {name}", *rest) for name, *rest in rows if table.wants(f"error of {name}")]
+    if not rows:
+        return
+    x = embeddings(quick)
+    np.save(scratch / "errors.npy", x)
+    worker("quantize-rows", name="errors", path=str(scratch / "errors.npy"))
+    for name, peer, config, theirs, at_most in rows:
+        # OPQ takes a quarter of a minute a fit.
+        count = min(seeds, 3) if "OPQ" in name else seeds
+        fit = lambda seed: worker("quantize-errors", rows="errors", config={**config, "seed": seed})
+        ours = [fit(seed)["mean_squared"] for seed in range(count)]
+        table.error(f"{name}, {x.shape[0]:,} x {x.shape[1]}", peer, ours, [theirs(x, seed) for seed in range(count)],
+                    at_most)
+
+
 def main():
     args = arguments()
     threads = int(os.environ["RAYON_NUM_THREADS"])
@@ -216,7 +288,7 @@ def main():
     torch.manual_seed(0)
     table, worker = Table("quantize", args), Worker()
     with tempfile.TemporaryDirectory() as scratch:
-        for part in (simhash, residual, rq_vae, k_means):
+        for part in (simhash, residual, rq_vae, k_means, errors):
             part(table, worker, Path(scratch), args.quick)
     worker.close()
     table.write(torch=torch.__version__, faiss=faiss.__version__, sklearn=sklearn.__version__, numpy=np.__version__)

@@ -42,6 +42,8 @@ enum Request {
     QuantizeRows(quantize::Rows),
     /// Lloyd's k-means from random rows.
     QuantizeKMeans(quantize::KMeans),
+    /// The error of a quantiser on the rows it is fitted on.
+    QuantizeErrors(Box<quantize::Errors>),
     /// Greedy residual codes.
     QuantizeEncode(quantize::Encode),
     /// Signs of projections.
@@ -81,6 +83,7 @@ impl Worker {
             Request::DecodeSearch(search) => self.shop()?.search(&search),
             Request::QuantizeRows(rows) => self.store.read(rows),
             Request::QuantizeKMeans(kmeans) => self.store.kmeans(&kmeans),
+            Request::QuantizeErrors(errors) => self.store.errors(&errors),
             Request::QuantizeEncode(encode) => self.store.encode(&encode),
             Request::QuantizeHash(hash) => self.store.hash(&hash),
             Request::QuantizeRqVaeFit(fit) => self.store.rqvae_fit(&fit),

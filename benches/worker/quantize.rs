@@ -13,7 +13,7 @@ use genrec::{
     },
     quantize::{
         AnyQuantizer, ArrayRows, EpochReport, FileRows, Fit, FitControl, Quantizer, QuantizerConfig,
-        ResidualKMeansConfig, RowSource, RqVaeConfig,
+        ResidualKMeansConfig, RowSource, RqVaeConfig, usage::reconstruction_error,
     },
 };
 use ndarray::Array2;
@@ -61,6 +61,12 @@ pub(crate) struct RqVaeFit {
 #[derive(Debug, Deserialize)]
 pub(crate) struct RqVaeEncode {
     rows: String,
+}
+
+#[derive(Debug, Deserialize)]
+pub(crate) struct Errors {
+    rows: String,
+    config: QuantizerConfig,
 }
 
 /// The matrices read so far, and the last quantiser.
@@ -126,6 +132,17 @@ impl Store {
         config.fit_with(&mut ArrayRows::from(rows.view()), &mut clock)?;
         let seconds = clock.start.elapsed().as_secs_f64();
         Ok(json!({ "seconds": seconds, "inertia": clock.last, "iterations": clock.ends.len() }))
+    }
+
+    /// How far the rows are from what the codes of a quantiser fitted on them stand for.
+    pub(crate) fn errors(&self, request: &Errors) -> Result<Value, BoxError> {
+        let mut rows = ArrayRows::from(self.get(&request.rows)?.view());
+        let start = Instant::now();
+        let model = request.config.fit(&mut rows)?;
+        let seconds = start.elapsed().as_secs_f64();
+        let model = model.as_reconstruct().ok_or("codes of this quantiser stand for no embedding")?;
+        let error = reconstruction_error(model, &mut rows)?.mean_squared;
+        Ok(json!({ "seconds": seconds, "mean_squared": error }))
     }
 
     pub(crate) fn encode(&self, request: &Encode) -> Result<Value, BoxError> {

@@ -31,6 +31,9 @@ SCRIPTS = HERE / "scripts"
 # Differences a change of processor may cause in single precision. Everything that is no float must be equal.
 RELATIVE, ABSOLUTE = 1e-4, 1e-5
 
+# Of these files more: one rounding leads k-means to another local optimum, and the medians over seeds differ a little.
+LOOSE = {"quantize/errors.json": 5e-3}
+
 # safetensors' element types as struct codes; half precisions are compared byte for byte.
 CODES = {"F64": "d", "F32": "f", "I64": "q", "I32": "i", "I16": "h", "I8": "b", "U64": "Q", "U32": "I", "U16": "H",
          "U8": "B", "BOOL": "B"}
@@ -63,25 +66,25 @@ def run(python, area, out):
     subprocess.run([python, str(SCRIPTS / f"{area}.py"), str(out)], check=True, env=environment)
 
 
-def close(a, b):
-    return a == b or (math.isnan(a) and math.isnan(b)) or math.isclose(a, b, rel_tol=RELATIVE, abs_tol=ABSOLUTE)
+def close(a, b, relative=RELATIVE):
+    return a == b or (math.isnan(a) and math.isnan(b)) or math.isclose(a, b, rel_tol=relative, abs_tol=ABSOLUTE)
 
 
-def json_differences(old, new, where=""):
+def json_differences(old, new, where="", relative=RELATIVE):
     """Yields where two JSON values differ by more than the tolerance."""
     number = lambda v: isinstance(v, (int, float)) and not isinstance(v, bool)
     if number(old) and number(new) and (isinstance(old, float) or isinstance(new, float)):
-        if not close(old, new):
+        if not close(old, new, relative):
             yield f"{where}: recorded {old}, made {new}"
     elif isinstance(old, dict) and isinstance(new, dict):
         for key in sorted(old.keys() | new.keys()):
             if key in old and key in new:
-                yield from json_differences(old[key], new[key], f"{where}.{key}")
+                yield from json_differences(old[key], new[key], f"{where}.{key}", relative)
             else:
                 yield f"{where}.{key}: {'no longer made' if key in old else 'not recorded'}"
     elif isinstance(old, list) and isinstance(new, list) and len(old) == len(new):
         for i, (a, b) in enumerate(zip(old, new)):
-            yield from json_differences(a, b, f"{where}[{i}]")
+            yield from json_differences(a, b, f"{where}[{i}]", relative)
     elif old != new or type(old) is not type(new):
         yield f"{where}: recorded {str(old)[:80]}, made {str(new)[:80]}"
 
@@ -131,7 +134,8 @@ def differences(old, new):
             yield f"{name}: {'no longer made' if a.exists() else 'not recorded'}"
             continue
         if a.suffix == ".json":
-            found = json_differences(json.loads(a.read_text()), json.loads(b.read_text()))
+            relative = LOOSE.get(f"{old.name}/{name}", RELATIVE)
+            found = json_differences(json.loads(a.read_text()), json.loads(b.read_text()), relative=relative)
         elif a.suffix == ".safetensors":
             found = tensor_differences(a, b)
         else:

@@ -81,6 +81,8 @@ mod coding;
 mod encoder;
 pub mod error;
 mod fsq;
+#[cfg(test)]
+mod golden;
 mod input;
 mod kmeans;
 mod lsh;

@@ -117,7 +117,7 @@ impl SimHashLsh {
     }
 
     /// The codes by tensors, on any device.
-    fn encode_tensors(&self, xs: &Tensor) -> TensorResult<Tensor> {
+    pub(crate) fn encode_tensors(&self, xs: &Tensor) -> TensorResult<Tensor> {
         let (n, _) = xs.dims2()?;
         let products = self.preprocess.apply(xs)?.matmul(&self.normals.t()?)?;
         let bits = products.gt(0.0)?.to_dtype(DType::F32)?.reshape((n, self.config.levels, self.bits()))?;

@@ -59,12 +59,27 @@ fn planted_clusters_are_found() {
 
 #[test]
 fn the_objective_never_rises() {
-    for (seed, init) in [(1, KMeansInit::PlusPlus), (2, KMeansInit::Points), (3, KMeansInit::Points)] {
+    for (seed, init) in [(1, KMeansInit::PlusPlus), (2, KMeansInit::Points), (3, KMeansInit::Progressive)] {
         let (_, trace) = run(Lloyd { init, ..lloyd(40, seed) }, &noise(900, 6, seed));
         assert!(trace.len() > 3, "{trace:?}");
         for pair in trace.windows(2) {
             assert!(pair[1] <= pair[0] * (1.0 + 1e-6), "{trace:?}");
         }
+    }
+}
+
+#[test]
+fn first_centroids_are_the_same_on_any_number_of_threads() {
+    for (init, dim) in [(KMeansInit::PlusPlus, 6), (KMeansInit::Progressive, 6), (KMeansInit::Progressive, 1)] {
+        let rows = noise(1900, dim, 8);
+        let on = |threads: usize| {
+            let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
+            let lloyd = Lloyd { init, ..lloyd(30, 5) };
+            pool.install(|| init::first_centroids(&lloyd, &mut ArrayRows::from(rows.view()))).unwrap()
+        };
+        let first = on(1);
+        assert_eq!(first.dim(), (30, dim));
+        assert_eq!(first, on(2));
     }
 }
 

@@ -41,6 +41,22 @@ impl Projection {
     /// Whitening by principal components: those of the largest variance, each brought to variance 1. A direction in which
     /// the rows do not differ keeps its scale.
     pub(crate) fn whitening(components: usize, rows: &mut dyn RowSource, device: &Device) -> Result<Self> {
+        let deviation = |variance: f64, largest: f64| if variance > NOISE * largest { variance.sqrt() } else { 1.0 };
+        Self::components(components, rows, deviation, device)
+    }
+
+    /// All principal components, those of the largest variance first, at the scale that they have.
+    pub(crate) fn principal(rows: &mut dyn RowSource, device: &Device) -> Result<Self> {
+        Self::components(rows.dim(), rows, |_, _| 1.0, device)
+    }
+
+    /// Principal components, divided by a function of their variance and the largest one.
+    fn components(
+        components: usize,
+        rows: &mut dyn RowSource,
+        scale: impl Fn(f64, f64) -> f64,
+        device: &Device,
+    ) -> Result<Self> {
         let (centre, covariance) = moments(rows)?;
         let dim = centre.len();
         let eigen = covariance
@@ -48,7 +64,6 @@ impl Projection {
             .map_err(|error| QuantizeError::Decomposition { what: "covariance", fact: format!("{error:?}") })?;
         let values: Vec<f64> = eigen.S().column_vector().iter().copied().collect();
         let largest = values.iter().copied().fold(0.0, f64::max);
-        let scale = |variance: f64| if variance > NOISE * largest { variance.sqrt() } else { 1.0 };
         // Ascending order: the last are the largest.
         let column = |at: usize| dim - 1 - at;
         let sign = |at: usize| {
@@ -58,7 +73,7 @@ impl Projection {
             if strongest < 0.0 { -1.0 } else { 1.0 }
         };
         let axes: Vec<(usize, f64, f64)> =
-            (0..components).map(|at| (column(at), scale(values[column(at)]), sign(at))).collect();
+            (0..components).map(|at| (column(at), scale(values[column(at)], largest), sign(at))).collect();
         let forward = Mat::from_fn(dim, components, |i, j| {
             let (column, scale, sign) = axes[j];
             sign * eigen.U()[(i, column)] / scale

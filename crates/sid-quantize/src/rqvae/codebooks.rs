@@ -199,13 +199,7 @@ impl Learner {
                 Ok(())
             }
             Self::SimVq { points, maps, optimizer } => {
-                let mut through = Gradients::default();
-                for (at, points) in points.iter().enumerate() {
-                    if let Some(grad) = gradients.get(&codebook_name(at)) {
-                        through.insert(codebook_name(at), grad.t()?.matmul(points)?);
-                    }
-                }
-                optimizer.step(maps, &through, rate)?;
+                optimizer.step(maps, &of_maps(points, gradients)?, rate)?;
                 for (at, points) in points.iter().enumerate() {
                     let map = parameter(maps, &codebook_name(at))?.detach();
                     books.set(at, &points.matmul(&map.t()?)?)?;
@@ -229,6 +223,17 @@ impl Learner {
         *sums = Tensor::new(sum, sums.device())?;
         Ok(())
     }
+}
+
+/// The gradients with respect to SimVQ's maps, given those with respect to the codewords `point W^T`.
+pub(super) fn of_maps(points: &[Tensor], gradients: &Gradients) -> TensorResult<Gradients> {
+    let mut through = Gradients::default();
+    for (at, points) in points.iter().enumerate() {
+        if let Some(grad) = gradients.get(&codebook_name(at)) {
+            through.insert(codebook_name(at), grad.t()?.matmul(points)?);
+        }
+    }
+    Ok(through)
 }
 
 /// Steps since each code was last used.

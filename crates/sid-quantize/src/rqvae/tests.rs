@@ -1,3 +1,4 @@
+mod golden;
 mod gradients;
 mod options;
 
