@@ -14,7 +14,7 @@ const MAX_BEAM: usize = 1024;
 /// Most continuations of the prefixes of a row, which are held at once.
 const MAX_STEPS: usize = 1 << 20;
 
-/// How [`ResidualKMeans`] is fitted.
+/// How [`ResidualKMeans`](super::ResidualKMeans) is fitted.
 ///
 /// ```
 /// use ndarray::Array2;
