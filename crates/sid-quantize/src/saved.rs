@@ -202,6 +202,16 @@ pub(crate) fn expect_shapes(
     Ok(())
 }
 
+/// The f32 tensors of exactly these names and shapes, on the device.
+pub(crate) fn matrices(
+    tensors: &BTreeMap<String, Tensor>,
+    shapes: &BTreeMap<String, Vec<usize>>,
+    device: &Device,
+) -> Result<BTreeMap<String, Tensor>> {
+    expect_shapes(tensors, shapes)?;
+    shapes.keys().map(|name| matrix(tensors, name, device).map(|value| (name.clone(), value))).collect()
+}
+
 /// The f32 tensor of that name, on the device.
 pub(crate) fn matrix(tensors: &BTreeMap<String, Tensor>, name: &str, device: &Device) -> Result<Tensor> {
     let tensor = tensors.get(name).ok_or_else(|| ParamError::Missing { name: name.to_owned() })?;

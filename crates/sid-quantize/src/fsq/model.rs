@@ -12,7 +12,7 @@ use crate::autoencoder::{Network, Training, check_weights, widths};
 use crate::encoder::{HostEncoder, LazyEncoder, on_host};
 use crate::input::{check_input, check_prefix};
 use crate::preprocess::Preprocess;
-use crate::saved::{Saved, check_rows, count_elements, expect_shapes, matrix};
+use crate::saved::{Saved, check_rows, count_elements, matrices};
 use crate::{Fit, FitControl, Quantizer, RankCodes, Reconstruct, Result, RowSource};
 
 /// Finite scalar quantisation (Mentzer et al. 2023, arXiv 2309.15505): an autoencoder each of whose few latent features is
@@ -78,12 +78,7 @@ impl Saved for Fsq {
         tensors: &BTreeMap<String, Tensor>,
         device: &Device,
     ) -> Result<Self> {
-        let shapes = Self::shapes(&config, dim);
-        expect_shapes(tensors, &shapes)?;
-        let values = shapes
-            .into_keys()
-            .map(|name| matrix(tensors, &name, device).map(|value| (name, value)))
-            .collect::<Result<_>>()?;
+        let values = matrices(tensors, &Self::shapes(&config, dim), device)?;
         let network = Network::new(&values, config.hidden.len() + 1, device)?;
         Ok(Self::new(config, dim, network, Preprocess::load(tensors, device)?))
     }

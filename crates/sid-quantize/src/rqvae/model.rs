@@ -11,7 +11,7 @@ use crate::coding::{Coding, Search, decode};
 use crate::encoder::{HostEncoder, LazyEncoder, on_host};
 use crate::input::check_input;
 use crate::preprocess::Preprocess;
-use crate::saved::{Saved, count_elements, expect_shapes, matrix};
+use crate::saved::{Saved, count_elements, matrices};
 use crate::{Quantizer, RankCodes, Reconstruct, Result};
 
 /// Residual-quantised variational autoencoder (Zeghidour et al. 2021, arXiv 2107.03312; for Semantic IDs Rajput et al.
@@ -104,12 +104,7 @@ impl Saved for RqVae {
         tensors: &BTreeMap<String, Tensor>,
         device: &Device,
     ) -> Result<Self> {
-        let shapes = Self::shapes(&config, dim);
-        expect_shapes(tensors, &shapes)?;
-        let values = shapes
-            .into_keys()
-            .map(|name| matrix(tensors, &name, device).map(|value| (name, value)))
-            .collect::<Result<_>>()?;
+        let values = matrices(tensors, &Self::shapes(&config, dim), device)?;
         let network = Network::new(&values, config.hidden.len() + 1, device)?;
         let books = Codebooks::new(&values, &config, device)?;
         Ok(Self::new(config, dim, network, books, Preprocess::load(tensors, device)?))
