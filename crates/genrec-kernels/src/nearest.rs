@@ -22,6 +22,7 @@ use crate::host;
 use crate::math::{dots, vectorized};
 use crate::matmul::{Panels, Target, View, padded, product};
 
+mod distances;
 #[cfg(all(target_arch = "x86_64", target_pointer_width = "64"))]
 mod half;
 #[cfg(not(all(target_arch = "x86_64", target_pointer_width = "64")))]
@@ -227,6 +228,14 @@ impl Codebook {
         rows.clamp(tile, ROWS) / tile * tile
     }
 
+    /// Rows less the centre, which they share with the codewords.
+    fn moved<'a>(&self, x: &'a [f32], place: &'a mut Vec<f32>) -> &'a [f32] {
+        let Some(Centre { word, .. }) = &self.centre else { return x };
+        place.clear();
+        place.extend(x.chunks_exact(self.d).flat_map(|row| row.iter().zip(word).map(|(v, c)| v - c)));
+        place
+    }
+
     /// The codewords less the centre.
     fn near(&self) -> &[f32] {
         self.centre.as_ref().map_or(&self.values, |centre| &centre.words)
@@ -281,14 +290,7 @@ impl Codebook {
         let stride = self.half_norms.len();
         let len = codes.len().next_multiple_of(half::BLOCK) * stride;
         products.resize(products.len().max(len), 0.0);
-        let x = match &self.centre {
-            None => x,
-            Some(Centre { word, .. }) => {
-                moved.clear();
-                moved.extend(x.chunks_exact(self.d).flat_map(|row| row.iter().zip(word).map(|(v, c)| v - c)));
-                moved
-            }
-        };
+        let x = self.moved(x, moved);
         match &self.words {
             Words::Exact(panels) => self.assign_exactly(panels, x, codes, products)?,
             Words::Half(words, exact) => {
@@ -301,17 +303,21 @@ impl Codebook {
                     self.lowest_of_few(x, unsure, codes);
                     return Ok(());
                 }
-                let panels = match exact.get() {
-                    Some(panels) => panels,
-                    None => {
-                        let made = panels(self.near(), self.d)?;
-                        exact.get_or_init(|| made)
-                    }
-                };
-                self.assign_exactly(panels, x, codes, products)?;
+                self.assign_exactly(self.made(exact)?, x, codes, products)?;
             }
         }
         Ok(())
+    }
+
+    /// The first form of the codewords, packed when it is first asked for.
+    fn made<'a>(&self, exact: &'a OnceLock<Panels>) -> Result<&'a Panels, NearestError> {
+        match exact.get() {
+            Some(panels) => Ok(panels),
+            None => {
+                let made = panels(self.near(), self.d)?;
+                Ok(exact.get_or_init(|| made))
+            }
+        }
     }
 
     fn assign_exactly(

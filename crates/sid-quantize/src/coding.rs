@@ -131,18 +131,24 @@ impl Coding {
     /// - `rows`: `(n, columns)`; `codebook`: `(k, columns)`; result `(n, k)`, none below 0
     pub(crate) fn distances(self, rows: &Tensor, codebook: &Tensor) -> Result<Tensor> {
         let compared = self.compared(codebook)?;
-        let products = rows.contiguous()?.matmul(&compared.t()?)?;
-        match self.distance {
-            Distance::Cosine => {
-                let length = rows.sqr()?.sum_keepdim(1)?.sqrt()?.maximum(f64::from(f32::MIN_POSITIVE))?;
-                products.broadcast_div(&length)?.affine(-1.0, 1.0)?.relu()
-            }
-            Distance::Euclidean => {
-                let words = compared.sqr()?.sum(1)?.unsqueeze(0)?;
-                let rows = rows.sqr()?.sum_keepdim(1)?;
-                products.affine(-2.0, 0.0)?.broadcast_add(&words)?.broadcast_add(&rows)?.relu()
-            }
+        if self.distance == Distance::Cosine {
+            let length = rows.sqr()?.sum_keepdim(1)?.sqrt()?.maximum(f64::from(f32::MIN_POSITIVE))?;
+            let cosines = rows.contiguous()?.matmul(&compared.t()?)?.broadcast_div(&length)?;
+            return cosines.affine(-1.0, 1.0)?.relu();
         }
+        if [rows, codebook].into_iter().all(|t| t.device().is_cpu() && t.dtype() == DType::F32) {
+            let codebook = prepared(codebook)?;
+            let shape = (rows.dim(0)?, codebook.codewords());
+            let mut out = vec![0.0; shape.0 * shape.1];
+            host::read(rows, |rows| codebook.distances(rows, &mut out).map_err(Error::wrap))?;
+            return Tensor::from_vec(out, shape, &Device::Cpu);
+        }
+        // About a codeword: far from the origin the terms are large and nearly equal.
+        let centre = codebook.narrow(0, 0, 1)?;
+        let (rows, words) = (rows.broadcast_sub(&centre)?, codebook.broadcast_sub(&centre)?);
+        let squares = |t: &Tensor| t.sqr()?.sum(1);
+        let products = rows.matmul(&words.t()?)?.affine(-2.0, 0.0)?;
+        products.broadcast_add(&squares(&words)?.unsqueeze(0)?)?.broadcast_add(&squares(&rows)?.unsqueeze(1)?)?.relu()
     }
 }
 

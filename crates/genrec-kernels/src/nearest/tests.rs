@@ -40,6 +40,27 @@ proptest! {
     }
 }
 
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(40))]
+    #[test]
+    fn all_distances_equal_brute_force_wherever_they_lie(
+        seed: u64, n in 0usize..200, d in 1usize..40, k in 1usize..70, far: bool,
+    ) {
+        let offset = if far { 3e4 } else { 0.0 };
+        let [x, words] = [values(seed, n * d), values(seed ^ 1, k * d)].map(|v| v.iter().map(|v| v + offset).collect::<Vec<_>>());
+        let codebook = Codebook::new(&words, d).unwrap();
+        let mut got = vec![0f32; n * k];
+        codebook.distances(&x, &mut got).unwrap();
+        for (row, got) in x.chunks(d).zip(got.chunks(k)) {
+            for (word, &got) in words.chunks(d).zip(got) {
+                let want: f64 = row.iter().zip(word).map(|(a, b)| f64::from(a - b).powi(2)).sum();
+                prop_assert!(got >= 0.0 && (f64::from(got) - want).abs() < 1e-4 * (1.0 + want), "{got} is not {want}");
+            }
+        }
+        prop_assert!(codebook.distances(&x, &mut vec![0.0; n * k + 1]).is_err());
+    }
+}
+
 #[test]
 fn residual_codes_are_level_after_level() {
     let (n, d) = (500, 24);

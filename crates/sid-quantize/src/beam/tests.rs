@@ -1,3 +1,4 @@
+use candle_core::Device;
 use genrec_kernels::CounterRng;
 
 use super::*;
@@ -45,4 +46,20 @@ fn a_beam_as_wide_as_the_tree_finds_the_best_tuple_and_wider_beams_are_no_worse(
     assert!(totals.windows(2).all(|pair| pair[1] <= pair[0] + 1e-4), "{totals:?}");
     assert!(totals[4] < totals[0], "{totals:?}");
     assert!(BeamSearch::new(2, &[]).is_err());
+}
+
+#[test]
+fn a_beam_far_from_the_origin_finds_what_it_finds_at_it() {
+    // Sums of these are exact in f32, so that only the search could tell the two places apart.
+    let grid =
+        |seed, rows| random(seed, rows, 4).affine(16.0, 0.0).unwrap().round().unwrap().affine(0.0625, 0.0).unwrap();
+    let (xs, first, second) = (grid(1, 60), grid(2, 12), grid(3, 12));
+    let codes = |offset: f64| {
+        let [xs, first] = [&xs, &first].map(|t| t.affine(1.0, offset).unwrap());
+        let mut codes = vec![0; 120];
+        let beam = BeamSearch::new(3, &[&first, &second]).unwrap();
+        beam.codes(&xs.to_vec2::<f32>().unwrap().concat(), &mut codes).unwrap();
+        codes
+    };
+    assert_eq!(codes(0.0), codes(16384.0));
 }

@@ -107,3 +107,20 @@ fn the_cosine_looks_at_directions_alone() {
     assert_eq!(codes_of(GREEDY, &xs, &[&book]), [[1]]);
     assert_eq!(codes_of(cosine, &xs, &[&book]), [[0]]);
 }
+
+#[test]
+fn costs_far_from_the_origin_choose_the_codes_of_the_encoding() {
+    for rows_in in [DType::F32, DType::F64] {
+        let far = |seed, rows| random(seed, rows, 5).affine(1.0, 1e4).unwrap().to_dtype(rows_in).unwrap();
+        let (xs, first) = (far(1, 200), far(2, 9));
+        let second = random(3, 7, 5).to_dtype(rows_in).unwrap();
+        let books = [&first, &second];
+        for (row, codes) in codes_of(GREEDY, &xs, &books).iter().enumerate() {
+            for level in 0..2 {
+                let costs = GREEDY.costs(&xs.narrow(0, row, 1).unwrap(), &books, &codes[..level]).unwrap();
+                let cheapest = costs.argmin(1).unwrap().to_vec1::<u32>().unwrap();
+                assert_eq!(cheapest[0], codes[level], "row {row}, level {level}, {rows_in:?}");
+            }
+        }
+    }
+}

@@ -3,10 +3,8 @@
 use std::collections::BinaryHeap;
 
 use candle_core::Error;
-use genrec_kernels::gemm::GemmError;
-use genrec_kernels::matmul::{Panels, Target, View, product};
+use genrec_kernels::nearest::Codebook;
 use ndarray::Array2;
-use rayon::prelude::*;
 
 use super::assignment::normalize_rows;
 use super::gather;
@@ -15,9 +13,6 @@ use crate::{Result, RowSource};
 
 /// Rows whose distances to all centroids are held at once.
 const ROWS: usize = 4096;
-
-/// Rows that one parallel task measures.
-const BLOCK: usize = 128;
 
 /// The code of each row, at most `capacity` rows a code, which must suffice for all.
 ///
@@ -70,47 +65,29 @@ pub(super) fn assign(
 
 /// Distances of rows to all centroids.
 struct Measure {
-    /// `(dim, codes)`.
-    panels: Panels,
-    /// Squared lengths of the centroids.
-    norms: Vec<f32>,
+    codebook: Codebook,
     distance: Distance,
 }
 
 impl Measure {
     fn new(centroids: &Array2<f32>, distance: Distance) -> Result<Self> {
-        let (codes, dim) = centroids.dim();
+        let dim = centroids.ncols();
         let mut values = centroids.iter().copied().collect::<Vec<f32>>();
         if distance == Distance::Cosine {
             normalize_rows(&mut values, dim);
         }
-        let mut panels = Panels::default();
-        panels.pack(View::new(&values, codes, dim, dim).map_err(Error::wrap)?.t());
-        let norms = values.chunks_exact(dim.max(1)).map(|word| word.iter().map(|x| x * x).sum()).collect();
-        Ok(Self { panels, norms, distance })
+        Ok(Self { codebook: Codebook::new(&values, dim).map_err(Error::wrap)?, distance })
     }
 
-    /// `(n, dim)` to `(n, codes)`, none below 0.
+    /// `(n, dim)` to `(n, codes)`, none below 0. Of directions the squared distance is twice one minus the cosine.
     fn distances(&self, rows: &[f32]) -> Result<Vec<f32>> {
-        let (dim, codes) = (self.panels.rows().max(1), self.norms.len().max(1));
-        let mut out = vec![0.0; rows.len() / dim * codes];
-        rows.par_chunks(BLOCK * dim)
-            .zip(out.par_chunks_mut(BLOCK * codes))
-            .try_for_each(|(rows, out)| {
-                product(View::new(rows, rows.len() / dim, dim, dim)?, &self.panels, Target::set(out, codes))?;
-                for (row, out) in rows.chunks_exact(dim).zip(out.chunks_exact_mut(codes)) {
-                    let square: f32 = row.iter().map(|x| x * x).sum();
-                    for (out, norm) in out.iter_mut().zip(&self.norms) {
-                        let distance = match self.distance {
-                            Distance::Euclidean => square - 2.0 * *out + norm,
-                            Distance::Cosine => 1.0 - *out / square.sqrt().max(f32::MIN_POSITIVE),
-                        };
-                        *out = distance.max(0.0);
-                    }
-                }
-                Ok(())
-            })
-            .map_err(|error: GemmError| Error::wrap(error))?;
+        let dim = self.codebook.dim();
+        let mut rows = std::borrow::Cow::Borrowed(rows);
+        if self.distance == Distance::Cosine {
+            normalize_rows(rows.to_mut(), dim);
+        }
+        let mut out = vec![0.0; rows.len() / dim * self.codebook.codewords()];
+        self.codebook.distances(&rows, &mut out).map_err(Error::wrap)?;
         Ok(out)
     }
 }
