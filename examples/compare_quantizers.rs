@@ -24,7 +24,7 @@ use support::{
     BoxError, DeviceArg, behaviour,
     categories::Categories,
     create_dir, embed, figures, fit,
-    measure::measure,
+    measure::{Known, measure},
     methods::{self, Changes, METHODS, Method, Mode},
     report::{self, Comparison, MethodReport, Subject},
 };
@@ -64,6 +64,7 @@ struct Bench<'a> {
     data: &'a Path,
     catalogue: Catalogue,
     categories: Categories,
+    steps: Vec<[usize; 2]>,
     device: Device,
     out: &'a Path,
 }
@@ -81,7 +82,8 @@ impl Bench<'_> {
             let behaviour = behaviour::for_quantizer(config, self.data, &self.catalogue)?;
             let behaviour = behaviour.as_ref().map(|rows| rows.view());
             let fitted = fit::fit(method.name, config, &mut rows, behaviour, &self.device)?;
-            let measures = measure(&fitted.quantizer, &mut rows, fitted.codes.view(), Some(&self.categories))?;
+            let known = Known { categories: Some(&self.categories), steps: &self.steps };
+            let measures = measure(&fitted.quantizer, &mut rows, fitted.codes.view(), known)?;
             fit::write_codes(&path, fitted.codes.view())?;
             let row = MethodReport::new(method.name, config, self.embeddings.dim(), measures, fitted.effort)?;
             comparison.put(row, &self.out.join("report.json"))?;
@@ -124,7 +126,8 @@ fn run(args: &Args) -> Result<(), BoxError> {
     let title = format!("{}: {} items, {}", subject.dataset, catalogue.len(), source_name(&source));
     let mut comparison = Comparison::open(&args.out.join("report.json"), subject)?;
     let categories = Categories::of(&catalogue);
-    let bench = Bench { embeddings, data: &args.data, catalogue, categories, device, out: &args.out };
+    let steps = behaviour::read_last_steps(&args.data, &catalogue)?;
+    let bench = Bench { embeddings, data: &args.data, catalogue, categories, steps, device, out: &args.out };
     let mut failures = Vec::new();
     for (method, config) in &methods {
         if let Err(error) = bench.run(method, config, &mut comparison) {

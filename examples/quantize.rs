@@ -26,7 +26,7 @@ use support::{
     categories::Categories,
     create_dir, embed, figures,
     fit::{self, Fitted},
-    measure::measure,
+    measure::{Known, measure},
     methods::{self, Changes, Mode},
     report::{self, MethodReport},
 };
@@ -97,6 +97,7 @@ struct Args {
 struct Input {
     rows: Box<dyn RowSource>,
     categories: Option<Categories>,
+    steps: Vec<[usize; 2]>,
     behaviour: Option<Array2<f32>>,
 }
 
@@ -106,13 +107,14 @@ fn open(args: &Args, config: &QuantizerConfig, device: &Device) -> Result<Input,
         if rows.is_empty() {
             return Err(format!("`{}` holds no row: give one an item", path.display()).into());
         }
-        return Ok(Input { rows: Box::new(rows), categories: None, behaviour: None });
+        return Ok(Input { rows: Box::new(rows), categories: None, steps: Vec::new(), behaviour: None });
     }
     let dir = args.data.as_deref().ok_or("give --data or --npy")?;
     let catalogue = embed::catalogue(dir)?;
     let rows = embed::embed(&catalogue, &args.embedder, device, &args.out.join("embeddings"))?;
     let behaviour = behaviour::for_quantizer(config, dir, &catalogue)?;
-    Ok(Input { rows: Box::new(ArrayRows::from(rows)), categories: Some(Categories::of(&catalogue)), behaviour })
+    let steps = behaviour::read_last_steps(dir, &catalogue)?;
+    Ok(Input { rows: Box::new(ArrayRows::from(rows)), categories: Some(Categories::of(&catalogue)), steps, behaviour })
 }
 
 /// The index over codes, with as many suffix values as the largest group needs.
@@ -152,13 +154,14 @@ fn run(args: &Args) -> Result<(), BoxError> {
     let changes = Changes { file: args.config.as_deref(), codebooks: args.codebooks.as_deref(), seed: args.seed };
     let config: QuantizerConfig = methods::configure(method, Mode::Full, &changes)?;
     let name = method.map_or_else(|| methods::type_of(&config), |method| method.name.to_owned());
-    let Input { mut rows, categories, behaviour } = open(args, &config, &device)?;
+    let Input { mut rows, categories, steps, behaviour } = open(args, &config, &device)?;
     create_dir(&args.out)?;
 
     let fitted = fit::fit(&name, &config, rows.as_mut(), behaviour.as_ref().map(|rows| rows.view()), &device)?;
     fitted.quantizer.save(args.out.join("quantizer"))?;
     fit::write_codes(&args.out.join("codes.npy"), fitted.codes.view())?;
-    let measures = measure(&fitted.quantizer, rows.as_mut(), fitted.codes.view(), categories.as_ref())?;
+    let known = Known { categories: categories.as_ref(), steps: &steps };
+    let measures = measure(&fitted.quantizer, rows.as_mut(), fitted.codes.view(), known)?;
     let index = index(&args.out, &fitted, measures.largest_group, args.reassign, rows.as_mut())?;
     let report = MethodReport::new(&name, &config, (rows.len(), rows.dim()), measures, fitted.effort)?;
     report::write_json(&args.out.join("report.json"), &report)?;

@@ -91,6 +91,28 @@ pub fn for_quantizer(
     embed(&sequences, catalogue.len(), &wanted).map(Some)
 }
 
+/// The last item of each user with the one before it: what leave-one-out tests, and no behaviour embedding has seen.
+pub fn last_steps(sequences: &Sequences) -> Vec<[usize; 2]> {
+    let split = LeaveOneOut::new(sequences);
+    let step = |user| {
+        let target = split.test(user)?;
+        target.history.last().map(|last| [last.index(), target.item.index()])
+    };
+    (0..split.len()).filter_map(step).collect()
+}
+
+/// [`last_steps`] of a directory; none where it has no sequences.
+///
+/// # Errors
+/// When the sequences cannot be read.
+pub fn read_last_steps(dir: &Path, catalogue: &Catalogue) -> Result<Vec<[usize; 2]>, BoxError> {
+    let path = dir.join(neutral::SEQUENCES);
+    if !path.exists() {
+        return Ok(Vec::new());
+    }
+    Ok(last_steps(&neutral::read_sequences(&path, catalogue, &ReadOptions::default())?.0))
+}
+
 /// One value of a sparse matrix: row, column, value.
 type Entry = (usize, usize, f64);
 

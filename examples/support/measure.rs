@@ -33,6 +33,9 @@ pub struct Measures {
     /// Share of the items that are of the category that most items with the same first code, first two codes, .. are of;
     /// empty without categories.
     pub purity: Vec<f64>,
+    /// Share of the users whose last item has the first code, first two codes, .. of the one before it: whether codes know what
+    /// users do; empty without sequences. No fit sees that item's user take it.
+    pub next_item: Vec<f64>,
     /// Whether codes keep what the embeddings say about nearness; `None` where it was not measured.
     pub neighbours: Option<Neighbours>,
 }
@@ -58,6 +61,15 @@ impl From<NeighbourReport> for Neighbours {
     }
 }
 
+/// What is known of items beside their embeddings.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Known<'a> {
+    /// What kind of thing each is.
+    pub categories: Option<&'a Categories>,
+    /// Pairs of items that a user took one after the other; none is a user whose behaviour is unknown.
+    pub steps: &'a [[usize; 2]],
+}
+
 /// Measures codes and the quantiser that made them of `rows`.
 ///
 /// # Shapes
@@ -70,12 +82,12 @@ pub fn measure(
     quantizer: &AnyQuantizer,
     rows: &mut dyn RowSource,
     codes: ArrayView2<'_, u32>,
-    categories: Option<&Categories>,
+    known: Known<'_>,
 ) -> Result<Measures, BoxError> {
     let sizes = quantizer.codebook_sizes();
     let report = CodeReport::of(codes, sizes)?;
     let error = quantizer.as_reconstruct().map(|quantizer| usage::reconstruction_error(quantizer, rows)).transpose()?;
-    let purity = categories.map(|categories| PurityReport::of(codes, &categories.labels())).transpose()?;
+    let purity = known.categories.map(|categories| PurityReport::of(codes, &categories.labels())).transpose()?;
     let neighbours = match rows.len() <= NEIGHBOUR_ROWS {
         true => Some(NeighbourReport::of(rows, codes, &NeighbourConfig::default())?.into()),
         false => None,
@@ -89,8 +101,19 @@ pub fn measure(
         entropy_bits: report.levels.iter().map(|level| level.entropy_bits).collect(),
         reconstruction: error.map(|error| error.relative),
         purity: purity.iter().flat_map(|report| &report.prefixes).map(|prefix| prefix.purity).collect(),
+        next_item: same_prefix(codes, known.steps),
         neighbours,
     })
+}
+
+/// Share of the pairs whose first code, first two codes, .. are the same; empty without pairs.
+fn same_prefix(codes: ArrayView2<'_, u32>, pairs: &[[usize; 2]]) -> Vec<f64> {
+    let mut same = vec![0_usize; if pairs.is_empty() { 0 } else { codes.ncols() }];
+    for &[a, b] in pairs {
+        let common = codes.row(a).iter().zip(codes.row(b)).take_while(|(a, b)| a == b).count();
+        same[..common].iter_mut().for_each(|count| *count += 1);
+    }
+    same.iter().map(|&count| count as f64 / pairs.len() as f64).collect()
 }
 
 #[cfg(test)]
@@ -109,11 +132,13 @@ mod tests {
         let quantizer: AnyQuantizer =
             ResidualKMeansConfig::default().with_codebook_sizes([8, 4]).fit(&mut rows).unwrap().into();
         let codes = quantizer.encode_array(embeddings.view(), 64).unwrap();
-        let measures = measure(&quantizer, &mut rows, codes.view(), None).unwrap();
-        assert!(measures.purity.is_empty());
+        let measures = measure(&quantizer, &mut rows, codes.view(), Known::default()).unwrap();
+        assert!(measures.purity.is_empty() && measures.next_item.is_empty());
         let kinds = Categories::from_names((0..64).map(|item| if item % 11 < 5 { "a" } else { "b" }));
-        let measures =
-            Measures { purity: measure(&quantizer, &mut rows, codes.view(), Some(&kinds)).unwrap().purity, ..measures };
+        // Rows 0 and 11 are equal; rows 0 and 1 are as far apart as any.
+        let known = Known { categories: Some(&kinds), steps: &[[0, 11], [0, 1]] };
+        let measures = measure(&quantizer, &mut rows, codes.view(), known).unwrap();
+        assert_eq!(measures.next_item, [0.5, 0.5]);
         assert!(measures.purity.len() == 2 && measures.purity.iter().all(|&purity| (0.5..=1.0).contains(&purity)));
         // Eleven different rows: most items share their codes with others.
         assert_eq!(measures.codebook_sizes, [8, 4]);

@@ -154,6 +154,7 @@ pub fn methods_table(methods: &[MethodReport]) -> Table {
         "entropy (bits)",
         "rec. error",
         "purity",
+        "next item",
         "neighbours",
         "fit (s)",
         "rows/s",
@@ -175,6 +176,7 @@ fn row(method: &MethodReport) -> Vec<String> {
         numbers(&measures.entropy_bits, 2),
         reconstruction.map_or_else(|| "-".to_owned(), |error| format!("{error:.3}")),
         numbers(&measures.purity, 3),
+        numbers(&measures.next_item, 3),
         joined(
             measures
                 .neighbours

@@ -22,6 +22,14 @@ fn cosine(rows: &Array2<f32>, a: usize, b: usize) -> f32 {
 }
 
 #[test]
+fn the_last_step_of_a_user_is_the_one_that_is_tested() {
+    let mut sequences = Sequences::new();
+    sequences.push("ada", &[3, 1, 4, 2].map(ItemId)).unwrap();
+    sequences.push("bob", &[3, 1].map(ItemId)).unwrap();
+    assert_eq!(last_steps(&sequences), [[4, 2]]);
+}
+
+#[test]
 fn planted_blocks_are_recovered() {
     let config = BehaviourConfig { dims: 4, ..BehaviourConfig::default() };
     let rows = embed(&planted(4), 42, &config).unwrap();
