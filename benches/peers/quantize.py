@@ -262,7 +262,7 @@ def errors(table, worker, scratch, quick):
         ("OPQ", "faiss", {**product, "rotation": {}}, lambda x, seed: optimized_error(x, 3, bits, seed), 1.01),
         *((f"residual, beam {beam}", "faiss", {**residual, "beam": beam},
            lambda x, seed, beam=beam: residual_error(x, 3, bits, seed, beam), 1.01) for beam in (1, 5)),
-        ("k-means", "sklearn", {**residual, "codebook_sizes": [1 << bits]},
+        ("k-means", "sklearn", {**residual, "codebook_sizes": [1 << bits], "init": "plus_plus"},
          lambda x, seed: inertia(x, 1 << bits, seed), 1.005),
     ]
     rows = [(f"error of {name}", *rest) for name, *rest in rows if table.wants(f"error of {name}")]

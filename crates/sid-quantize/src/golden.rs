@@ -169,7 +169,9 @@ fn k_means_reaches_scikit_learn() {
     let recorded: Errors = recorded("errors.json");
     let rows = correlated(&recorded.rows);
     for of in &recorded.k_means {
-        let config = |seed| ResidualKMeansConfig::default().with_codebook_sizes([of.clusters]).with_seed(seed);
-        agrees(&format!("{} clusters", of.clusters), error(&rows, recorded.seeds, config), of.inertia, INERTIA);
+        let from_rows =
+            ResidualKMeansConfig::default().with_codebook_sizes([of.clusters]).with_init(KMeansInit::PlusPlus);
+        let error = error(&rows, recorded.seeds, |seed| from_rows.clone().with_seed(seed));
+        agrees(&format!("{} clusters", of.clusters), error, of.inertia, INERTIA);
     }
 }
