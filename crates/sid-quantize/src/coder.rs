@@ -66,6 +66,10 @@ impl Coder {
         if on_host(&self.device, xs) {
             return self.host_encoder()?.encode_tensor(xs);
         }
+        if self.coding.beam > 1 {
+            // Beams are followed on the host.
+            return self.host_encoder()?.encode_tensor(&xs.to_device(&Device::Cpu)?)?.to_device(xs.device());
+        }
         self.coding.encode(&self.preprocess.apply(xs)?, &self.books())
     }
 
