@@ -12,7 +12,8 @@ const EPSILON: f64 = 1e-3;
 
 /// One latent feature `z` of `L` values: `round(f(z))` with `f(z) = h tanh(z + s) - o`, `h = (L - 1)(1 + eps) / 2`,
 /// `o = 1/2` and `s = atanh(o / h)` for an even `L` and 0 otherwise (Mentzer et al. 2023, *Finite Scalar Quantization*,
-/// arXiv 2309.15505, section 3.1 and appendix A.1).
+/// arXiv 2309.15505, section 3.1 and appendix A.1). For `L = 2` that `s` would lie where the tangent is flat and all rows
+/// have one value; it is 0 there too, and the sign of `z` decides.
 #[derive(Clone, Copy, Debug)]
 struct Scalar {
     values: u32,
@@ -27,7 +28,8 @@ impl Scalar {
         let epsilon = EPSILON.min(0.5 / f64::from(values));
         let half = f64::from(values.saturating_sub(1)) * (1.0 + epsilon) / 2.0;
         let offset = if values.is_multiple_of(2) { 0.5 } else { 0.0 };
-        Self { values, half: half as f32, offset: offset as f32, shift: (offset / half).atanh() as f32 }
+        let shift = if values == 2 { 0.0 } else { (offset / half).atanh() };
+        Self { values, half: half as f32, offset: offset as f32, shift: shift as f32 }
     }
 
     /// The least value is 0.

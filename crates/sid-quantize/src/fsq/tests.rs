@@ -64,6 +64,16 @@ fn all_values_are_reached_and_the_far_ends_are_the_outermost() {
 }
 
 #[test]
+fn every_number_of_values_has_its_middle_where_features_are() {
+    for values in 2..9u32 {
+        let grid = Grid::new(&[vec![values]]);
+        let z = Tensor::new(&[[-0.9f32], [0.9]], &Device::Cpu).unwrap();
+        let codes = grid.codes_of(&grid.bound(&z).unwrap().0.round().unwrap()).unwrap()[0].to_vec1::<u32>().unwrap();
+        assert!(codes[0] < values / 2 + values % 2 && codes[1] > codes[0], "{values}: {codes:?}");
+    }
+}
+
+#[test]
 fn the_gradient_equals_candles() {
     let grid = Grid::new(&[vec![5, 4], vec![3]]);
     let rng = CounterRng::new(1);

@@ -228,7 +228,8 @@ impl RqVaeConfig {
             let expected = "it moves codewords by gradient, which running means do not follow";
             return Err(QuantizeError::config("diversity", "set", expected));
         }
-        self.diversity.map_or(Ok(()), Diversity::validate)?;
+        let fewest = self.codebook_sizes.iter().copied().min().unwrap_or(0) as usize;
+        self.diversity.map_or(Ok(()), |diversity| diversity.validate(fewest))?;
         self.plan().validate()
     }
 

@@ -58,7 +58,7 @@ pub struct Diversity {
     /// Weight of the term; 0.01 by default.
     pub weight: f64,
     /// Clusters of about equal size that the codewords of a level are parted into, anew in each epoch; 10 by default, as
-    /// published.
+    /// published, and fewer than the codewords of any level.
     pub clusters: usize,
 }
 
@@ -83,9 +83,12 @@ impl Diversity {
         self
     }
 
-    pub(super) fn validate(self) -> Result<()> {
-        if self.clusters == 0 {
-            return Err(QuantizeError::config("diversity.clusters", 0, "at least 1 is needed"));
+    /// Of codebooks of so many codewords or more.
+    pub(super) fn validate(self, codewords: usize) -> Result<()> {
+        if self.clusters == 0 || self.clusters >= codewords {
+            let expected =
+                "it must be at least 1 and below the codes of every level, or clusters hold no two codewords";
+            return Err(QuantizeError::config("diversity.clusters", self.clusters, expected));
         }
         positive("diversity.weight", self.weight)
     }

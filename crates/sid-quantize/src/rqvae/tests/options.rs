@@ -208,6 +208,11 @@ fn options_that_exclude_each_other_are_refused() {
     assert_eq!(field(base().with_composition(Composition::Partitioned).with_latent_dim(1)), "latent_dim");
     assert_eq!(field(base().with_codebook(CodebookLearning::Ema(Ema::default().with_decay(1.0)))), "decay");
     assert_eq!(field(base().with_sinkhorn(Some(Sinkhorn::default().with_epsilon(0.0, 5)))), "epsilon");
+    let size = base().codebook_sizes[0] as usize;
+    for clusters in [0, size] {
+        let diversity = Diversity::default().with_clusters(clusters);
+        assert_eq!(field(base().with_diversity(Some(diversity))), "diversity.clusters");
+    }
     assert_eq!(field(base().with_sinkhorn(Some(Sinkhorn::default().with_epsilon(0.1, 0)))), "iterations");
     let frozen = GumbelSoftmax::default().with_temperatures(0.0, 1.0);
     assert_eq!(field(base().with_estimator(Estimator::GumbelSoftmax(frozen))), "temperature");
