@@ -50,6 +50,10 @@ struct Args {
     /// Only these, separated by commas; a wrong name lists them.
     #[arg(long, value_delimiter = ',')]
     methods: Option<Vec<String>>,
+    /// Codes in each level's codebook, such as 16,16,16, of methods that have codebooks; 256,256,256 otherwise. Give few where
+    /// there are few items.
+    #[arg(long, value_delimiter = ',')]
+    codebooks: Option<Vec<u32>>,
     /// Every random choice derives from it.
     #[arg(long, default_value_t = 42)]
     seed: u64,
@@ -77,13 +81,13 @@ impl Bench<'_> {
         let codes = if comparison.find(method.name, config).is_some() && path.exists() {
             fit::read_codes(&path)?
         } else {
-            create_dir(&dir)?;
             let mut rows = ArrayRows::from(self.embeddings.view());
             let behaviour = behaviour::for_quantizer(config, self.data, &self.catalogue)?;
             let behaviour = behaviour.as_ref().map(|rows| rows.view());
             let fitted = fit::fit(method.name, config, &mut rows, behaviour, &self.device)?;
             let known = Known { categories: Some(&self.categories), steps: &self.steps };
             let measures = measure(&fitted.quantizer, &mut rows, fitted.codes.view(), known)?;
+            create_dir(&dir)?;
             fit::write_codes(&path, fitted.codes.view())?;
             let row = MethodReport::new(method.name, config, self.embeddings.dim(), measures, fitted.effort)?;
             comparison.put(row, &self.out.join("report.json"))?;
@@ -99,7 +103,7 @@ impl Bench<'_> {
 
 fn chosen(names: Option<&[String]>) -> Result<Vec<&'static Method>, BoxError> {
     match names {
-        Some(names) => names.iter().map(|name| methods::find(name)).collect(),
+        Some(names) => names.iter().map(|name| methods::find(name.trim())).collect(),
         None => Ok(METHODS.iter().collect()),
     }
 }
@@ -110,7 +114,10 @@ fn run(args: &Args) -> Result<(), BoxError> {
     let changes = Changes { seed: Some(args.seed), ..Changes::default() };
     let methods: Vec<(&Method, QuantizerConfig)> = chosen(args.methods.as_deref())?
         .into_iter()
-        .map(|method| Ok((method, methods::configure(Some(method), mode, &changes)?)))
+        .map(|method| {
+            let sizes = args.codebooks.as_deref().filter(|_| methods::has_codebooks(method));
+            Ok((method, methods::configure(Some(method), mode, &Changes { codebooks: sizes, ..changes.clone() })?))
+        })
         .collect::<Result<_, BoxError>>()?;
     let source: EmbeddingSource = support::parse_embedder(&args.embedder)?;
 
@@ -122,6 +129,7 @@ fn run(args: &Args) -> Result<(), BoxError> {
         embedder: args.embedder.clone(),
         embeddings: report::checksum(embeddings.view()),
         mode,
+        seed: args.seed,
     };
     let title = format!("{}: {} items, {}", subject.dataset, catalogue.len(), source_name(&source));
     let mut comparison = Comparison::open(&args.out.join("report.json"), subject)?;
@@ -137,7 +145,7 @@ fn run(args: &Args) -> Result<(), BoxError> {
     }
     println!("{title}\n{}", report::methods_table(&comparison.methods));
     println!("Codes, figures and report.json are in {}", args.out.display());
-    if failures.is_empty() { Ok(()) } else { Err(format!("not all methods ran: {}", failures.join("; ")).into()) }
+    if failures.is_empty() { Ok(()) } else { Err(format!("not all methods ran:\n{}", failures.join("\n")).into()) }
 }
 
 /// The kind of embedder, without its place.

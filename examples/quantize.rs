@@ -5,8 +5,9 @@
 //! cargo run --release --example quantize -- --method residual_k_means --npy ROWS.npy --out OUT
 //! ```
 //!
-//! `OUT` gets `quantizer/` (to be loaded again), `codes.npy` of shape `(items, levels)`, `index/` (Semantic IDs with a suffix),
-//! `report.json`, and figures. Rows of `--npy` are read in blocks: ten million of them need not fit in memory.
+//! `OUT` gets `quantizer/` (to be loaded again), `codes.npy` (the quantiser's codes, of shape `(items, levels)`, in the order of
+//! the items), `index/` (Semantic IDs, with a suffix and after `--reassign`), with `--data` the same in `sids.jsonl`, one item
+//! with its id a line, `report.json`, and figures. Rows of `--npy` are read in blocks: ten million of them need not fit in memory.
 
 #![allow(clippy::print_stdout, reason = "a program that prints its result")]
 
@@ -16,7 +17,8 @@ use candle_core::Device;
 use clap::{Parser, ValueEnum};
 use genrec::{
     QuantizerCosts,
-    index::{CollisionPolicy, Reassign, ReassignMethod, SidIndex, SidLayout},
+    data::Catalogue,
+    index::{CollisionPolicy, ItemId, Reassign, ReassignMethod, SidIndex, SidLayout},
     pipeline::EmbeddingSource,
     quantize::{ArrayRows, FileRows, Quantizer, QuantizerConfig, RowSource},
 };
@@ -29,6 +31,7 @@ use support::{
     measure::{Known, measure},
     methods::{self, Changes, Mode},
     report::{self, MethodReport},
+    write_file,
 };
 
 #[global_allocator]
@@ -82,7 +85,8 @@ struct Args {
     /// Codes in each level's codebook, such as 256,256,256; the method's own otherwise.
     #[arg(long, value_delimiter = ',')]
     codebooks: Option<Vec<u32>>,
-    /// Gives items whose codes collide other codes in the index, so that none share theirs; the figures are of the codes before.
+    /// Gives items whose codes collide other codes in the index, as far as there are any left; `codes.npy` and the figures keep
+    /// those before.
     #[arg(long, value_enum)]
     reassign: Option<ReassignArg>,
     /// Every random choice derives from it; that of the settings otherwise.
@@ -96,6 +100,8 @@ struct Args {
 /// What is to be quantised, and what is known of it.
 struct Input {
     rows: Box<dyn RowSource>,
+    /// The items, where the rows are not all there is.
+    catalogue: Option<Catalogue>,
     categories: Option<Categories>,
     steps: Vec<[usize; 2]>,
     behaviour: Option<Array2<f32>>,
@@ -107,14 +113,28 @@ fn open(args: &Args, config: &QuantizerConfig, device: &Device) -> Result<Input,
         if rows.is_empty() {
             return Err(format!("`{}` holds no row: give one an item", path.display()).into());
         }
-        return Ok(Input { rows: Box::new(rows), categories: None, steps: Vec::new(), behaviour: None });
+        if matches!(config, QuantizerConfig::RqVae(config) if config.alignment.is_some()) {
+            return Err(
+                "alignment needs what users do: give --data with sequences.txt instead of --npy, or a --config \
+                        with \"alignment\": null"
+                    .into(),
+            );
+        }
+        return Ok(Input {
+            rows: Box::new(rows),
+            catalogue: None,
+            categories: None,
+            steps: Vec::new(),
+            behaviour: None,
+        });
     }
     let dir = args.data.as_deref().ok_or("give --data or --npy")?;
     let catalogue = embed::catalogue(dir)?;
     let rows = embed::embed(&catalogue, &args.embedder, device, &args.out.join("embeddings"))?;
     let behaviour = behaviour::for_quantizer(config, dir, &catalogue)?;
     let steps = behaviour::read_last_steps(dir, &catalogue)?;
-    Ok(Input { rows: Box::new(ArrayRows::from(rows)), categories: Some(Categories::of(&catalogue)), steps, behaviour })
+    let categories = Some(Categories::of(&catalogue));
+    Ok(Input { rows: Box::new(ArrayRows::from(rows)), catalogue: Some(catalogue), categories, steps, behaviour })
 }
 
 /// The index over codes, with as many suffix values as the largest group needs.
@@ -134,6 +154,13 @@ fn index(
             let repaired = reassign.repair(&layout, fitted.codes.view(), &mut costs)?;
             let moved: usize = repaired.report.moved.iter().sum();
             println!("{moved} items were given other codes, {} still share theirs", repaired.report.left);
+            if repaired.report.left > 0 {
+                let tuples: f64 = fitted.quantizer.codebook_sizes().iter().map(|&size| f64::from(size)).product();
+                println!(
+                    "{tuples} tuples of codes for {} items: more levels or codes leave more room",
+                    fitted.codes.nrows()
+                );
+            }
             SidIndex::from_codes(layout, repaired.codes.view(), CollisionPolicy::Suffix)?
         }
     };
@@ -141,11 +168,24 @@ fn index(
     Ok(index)
 }
 
+/// Writes each item's Semantic ID beside the id by which the outside world knows it.
+fn write_sids(path: &Path, catalogue: &Catalogue, index: &SidIndex) -> Result<(), BoxError> {
+    let mut lines = String::new();
+    for (item, sid) in catalogue.items().iter().zip((0..).filter_map(|row| index.sid(ItemId(row)))) {
+        lines.push_str(&format!("{}\n", serde_json::json!({"item": item.id, "sid": sid.codes()})));
+    }
+    write_file(path, lines.as_bytes())
+}
+
 fn draw(out: &Path, name: &str, fitted: &Fitted, categories: Option<&Categories>) -> Result<(), BoxError> {
     let codes = fitted.codes.view();
     figures::usage(&out.join("usage.svg"), &format!("{name}: use of codes"), codes, fitted.quantizer.codebook_sizes())?;
-    let Some(categories) = categories else { return Ok(()) };
-    figures::mosaic(&out.join("mosaic.svg"), &format!("{name}: categories of codes"), codes, categories)
+    let mosaic = out.join("mosaic.svg");
+    let Some(categories) = categories else {
+        // One of other items is no longer true.
+        return if mosaic.exists() { Ok(std::fs::remove_file(mosaic)?) } else { Ok(()) };
+    };
+    figures::mosaic(&mosaic, &format!("{name}: categories of codes"), codes, categories)
 }
 
 fn run(args: &Args) -> Result<(), BoxError> {
@@ -154,7 +194,7 @@ fn run(args: &Args) -> Result<(), BoxError> {
     let changes = Changes { file: args.config.as_deref(), codebooks: args.codebooks.as_deref(), seed: args.seed };
     let config: QuantizerConfig = methods::configure(method, Mode::Full, &changes)?;
     let name = method.map_or_else(|| methods::type_of(&config), |method| method.name.to_owned());
-    let Input { mut rows, categories, steps, behaviour } = open(args, &config, &device)?;
+    let Input { mut rows, catalogue, categories, steps, behaviour } = open(args, &config, &device)?;
     create_dir(&args.out)?;
 
     let fitted = fit::fit(&name, &config, rows.as_mut(), behaviour.as_ref().map(|rows| rows.view()), &device)?;
@@ -163,6 +203,9 @@ fn run(args: &Args) -> Result<(), BoxError> {
     let known = Known { categories: categories.as_ref(), steps: &steps };
     let measures = measure(&fitted.quantizer, rows.as_mut(), fitted.codes.view(), known)?;
     let index = index(&args.out, &fitted, measures.largest_group, args.reassign, rows.as_mut())?;
+    if let Some(catalogue) = &catalogue {
+        write_sids(&args.out.join("sids.jsonl"), catalogue, &index)?;
+    }
     let report = MethodReport::new(&name, &config, (rows.len(), rows.dim()), measures, fitted.effort)?;
     report::write_json(&args.out.join("report.json"), &report)?;
     draw(&args.out, &name, &fitted, categories.as_ref())?;

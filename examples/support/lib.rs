@@ -143,7 +143,11 @@ pub fn exit_on_error(result: Result<(), BoxError>) {
     let mut message = format!("error: {error}");
     let mut source = error.source();
     while let Some(cause) = source {
-        message.push_str(&format!("\n  because: {cause}"));
+        let cause_text = cause.to_string();
+        // Many errors say what caused them.
+        if !message.ends_with(&cause_text) {
+            message.push_str(&format!("\n  because: {cause_text}"));
+        }
         source = cause.source();
     }
     #[allow(clippy::print_stderr, reason = "the one place where a program reports its failure")]

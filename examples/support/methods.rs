@@ -178,6 +178,11 @@ pub struct Changes<'a> {
     pub seed: Option<u64>,
 }
 
+/// Whether a method has codebooks whose sizes can be set.
+pub fn has_codebooks(method: &Method) -> bool {
+    serde_json::to_value((method.config)(Mode::Full)).is_ok_and(|settings| settings.get("codebook_sizes").is_some())
+}
+
 /// The settings of a method, of a file, or of both: the file's fields over the method's.
 ///
 /// # Errors

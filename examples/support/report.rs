@@ -72,6 +72,8 @@ pub struct Subject {
     pub embeddings: u32,
     /// How much time the methods were given.
     pub mode: Mode,
+    /// What every random choice derives from.
+    pub seed: u64,
 }
 
 /// The checksum of [`Subject::embeddings`].

@@ -6,7 +6,7 @@ use super::*;
 
 fn subject() -> Subject {
     let embeddings = checksum(array![[1.0_f32, 2.0]].view());
-    Subject { dataset: "toy".into(), embedder: "tfidf".into(), embeddings, mode: Mode::Quick }
+    Subject { dataset: "toy".into(), embedder: "tfidf".into(), embeddings, mode: Mode::Quick, seed: 42 }
 }
 
 fn report(name: &str, config: &QuantizerConfig, collision_rate: f64) -> MethodReport {
@@ -32,8 +32,9 @@ fn an_interrupted_comparison_goes_on() {
     assert_eq!(again.find(second.name, &b).unwrap().measures.collision_rate, 0.3);
     assert!(again.find(second.name, &(second.config)(Mode::Full)).is_none(), "other settings are another row");
 
-    let other = Subject { mode: Mode::Full, ..subject() };
-    assert!(Comparison::open(&path, other).unwrap_err().to_string().contains("another --out"));
+    for other in [Subject { mode: Mode::Full, ..subject() }, Subject { seed: 7, ..subject() }] {
+        assert!(Comparison::open(&path, other).unwrap_err().to_string().contains("another --out"));
+    }
     std::fs::write(&path, "{}").unwrap();
     assert!(Comparison::open(&path, subject()).unwrap_err().to_string().contains("another --out"));
 }
