@@ -53,7 +53,8 @@ const WIDE_PRODUCTS: usize = 1 << 15;
 /// the origin: six of the 24 bits of an `f32` are then lost.
 const FAR: f64 = 64.0;
 
-/// The same where products are screened in `bf16`, whose eight bits have none to lose.
+/// The same where products are screened in `bf16`, whose eight bits have none to lose, and where distances are wanted, not
+/// their order alone.
 const FAR_IN_BF16: f64 = 1.0;
 
 /// Codewords a row that may be left by the screening, on average over a block; beyond, the block is multiplied in `f32`.
@@ -82,6 +83,18 @@ pub enum NearestError {
         len: usize,
         /// Vectors in `x`.
         rows: usize,
+    },
+    /// There is not one place for the distance of each vector to each codeword.
+    #[error(
+        "out has {len} places, but there are {rows} vectors and {codewords} codewords; give it one for each of both"
+    )]
+    Distances {
+        /// Places given.
+        len: usize,
+        /// Vectors in `x`.
+        rows: usize,
+        /// Codewords in the codebook.
+        codewords: usize,
     },
     /// A code is that of no codeword.
     #[error("row {row} has code {code}, but there are {codewords} codewords")]
@@ -177,7 +190,19 @@ impl Codebook {
         Self::with_half(values, d, true)
     }
 
+    /// The same for [`distances`](Self::distances) alone: not prepared for what only searches need.
+    ///
+    /// # Errors
+    /// As [`new`](Self::new).
+    pub fn for_distances(values: &[f32], d: usize) -> Result<Self, NearestError> {
+        Self::prepare(values, d, false, FAR_IN_BF16)
+    }
+
     fn with_half(values: &[f32], d: usize, half: bool) -> Result<Self, NearestError> {
+        Self::prepare(values, d, half, if half && half::takes(d) { FAR_IN_BF16 } else { FAR })
+    }
+
+    fn prepare(values: &[f32], d: usize, half: bool, far: f64) -> Result<Self, NearestError> {
         if d == 0 || values.is_empty() || !values.len().is_multiple_of(d) {
             return Err(NearestError::Length { what: "codebook", len: values.len(), dim: d });
         }
@@ -187,7 +212,6 @@ impl Codebook {
         }
         let half_norms = |codebook: &[f32]| codebook.chunks_exact(d).map(|c| 0.5 * dot(c, c)).collect::<Vec<f32>>();
         let norms = half_norms(values);
-        let far = if half && half::takes(d) { FAR_IN_BF16 } else { FAR };
         let centre = far_centre(values, d, &norms, far);
         let centre = centre.map(|word| Centre { word: word.to_vec(), words: minus(values, word) });
         let (near, mut half_norms) = match &centre {
@@ -424,11 +448,24 @@ pub fn nearest_codes(x: &Tensor, codebook: &Tensor) -> TensorResult<Tensor> {
         host::read(x, |x| codebook.assign(x, &mut codes, None).map_err(candle_core::Error::wrap))?;
         return Tensor::from_vec(codes, rows, &candle_core::Device::Cpu);
     }
-    // Always about the first codeword: whether they are far would have to be read back from the device.
-    let centre = codebook.detach().narrow(0, 0, 1)?;
-    let (x, codebook) = (x.detach().broadcast_sub(&centre)?, codebook.detach().broadcast_sub(&centre)?);
+    // Always: whether they are far would have to be read back from the device.
+    let (x, codebook) = about_the_middle(&x.detach(), &codebook.detach())?;
     let half_norms = (codebook.sqr()?.sum(D::Minus1)? * 0.5)?;
     half_norms.unsqueeze(0)?.broadcast_sub(&x.matmul(&codebook.t()?)?)?.argmin(D::Minus1)
+}
+
+/// Rows and codewords less the codeword nearest to the mean of all, which changes no distance between them and keeps them
+/// apart in the precision of their type wherever they lie. As codewords stand amid the rows, exact differences stay exact.
+///
+/// # Shapes
+/// `x`: `(n, d)`; `codebook`: `(K, d)`, of at least one codeword. Returns the same.
+///
+/// # Errors
+/// When the shapes do not fit or a tensor operation fails.
+pub fn about_the_middle(x: &Tensor, codebook: &Tensor) -> TensorResult<(Tensor, Tensor)> {
+    let from_mean = codebook.broadcast_sub(&codebook.mean_keepdim(0)?)?;
+    let middle = codebook.index_select(&from_mean.sqr()?.sum(D::Minus1)?.argmin_keepdim(0)?, 0)?;
+    Ok((x.broadcast_sub(&middle)?, codebook.broadcast_sub(&middle)?))
 }
 
 #[cfg(test)]

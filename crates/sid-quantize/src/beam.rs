@@ -4,7 +4,7 @@ use candle_core::{Error, Result, Tensor, bail};
 use genrec_kernels::nearest::{Codebook, NearestError};
 use rayon::prelude::*;
 
-use crate::coding::prepared;
+use crate::coding::for_distances;
 
 /// Rows that one parallel task codes.
 const BLOCK: usize = 32;
@@ -31,7 +31,7 @@ struct Step {
 impl BeamSearch {
     /// Prepares codebooks `(codes, dim)`, one a level.
     pub(crate) fn new(width: usize, codebooks: &[&Tensor]) -> Result<Self> {
-        let levels = codebooks.iter().map(|codebook| prepared(codebook)).collect::<Result<Vec<_>>>()?;
+        let levels = codebooks.iter().map(|codebook| for_distances(codebook)).collect::<Result<Vec<_>>>()?;
         let Some(dim) = levels.first().map(Codebook::dim) else {
             bail!("a beam needs a codebook");
         };
@@ -55,12 +55,12 @@ impl BeamSearch {
         // Of every row the residuals and codes of its prefixes, best first.
         let mut residuals = xs.to_vec();
         let mut prefixes: Vec<Vec<u32>> = vec![Vec::new(); rows];
-        let mut errors = Vec::new();
+        let (mut errors, mut moved) = (Vec::new(), Vec::new());
         for level in &self.levels {
             let size = level.codewords();
             let each = prefixes.len() / rows.max(1);
             errors.resize(prefixes.len() * size, 0.0);
-            level.distances(&residuals, &mut errors)?;
+            level.distances_of_block(&residuals, &mut errors, &mut moved)?;
             let kept = self.width.min(each * size);
             let (mut next_residuals, mut next_prefixes) = (Vec::with_capacity(rows * kept * dim), Vec::new());
             for row in 0..rows {
@@ -78,7 +78,9 @@ impl BeamSearch {
                 }
                 steps.sort_unstable_by(order);
                 for step in steps {
-                    let Some(word) = level.word(step.code) else { continue };
+                    let codewords = level.codewords();
+                    let no_word = NearestError::Code { row, code: step.code, codewords };
+                    let word = level.word(step.code).ok_or(no_word)?;
                     let residual = &residuals[step.parent * dim..][..dim];
                     next_residuals.extend(residual.iter().zip(word).map(|(r, w)| r - w));
                     let mut prefix = prefixes[step.parent].clone();

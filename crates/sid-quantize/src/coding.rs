@@ -4,7 +4,7 @@ use std::ops::Range;
 
 use candle_core::{DType, Device, Error, Result, Tensor, bail};
 use genrec_kernels::host;
-use genrec_kernels::nearest::{Codebook, nearest_codes, residual_codes};
+use genrec_kernels::nearest::{Codebook, about_the_middle, nearest_codes, residual_codes};
 use serde::{Deserialize, Serialize};
 
 use crate::beam::BeamSearch;
@@ -86,7 +86,7 @@ impl Coding {
     /// - `xs`: `(n, width)`; each codebook `(k, columns of its level)`; result `(n, levels)`, u32
     pub(crate) fn encode(self, xs: &Tensor, codebooks: &[&Tensor]) -> Result<Tensor> {
         let on_host = |t: &Tensor| t.device().is_cpu() && t.dtype() == DType::F32;
-        if self.beam > 1 || on_host(xs) && codebooks.iter().all(|codebook| on_host(codebook)) {
+        if on_host(xs) && codebooks.iter().all(|codebook| on_host(codebook)) {
             let search = Search::new(self, xs.dim(1)?, codebooks.iter().copied())?;
             return search.encode(&xs.to_device(&Device::Cpu)?)?.to_device(xs.device());
         }
@@ -137,15 +137,14 @@ impl Coding {
             return cosines.affine(-1.0, 1.0)?.relu();
         }
         if [rows, codebook].into_iter().all(|t| t.device().is_cpu() && t.dtype() == DType::F32) {
-            let codebook = prepared(codebook)?;
+            let codebook = for_distances(codebook)?;
             let shape = (rows.dim(0)?, codebook.codewords());
             let mut out = vec![0.0; shape.0 * shape.1];
             host::read(rows, |rows| codebook.distances(rows, &mut out).map_err(Error::wrap))?;
             return Tensor::from_vec(out, shape, &Device::Cpu);
         }
-        // About a codeword: far from the origin the terms are large and nearly equal.
-        let centre = codebook.narrow(0, 0, 1)?;
-        let (rows, words) = (rows.broadcast_sub(&centre)?, codebook.broadcast_sub(&centre)?);
+        // Far from the origin the terms are large and nearly equal.
+        let (rows, words) = about_the_middle(rows, codebook)?;
         let squares = |t: &Tensor| t.sqr()?.sum(1);
         let products = rows.matmul(&words.t()?)?.affine(-2.0, 0.0)?;
         products.broadcast_add(&squares(&words)?.unsqueeze(0)?)?.broadcast_add(&squares(&rows)?.unsqueeze(1)?)?.relu()
@@ -182,6 +181,12 @@ pub(crate) fn decode(composition: Composition, codes: &Tensor, codebooks: &[&Ten
 pub(crate) fn prepared(codebook: &Tensor) -> Result<Codebook> {
     let (_, d) = codebook.dims2()?;
     host::read(&codebook.to_device(&Device::Cpu)?, |values| Codebook::new(values, d).map_err(Error::wrap))
+}
+
+/// A codebook `(codes, dim)` ready to be compared with rows on the host.
+pub(crate) fn for_distances(codebook: &Tensor) -> Result<Codebook> {
+    let (_, d) = codebook.dims2()?;
+    host::read(&codebook.to_device(&Device::Cpu)?, |values| Codebook::for_distances(values, d).map_err(Error::wrap))
 }
 
 /// Codebooks ready for many rows on the host.

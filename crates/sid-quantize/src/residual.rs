@@ -13,7 +13,7 @@ use genrec_kernels::CounterRng;
 
 use crate::coder::Coder;
 use crate::input::to_tensor;
-use crate::kmeans::Lloyd;
+use crate::kmeans::{KMeansInit, Lloyd};
 use crate::preprocess::Preprocess;
 use crate::saved::{Saved, check_rows, count_elements};
 use crate::{EpochReport, Fit, FitControl, Quantizer, RankCodes, Reconstruct, Result, RowSource};
@@ -119,12 +119,12 @@ impl Fit for ResidualKMeansConfig {
         for (level, &size) in self.codebook_sizes.iter().enumerate() {
             let lloyd = Lloyd {
                 codes: size as usize,
-                // A fit that was ended keeps valid codebooks for the levels left: their first centroids, moved once.
+                // A fit that was ended keeps valid codebooks for the levels left: rows, moved once.
                 iterations: if stopped { 1 } else { self.iterations },
                 tolerance: self.tolerance,
                 batch: self.batch_rows,
                 rule: self.rule(),
-                init: self.init,
+                init: if stopped { KMeansInit::Points } else { self.init },
                 init_rows: self.init_rows,
                 rng: rng.stream(level as u64),
             };

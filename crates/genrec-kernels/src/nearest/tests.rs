@@ -62,6 +62,18 @@ proptest! {
 }
 
 #[test]
+fn an_outlier_is_not_what_others_are_measured_from() {
+    let (n, d, k) = (200, 8, 20);
+    let tensor = |v: Vec<f32>, rows| Tensor::from_vec(v, (rows, d), &candle_core::Device::Cpu).unwrap();
+    let (x, words) = (tensor(values(1, n * d), n), tensor(values(2, k * d), k));
+    let outlier = tensor(vec![3e3; d], 1);
+    let words = Tensor::cat(&[&outlier, &words], 0).unwrap();
+    let (x, words) = about_the_middle(&x, &words).unwrap();
+    let largest = |t: &Tensor| t.abs().unwrap().max_all().unwrap().to_scalar::<f32>().unwrap();
+    assert!(largest(&x) < 20.0 && largest(&words.narrow(0, 1, k).unwrap()) < 20.0);
+}
+
+#[test]
 fn residual_codes_are_level_after_level() {
     let (n, d) = (500, 24);
     let x = values(1, n * d);

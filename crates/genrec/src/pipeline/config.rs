@@ -10,7 +10,7 @@ use genrec_model::t5::T5Config;
 use genrec_train::{Every, TrainConfig};
 use serde::{Deserialize, Serialize};
 use sid_index::{Reassign, SidLayout, SidVocab};
-use sid_quantize::{QuantizerConfig, ResidualKMeansConfig, RqVaeConfig};
+use sid_quantize::{KMeansInit, QuantizerConfig, ResidualKMeansConfig, RqVaeConfig};
 
 use crate::{Error, Result, search::DecodeConfig};
 
@@ -169,7 +169,10 @@ impl TigerConfig {
             .with_cooldown(0.25)
             .with_epochs(Some(60))
             .with_validate_every(Every::Epochs(2));
-        let k_means = ResidualKMeansConfig::default().with_codebook_sizes([256, 256]).with_iterations(100);
+        let k_means = ResidualKMeansConfig::default()
+            .with_codebook_sizes([256, 256])
+            .with_iterations(100)
+            .with_init(KMeansInit::PlusPlus);
         Self {
             quantizer: QuantizerConfig::ResidualKMeans(k_means),
             model: T5Config::cpu(0).with_causal_encoder(true),

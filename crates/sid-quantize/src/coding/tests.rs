@@ -110,8 +110,8 @@ fn the_cosine_looks_at_directions_alone() {
 
 #[test]
 fn costs_far_from_the_origin_choose_the_codes_of_the_encoding() {
-    for rows_in in [DType::F32, DType::F64] {
-        let far = |seed, rows| random(seed, rows, 5).affine(1.0, 1e4).unwrap().to_dtype(rows_in).unwrap();
+    for (rows_in, offset) in [(DType::F32, 1e4), (DType::F64, f64::from(2f32.powi(40)))] {
+        let far = |seed, rows| random(seed, rows, 5).to_dtype(rows_in).unwrap().affine(1.0, offset).unwrap();
         let (xs, first) = (far(1, 200), far(2, 9));
         let second = random(3, 7, 5).to_dtype(rows_in).unwrap();
         let books = [&first, &second];

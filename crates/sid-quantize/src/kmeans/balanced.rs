@@ -76,7 +76,7 @@ impl Measure {
         if distance == Distance::Cosine {
             normalize_rows(&mut values, dim);
         }
-        Ok(Self { codebook: Codebook::new(&values, dim).map_err(Error::wrap)?, distance })
+        Ok(Self { codebook: Codebook::for_distances(&values, dim).map_err(Error::wrap)?, distance })
     }
 
     /// `(n, dim)` to `(n, codes)`, none below 0. Of directions the squared distance is twice one minus the cosine.

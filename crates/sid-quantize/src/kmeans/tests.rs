@@ -84,6 +84,34 @@ fn first_centroids_are_the_same_on_any_number_of_threads() {
 }
 
 #[test]
+fn first_centroids_do_not_depend_on_where_the_rows_lie() {
+    // Sums of these are exact in f32.
+    let near = noise(900, 6, 8).mapv(|x| (64.0 * x).round() / 64.0);
+    let far = &near + 65_536.0;
+    let inertia = |rows: &Array2<f32>| run(Lloyd { init: KMeansInit::Progressive, ..lloyd(30, 5) }, rows).0.inertia;
+    assert!((inertia(&near) / inertia(&far) - 1.0).abs() < 0.02, "{} and {}", inertia(&near), inertia(&far));
+}
+
+#[test]
+fn very_wide_rows_start_from_k_means_plus_plus() {
+    let rows = noise(40, 2049, 8);
+    let first =
+        |init| init::first_centroids(&Lloyd { init, ..lloyd(4, 5) }, &mut ArrayRows::from(rows.view())).unwrap();
+    assert_eq!(first(KMeansInit::Progressive), first(KMeansInit::PlusPlus));
+}
+
+#[test]
+fn limits_hold_far_from_the_origin() {
+    let near = noise(97, 5, 3).mapv(|x| (64.0 * x).round() / 64.0);
+    let centroids = noise(8, 5, 4).mapv(|x| (64.0 * x).round() / 128.0);
+    let codes = |offset: f32| {
+        let (rows, centroids) = (&near + offset, &centroids + offset);
+        balanced::assign(&mut ArrayRows::from(rows.view()), &centroids, 13, Distance::Euclidean).unwrap()
+    };
+    assert_eq!(codes(0.0), codes(65_536.0));
+}
+
+#[test]
 fn centroids_are_means_and_codes_are_nearest_at_the_end() {
     let rows = noise(700, 5, 9);
     let (clusters, _) = run(lloyd(16, 4), &rows);

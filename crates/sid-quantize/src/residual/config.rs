@@ -33,7 +33,7 @@ const MAX_STEPS: usize = 1 << 20;
 pub struct ResidualKMeansConfig {
     /// Codes in each level's codebook; three levels of 256, TIGER's size, by default.
     pub codebook_sizes: Vec<u32>,
-    /// Most Lloyd iterations a level; 100 by default.
+    /// Most Lloyd iterations a level; 100 by default. Those that choose the first centroids do not count.
     pub iterations: usize,
     /// A level ends when an iteration lowers the mean squared distance by no more than this share of it; 1e-5 by
     /// default, 0 to go on until no row changes its cluster.
@@ -41,8 +41,8 @@ pub struct ResidualKMeansConfig {
     /// Rows drawn anew for each iteration (mini-batch k-means, Sculley 2010), for so many rows that a pass over all of them is
     /// dear; an iteration is then far cheaper and the centroids a little worse. All rows by default.
     pub batch_rows: Option<usize>,
-    /// How the first centroids are chosen; on ever more principal axes by default, which leaves the evenest clusters and the
-    /// fewest collisions of all, as faiss does.
+    /// How the first centroids are chosen; on ever more principal axes by default, as faiss does: clusters are evener and fewer
+    /// items collide than from k-means++.
     pub init: KMeansInit,
     /// Rows drawn to choose the first centroids from; 65,536 by default, and never fewer than the codes.
     pub init_rows: usize,

@@ -154,12 +154,13 @@ fn every_option_changes_the_codes_or_the_centroids() {
         let model = config.fit(&mut ArrayRows::from(rows.view())).unwrap();
         (bytes(&model), model.encode_array(rows.view(), 100).unwrap())
     };
-    let changes: [(&str, Change); 13] = [
+    let changes: [(&str, Change); 14] = [
         ("codebook sizes", |c| c.with_codebook_sizes([12, 10, 9])),
         ("iterations", |c| c.with_iterations(2)),
         ("tolerance", |c| c.with_tolerance(0.1)),
         ("batch rows", |c| c.with_batch_rows(Some(100))),
         ("points", |c| c.with_init(KMeansInit::Points)),
+        ("plus plus", |c| c.with_init(KMeansInit::PlusPlus)),
         ("random", |c| c.with_init(KMeansInit::Random)),
         ("init rows", |c| c.with_init_rows(50)),
         ("standardize", |c| c.with_standardize(true)),

@@ -23,8 +23,8 @@ const BALANCE: f64 = 2.34;
 #[non_exhaustive]
 pub struct Alignment {
     /// Weight of the term; 40 by default. Beside it the reconstruction error is a sum over the columns, not their mean: the
-    /// published 0.01 to 0.1 goes with a mean and so stands for that many times the columns, 40 for 0.1 at 384 of them. On
-    /// Amazon Beauty less changes nothing that behaviour shows, and more lets twice as many items collide.
+    /// published 0.01 to 0.1 goes with a mean and so stands for that many times the columns, 40 for 0.1 at 384 of them. More
+    /// draws items that the same users take closer together, and lets more items collide.
     pub weight: f64,
 }
 
