@@ -112,13 +112,14 @@ fn run(args: &Args) -> Result<(), BoxError> {
     let device = args.device.open()?;
     let mode = if args.quick { Mode::Quick } else { Mode::Full };
     let changes = Changes { seed: Some(args.seed), ..Changes::default() };
-    let methods: Vec<(&Method, QuantizerConfig)> = chosen(args.methods.as_deref())?
+    // Settings that do not suit a method are that method's failure alone.
+    let methods: Vec<(&Method, Result<QuantizerConfig, BoxError>)> = chosen(args.methods.as_deref())?
         .into_iter()
         .map(|method| {
             let sizes = args.codebooks.as_deref().filter(|_| methods::has_codebooks(method));
-            Ok((method, methods::configure(Some(method), mode, &Changes { codebooks: sizes, ..changes.clone() })?))
+            (method, methods::configure(Some(method), mode, &Changes { codebooks: sizes, ..changes.clone() }))
         })
-        .collect::<Result<_, BoxError>>()?;
+        .collect();
     let source: EmbeddingSource = support::parse_embedder(&args.embedder)?;
 
     create_dir(&args.out)?;
@@ -137,8 +138,8 @@ fn run(args: &Args) -> Result<(), BoxError> {
     let steps = behaviour::read_last_steps(&args.data, &catalogue)?;
     let bench = Bench { embeddings, data: &args.data, catalogue, categories, steps, device, out: &args.out };
     let mut failures = Vec::new();
-    for (method, config) in &methods {
-        if let Err(error) = bench.run(method, config, &mut comparison) {
+    for (method, config) in methods {
+        if let Err(error) = config.and_then(|config| bench.run(method, &config, &mut comparison)) {
             failures.push(format!("{}: {error}", method.name));
         }
         figures::comparison(&args.out.join("comparison.svg"), &title, &comparison.methods)?;
