@@ -4,7 +4,7 @@ use std::ops::Range;
 
 use candle_core::{DType, Device, Error, Result, Tensor, bail};
 use genrec_kernels::host;
-use genrec_kernels::nearest::{Codebook, about_the_middle, nearest_codes, residual_codes};
+use genrec_kernels::nearest::{Codebook, NearestError, about_the_middle, nearest_codes, residual_codes};
 use serde::{Deserialize, Serialize};
 
 use crate::beam::BeamSearch;
@@ -179,14 +179,20 @@ pub(crate) fn decode(composition: Composition, codes: &Tensor, codebooks: &[&Ten
 
 /// A codebook `(codes, dim)` ready for many searches on the host.
 pub(crate) fn prepared(codebook: &Tensor) -> Result<Codebook> {
-    let (_, d) = codebook.dims2()?;
-    host::read(&codebook.to_device(&Device::Cpu)?, |values| Codebook::new(values, d).map_err(Error::wrap))
+    on_the_host(codebook, Codebook::new)
 }
 
 /// A codebook `(codes, dim)` ready to be compared with rows on the host.
 pub(crate) fn for_distances(codebook: &Tensor) -> Result<Codebook> {
+    on_the_host(codebook, Codebook::for_distances)
+}
+
+fn on_the_host(
+    codebook: &Tensor,
+    prepare: fn(&[f32], usize) -> std::result::Result<Codebook, NearestError>,
+) -> Result<Codebook> {
     let (_, d) = codebook.dims2()?;
-    host::read(&codebook.to_device(&Device::Cpu)?, |values| Codebook::for_distances(values, d).map_err(Error::wrap))
+    host::read(&codebook.to_device(&Device::Cpu)?, |values| prepare(values, d).map_err(Error::wrap))
 }
 
 /// Codebooks ready for many rows on the host.
