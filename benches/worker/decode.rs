@@ -57,9 +57,8 @@ impl Shop {
 
     /// The tokens of every item, and how many tokens there are.
     pub(crate) fn describe(&self) -> Value {
-        let positions = self.index.layout().positions();
         let tokens = |sid: &[u32]| (0..).zip(sid).map(|(i, code)| self.vocab.token(i, *code)).collect::<Vec<_>>();
-        let items: Vec<_> = self.index.sids().chunks(positions).map(tokens).collect();
+        let items: Vec<_> = self.index.sids().map(|(_, sid)| tokens(&sid)).collect();
         json!({ "vocab_size": self.vocab.size(), "items": items, "first_user": self.vocab.user_range().start })
     }
 

@@ -6,6 +6,7 @@
 #![allow(clippy::print_stdout, reason = "the answers are this program's output")]
 
 mod decode;
+mod index;
 mod place;
 mod quantize;
 mod train;
@@ -38,6 +39,8 @@ enum Request {
     DecodeLoad(decode::Load),
     /// Beam search for some users.
     DecodeSearch(decode::Search),
+    /// An index of synthetic codes, its size and times.
+    IndexMeasure(index::Measure),
     /// A matrix to work on.
     QuantizeRows(quantize::Rows),
     /// Lloyd's k-means from random rows.
@@ -81,6 +84,7 @@ impl Worker {
             }
             Request::DecodeLoad(load) => self.shop()?.load(&load),
             Request::DecodeSearch(search) => self.shop()?.search(&search),
+            Request::IndexMeasure(request) => index::measure(&request),
             Request::QuantizeRows(rows) => self.store.read(rows),
             Request::QuantizeKMeans(kmeans) => self.store.kmeans(&kmeans),
             Request::QuantizeErrors(errors) => self.store.errors(&errors),

@@ -66,7 +66,7 @@ pub use prepare::{Duplicates, Prepare, Ties};
 pub use sequences::Sequences;
 pub use sid_index::ItemId;
 pub use split::{LeaveOneOut, Target};
-pub use synthetic::{Synthetic, SyntheticConfig};
+pub use synthetic::{Synthetic, SyntheticConfig, distinct_codes};
 pub use windows::{BatchConfig, Window, WindowConfig, Windows};
 
 /// The examples of the README, run with the documentation tests.

@@ -4,11 +4,13 @@
 //! taste drifts from leaf to leaf. The distribution of every user's next item has a closed form over the visible
 //! history, so a model's ranking can be held against the best ranking there is.
 
+mod codes;
 mod config;
 mod tree;
 
 use sid_index::ItemId;
 
+pub use codes::distinct_codes;
 pub use config::SyntheticConfig;
 
 use crate::rng::Rng;

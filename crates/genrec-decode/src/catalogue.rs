@@ -1,6 +1,6 @@
 //! The Semantic IDs that exist.
 
-use sid_index::{ItemFilter, ItemId, NodeId, PrefixTrie, SidIndex, SidVocab};
+use sid_index::{ItemFilter, ItemId, Node, SidIndex, SidVocab};
 
 use crate::{
     constraint::Constraint,
@@ -10,7 +10,10 @@ use crate::{
 /// Only Semantic IDs of items, optionally of some items only.
 ///
 /// A prefix is allowed as long as an allowed item lies below it, so there are no dead ends however many items are left
-/// out: every hypothesis ends as an item. One state is one trie node, four bytes.
+/// out: every hypothesis ends as an item. One state is one [`Node`].
+///
+/// Filters are intersected as they are added, so that a search asks one question a prefix however many there are. To serve
+/// many users, add what they have in common first (stock, category) and clone the catalogue for what differs (items seen).
 ///
 /// ```
 /// use genrec_decode::{Catalogue, Constraint};
@@ -39,7 +42,7 @@ impl<'a> Catalogue<'a> {
     ///
     /// # Errors
     /// [`DecodeError::VocabMismatch`] when the vocabulary was made for another layout, and
-    /// [`DecodeError::NothingAllowed`] when the index is empty.
+    /// [`DecodeError::NoItems`] when the index is empty.
     pub fn new(index: &'a SidIndex, vocab: &'a SidVocab) -> Result<Self> {
         if index.layout() != vocab.layout() {
             return Err(DecodeError::VocabMismatch {
@@ -48,7 +51,7 @@ impl<'a> Catalogue<'a> {
             });
         }
         if index.is_empty() {
-            return Err(DecodeError::NothingAllowed { items: 0 });
+            return Err(DecodeError::NoItems);
         }
         Ok(Self { index, vocab, filter: None })
     }
@@ -59,10 +62,10 @@ impl<'a> Catalogue<'a> {
     /// [`allows`](Self::allows) tells them apart when hypotheses are resolved.
     ///
     /// # Errors
-    /// When an item is not in the index, or [`DecodeError::NothingAllowed`] when no item is left.
+    /// When an item is not in the index, or [`DecodeError::Emptied`] when no item is left.
     pub fn excluding(self, items: impl IntoIterator<Item = ItemId>) -> Result<Self> {
         let filter = ItemFilter::excluding(self.index, items)?;
-        self.filtered(filter)
+        self.filtered("excluded items", &filter)
     }
 
     /// Keeps the given items only, for instance one category or the newly added ones.
@@ -71,27 +74,38 @@ impl<'a> Catalogue<'a> {
     /// As [`excluding`](Self::excluding).
     pub fn only(self, items: impl IntoIterator<Item = ItemId>) -> Result<Self> {
         let filter = ItemFilter::only(self.index, items)?;
-        self.filtered(filter)
+        self.filtered("listed items", &filter)
     }
 
-    fn filtered(mut self, filter: ItemFilter) -> Result<Self> {
-        let filter = match self.filter.take() {
-            Some(earlier) => earlier.intersect(&filter),
-            None => filter,
+    /// Keeps what a filter allows; `name` says in an error which filter it was.
+    ///
+    /// # Errors
+    /// [`IndexError::StaleFilter`](sid_index::IndexError::StaleFilter) when the filter was made from another index, and
+    /// [`DecodeError::Emptied`] when no item is left.
+    pub fn filtered(mut self, name: &str, filter: &ItemFilter) -> Result<Self> {
+        filter.check(self.index)?;
+        let both = match &self.filter {
+            Some(earlier) => earlier.intersect(filter)?,
+            None => filter.clone(),
         };
-        if filter.is_empty() {
-            return Err(DecodeError::NothingAllowed { items: self.index.len() });
+        if !both.any_below(self.index, self.index.root()) {
+            return Err(DecodeError::Emptied { filter: name.to_owned(), before: self.num_items() });
         }
-        self.filter = Some(filter);
+        self.filter = Some(both);
         Ok(self)
+    }
+
+    /// Number of items that may be generated.
+    pub fn num_items(&self) -> usize {
+        self.filter.as_ref().map_or(self.index.len(), |filter| filter.count(self.index))
     }
 
     /// Whether the item exists and is not left out.
     pub fn allows(&self, item: ItemId) -> bool {
-        self.index.rank(item).is_some_and(|rank| match &self.filter {
-            Some(filter) => filter.any_in(rank..rank + 1),
-            None => true,
-        })
+        match &self.filter {
+            Some(filter) => filter.allows(self.index, item),
+            None => self.index.contains(item),
+        }
     }
 
     pub(crate) fn index(&self) -> &SidIndex {
@@ -102,38 +116,36 @@ impl<'a> Catalogue<'a> {
         self.vocab
     }
 
-    pub(crate) fn allows_below(&self, node: NodeId) -> bool {
-        self.filter.as_ref().is_none_or(|filter| filter.any_in(self.index.trie().rank_range(node)))
+    pub(crate) fn allows_below(&self, node: Node) -> bool {
+        self.filter.as_ref().is_none_or(|filter| filter.any_below(self.index, node))
     }
 }
 
 impl Constraint for Catalogue<'_> {
-    type State = NodeId;
+    type State = Node;
 
-    fn start(&self) -> NodeId {
-        PrefixTrie::ROOT
+    fn start(&self) -> Node {
+        self.index.root()
     }
 
-    fn accept(&self, node: &NodeId, token: u32) -> Option<NodeId> {
-        let trie = self.index.trie();
+    fn accept(&self, node: &Node, token: u32) -> Option<Node> {
         let (position, code) = self.vocab.code(token)?;
-        if position != trie.depth(*node) {
+        if position != node.depth() {
             return None;
         }
-        trie.child(*node, code).filter(|&child| self.allows_below(child))
+        self.index.child(*node, code).filter(|&child| self.allows_below(child))
     }
 
-    fn for_each_allowed(&self, node: &NodeId, f: &mut dyn FnMut(u32)) {
-        let trie = self.index.trie();
-        let first = self.vocab.position_range(trie.depth(*node)).start;
-        for (code, child) in trie.children(*node) {
+    fn for_each_allowed(&self, node: &Node, f: &mut dyn FnMut(u32)) {
+        let first = self.vocab.position_range(node.depth()).start;
+        for (code, child) in self.index.children(*node) {
             if self.allows_below(child) {
                 f(first + code);
             }
         }
     }
 
-    fn is_complete(&self, node: &NodeId) -> bool {
-        self.index.trie().is_leaf(*node)
+    fn is_complete(&self, node: &Node) -> bool {
+        self.index.is_leaf(*node)
     }
 }

@@ -3,7 +3,6 @@
 use candle_core::{D, DType, Device, Tensor};
 use genrec_kernels::packed::{Prefixes, TrieTables, best_children, finds_children};
 use genrec_model::{DecodeState, RaggedBatch, Seq2Seq};
-use sid_index::PrefixTrie;
 
 use crate::{
     catalogue::Catalogue,
@@ -41,20 +40,19 @@ impl DeviceCatalogue {
     /// # Errors
     /// [`DecodeError::Tensor`] when the device has no room.
     pub fn new(catalogue: &Catalogue<'_>, device: &Device) -> Result<Self> {
-        let (trie, vocab) = (catalogue.index().trie(), catalogue.vocab());
-        let nodes = trie.num_nodes();
+        let (index, vocab) = (catalogue.index(), catalogue.vocab());
+        let nodes = (0..=index.layout().positions()).map(|length| index.count_prefixes(length)).sum::<usize>();
         let (mut first_child, mut tokens, mut penalty) = (Vec::with_capacity(nodes + 1), vec![0u32], vec![0f32]);
         let (mut widths, mut last_token, mut filtered) = (Vec::new(), 0, false);
-        let mut level = vec![PrefixTrie::ROOT];
+        let mut level = vec![index.root()];
         // Nodes are numbered by depth, then by prefix: children follow one another in the order of their parents.
         while !level.is_empty() {
             let depth = widths.len();
             let (mut next, mut width) = (Vec::new(), 0);
             for &node in &level {
                 first_child.push(tokens.len() as u32);
-                let children = trie.children(node);
-                width = width.max(children.len());
-                for (code, child) in children {
+                let first = tokens.len();
+                for (code, child) in index.children(node) {
                     let token = vocab.position_range(depth).start + code;
                     let allowed = catalogue.allows_below(child);
                     last_token = last_token.max(token);
@@ -63,6 +61,7 @@ impl DeviceCatalogue {
                     penalty.push(if allowed { 0.0 } else { f32::NEG_INFINITY });
                     next.push(child);
                 }
+                width = width.max(tokens.len() - first);
             }
             if !next.is_empty() {
                 widths.push(width);

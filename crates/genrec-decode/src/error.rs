@@ -44,11 +44,16 @@ pub enum DecodeError {
         /// Sizes of the index's positions.
         index: Vec<u32>,
     },
-    /// The index is empty, or every item of it is excluded.
-    #[error("none of the {items} items may be generated; exclude fewer")]
-    NothingAllowed {
-        /// Items in the index.
-        items: usize,
+    /// The index is empty.
+    #[error("the index holds no item; add some before decoding")]
+    NoItems,
+    /// A filter leaves no item that may be generated.
+    #[error("the filter `{filter}` allows none of the {before} items that were allowed before it; loosen it or drop it")]
+    Emptied {
+        /// Name of the filter.
+        filter: String,
+        /// Items that the catalogue and the filters before it allow.
+        before: usize,
     },
     /// A sequence grew longer than the search allows.
     #[error("a sequence is not complete after {max_tokens} tokens; raise `max_tokens` or use a constraint that ends")]

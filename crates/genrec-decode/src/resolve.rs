@@ -3,7 +3,7 @@
 use std::collections::HashSet;
 
 use serde::{Deserialize, Serialize};
-use sid_index::{ItemId, NodeId, PrefixTrie, SemanticId, SidIndex, SidVocab};
+use sid_index::{ItemId, Node, SemanticId, SidIndex, SidVocab};
 
 use crate::{
     decoder::Hypothesis,
@@ -92,7 +92,7 @@ impl Resolve {
         let mut seen = HashSet::new();
         for (place, hypothesis) in hypotheses.iter().enumerate() {
             let (node, agreeing) = deepest(index, vocab, &hypothesis.tokens);
-            let valid = index.trie().is_leaf(node) && agreeing == hypothesis.tokens.len();
+            let valid = index.is_leaf(node) && agreeing == hypothesis.tokens.len();
             if !valid && place < k {
                 resolved.invalid += 1;
             }
@@ -103,7 +103,7 @@ impl Resolve {
             if !retrieves {
                 continue;
             }
-            for &item in index.items_below(node) {
+            for item in index.items_below(node) {
                 if resolved.items.len() == k {
                     break;
                 }
@@ -112,7 +112,7 @@ impl Resolve {
                     && let Some(sid) = index.sid(item)
                 {
                     seen.insert(item);
-                    resolved.items.push(ScoredItem { item, score: hypothesis.log_prob, sid: sid.into() });
+                    resolved.items.push(ScoredItem { item, score: hypothesis.log_prob, sid });
                 }
             }
             if resolved.items.len() == k && place + 1 >= k {
@@ -123,12 +123,12 @@ impl Resolve {
     }
 }
 
-/// The longest prefix of the tokens that some item has: its trie node and its length.
-fn deepest(index: &SidIndex, vocab: &SidVocab, tokens: &[u32]) -> (NodeId, usize) {
-    let mut node = PrefixTrie::ROOT;
+/// The longest prefix of the tokens that some item has: its node and its length.
+fn deepest(index: &SidIndex, vocab: &SidVocab, tokens: &[u32]) -> (Node, usize) {
+    let mut node = index.root();
     for (position, &token) in tokens.iter().enumerate() {
         let code = vocab.code(token).filter(|&(at, _)| at == position);
-        match code.and_then(|(_, code)| index.trie().child(node, code)) {
+        match code.and_then(|(_, code)| index.child(node, code)) {
             Some(child) => node = child,
             None => return (node, position),
         }

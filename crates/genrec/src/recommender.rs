@@ -9,7 +9,7 @@ use genrec_embed::{AnyEmbedder, Embedder, TextTemplate};
 use genrec_model::{Seq2Seq, t5::T5};
 use ndarray::{ArrayView1, Axis};
 use serde::Serialize;
-use sid_index::{ItemId, SemanticId, SidIndex, SidVocab};
+use sid_index::{CodebookId, ItemId, SemanticId, SidIndex, SidVocab};
 use sid_quantize::{AnyQuantizer, Quantizer};
 
 use crate::{
@@ -114,8 +114,8 @@ impl Recommender<T5> {
             ItemEmbedder::Absent
         };
         let quantizer = AnyQuantizer::load(run.quantizer(), device)?;
-        let index = SidIndex::load(&run.index())?;
-        let (catalogue, seen) = catalogue::read(&run.catalogue(), index.len())?;
+        let index = SidIndex::open(&run.index())?;
+        let (catalogue, seen) = catalogue::read(&run.catalogue(), index.id_bound() as usize)?;
         let model = T5::load(run.model(), device)?;
         Self::new(
             catalogue,
@@ -133,7 +133,7 @@ impl<M: Seq2Seq> Recommender<M> {
     ///
     /// # Errors
     /// [`Error::Mismatch`] when the parts count items or tokens differently, [`Error::Config`] for a setting outside its
-    /// bounds.
+    /// bounds, and the index's error when it belongs to another quantiser.
     pub fn new(
         catalogue: Catalogue,
         seen: Vec<bool>,
@@ -145,7 +145,7 @@ impl<M: Seq2Seq> Recommender<M> {
         config.validate()?;
         let vocab = SidVocab::new(index.layout(), config.user_tokens)?;
         for (what, left, left_value, right, right_value) in [
-            ("items", "the catalogue", catalogue.len(), "the index", index.len()),
+            ("items", "the catalogue", catalogue.len(), "the index", index.id_bound() as usize),
             ("items", "the catalogue", catalogue.len(), "the record of seen items", seen.len()),
             ("tokens", "the vocabulary", vocab.size(), "the model", model.vocab_size()),
             ("levels", "the index", index.layout().levels(), "the quantiser", encoder.quantizer.codebook_sizes().len()),
@@ -154,6 +154,7 @@ impl<M: Seq2Seq> Recommender<M> {
                 return Err(Error::Mismatch { what, left, left_value, right, right_value });
             }
         }
+        index.check_codebook(CodebookId(encoder.quantizer.fingerprint()?))?;
         Ok(Self { catalogue, seen, index, vocab, model, encoder, config, tables: OnceLock::new() })
     }
 
@@ -236,7 +237,7 @@ impl<M: Seq2Seq> Recommender<M> {
                     item,
                     id: entry.id.clone(),
                     title: entry.title.clone(),
-                    sid: SemanticId::from(&*sid),
+                    sid,
                     score,
                 })
             })

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use crate::id::{ItemId, SemanticId};
+use crate::id::{CodebookId, ItemId, SemanticId};
 
 /// Result of an operation on an index, a layout or a vocabulary.
 pub type Result<T> = std::result::Result<T, IndexError>;
@@ -95,8 +95,8 @@ pub enum IndexError {
         /// Number of suffix values.
         suffix_size: u32,
     },
-    /// More items than an [`ItemId`] can count, or more trie nodes than a [`NodeId`](crate::NodeId) can.
-    #[error("{items} items of {positions} positions exceed the 4,294,967,295 nodes of one index; split the catalogue")]
+    /// More items than an [`ItemId`] can count.
+    #[error("{items} items of {positions} positions are more than the 4,294,967,294 of one index; split the catalogue")]
     TooManyItems {
         /// Number of items.
         items: usize,
@@ -229,7 +229,7 @@ pub enum IndexError {
         /// CRC-32 of what was read.
         got: u32,
     },
-    /// `index.safetensors` is not a safetensors file with the one tensor expected.
+    /// `index.safetensors` is not a safetensors file of the tensors expected.
     #[error("{} is not the payload of an index", path.display())]
     Payload {
         /// The file.
@@ -238,19 +238,42 @@ pub enum IndexError {
         #[source]
         source: safetensors::SafeTensorError,
     },
-    /// The tensor of Semantic IDs has another type or shape than recorded.
+    /// A tensor has another type or shape than recorded.
     #[error(
-        "the tensor `sids` of {} is {dtype} of shape {got:?} where U32 of shape {expected:?} was recorded; rebuild the index",
+        "the tensor `{name}` of {} is {dtype} of shape {got:?}; by the description its shape is {expected:?}; rebuild the index",
         path.display()
     )]
     Tensor {
         /// The file.
         path: PathBuf,
+        /// Name of the tensor.
+        name: String,
         /// Type found.
         dtype: String,
-        /// Shape recorded: `(items, positions)`.
+        /// Shape recorded.
         expected: Vec<usize>,
         /// Shape found.
         got: Vec<usize>,
     },
+    /// A file whose parts do not belong together although their checksums are right.
+    #[error("{} contradicts itself: {what}; rebuild the index", path.display())]
+    Contradiction {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong.
+        what: &'static str,
+    },
+    /// Codes of another codebook than the index's.
+    #[error(
+        "the index belongs to codebook {expected}, not to {got}: the same codes mean other items; encode the items again and          rebuild the index, or use the quantiser that it was made with"
+    )]
+    Codebook {
+        /// The index's.
+        expected: CodebookId,
+        /// The one that asks.
+        got: CodebookId,
+    },
+    /// A filter of another index, or of this one before it was compacted.
+    #[error("the filter was made from another index, or before this one was compacted; make it anew")]
+    StaleFilter,
 }

@@ -1,38 +1,43 @@
-//! Sets of allowed items, asked by trie node.
+//! Sets of allowed items, asked by node.
 
-use std::ops::Range;
+use std::sync::{Arc, Weak};
+
+use roaring::RoaringBitmap;
 
 use crate::{
+    base::Base,
     error::{IndexError, Result},
     id::ItemId,
     index::SidIndex,
+    node::Node,
 };
 
-/// Which items of an index are allowed, in a form that says at once whether any of them lies below a trie node.
+/// Which items of an index are allowed, in a form that says at once whether any of them lies below a node.
 ///
-/// Kept as the sorted ranks of the listed items, so its size and the time of a question depend on how many are listed
-/// and not on the catalogue. It belongs to the index that it was made from: after an insertion ranks differ and the
-/// filter must be made anew.
+/// Kept as a [Roaring bitmap](https://roaringbitmap.org) over the items in the order of their Semantic IDs, so that the items
+/// below a node are a range: a few bytes an item where few are listed, a bit an item at most. It belongs to the index
+/// that it was made from, and stays valid when items are added or removed, until the next [`SidIndex::compact`]: a
+/// later item counts as not listed.
 ///
 /// ```
 /// use ndarray::array;
-/// use sid_index::{CollisionPolicy, ItemFilter, ItemId, PrefixTrie, SidIndex, SidLayout};
+/// use sid_index::{CollisionPolicy, ItemFilter, ItemId, SidIndex, SidLayout};
 ///
 /// let layout = SidLayout::new(vec![4, 4])?;
 /// let index = SidIndex::from_codes(layout, array![[1, 0], [1, 2], [3, 3]].view(), CollisionPolicy::Suffix)?;
 /// let filter = ItemFilter::excluding(&index, [ItemId(0), ItemId(1)])?;
-/// let ones = index.trie().child(PrefixTrie::ROOT, 1).unwrap();
-/// let threes = index.trie().child(PrefixTrie::ROOT, 3).unwrap();
-/// assert!(!filter.any_in(index.trie().rank_range(ones)));
-/// assert!(filter.any_in(index.trie().rank_range(threes)));
+/// let below = |code| index.find(&[code]).is_some_and(|node| filter.any_below(&index, node));
+/// assert!(!below(1));
+/// assert!(below(3));
 /// # Ok::<(), sid_index::IndexError>(())
 /// ```
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 pub struct ItemFilter {
-    /// Sorted, without repetition.
-    ranks: Vec<u32>,
+    /// Ranks of items of the base, and arrivals of others behind them.
+    slots: RoaringBitmap,
     listed: Listed,
-    items: u32,
+    /// What the slots count; weak, so that a filter keeps no old base alive.
+    base: Weak<Base>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -45,127 +50,124 @@ impl ItemFilter {
     /// Allows every item but the given ones, which may repeat.
     ///
     /// # Errors
-    /// When an item is not in the index.
+    /// [`IndexError::UnknownItem`] when an item is not in the index.
     pub fn excluding(index: &SidIndex, items: impl IntoIterator<Item = ItemId>) -> Result<Self> {
-        Self::new(index, items, Listed::Excluded)
+        Self::listing(index, items, Listed::Excluded)
     }
 
     /// Allows the given items, which may repeat, and no other.
     ///
     /// # Errors
-    /// When an item is not in the index.
+    /// [`IndexError::UnknownItem`] when an item is not in the index.
     pub fn only(index: &SidIndex, items: impl IntoIterator<Item = ItemId>) -> Result<Self> {
-        Self::new(index, items, Listed::Allowed)
+        Self::listing(index, items, Listed::Allowed)
     }
 
-    fn new(index: &SidIndex, items: impl IntoIterator<Item = ItemId>, listed: Listed) -> Result<Self> {
-        let mut ranks = items
-            .into_iter()
-            .map(|item| index.rank(item).ok_or(IndexError::UnknownItem { item, items: index.len() }))
-            .collect::<Result<Vec<u32>>>()?;
-        ranks.sort_unstable();
-        ranks.dedup();
-        Ok(Self { ranks, listed, items: index.trie().rank_range(crate::PrefixTrie::ROOT).end })
+    fn listing(index: &SidIndex, items: impl IntoIterator<Item = ItemId>, listed: Listed) -> Result<Self> {
+        let slot = |item| slot(index, item).ok_or(IndexError::UnknownItem { item, items: index.len() });
+        let slots = items.into_iter().map(slot).collect::<Result<RoaringBitmap>>()?;
+        Ok(Self { slots, listed, base: Arc::downgrade(&index.base) })
     }
 
-    /// Allows what both filters allow. Both must come from the same index.
-    #[must_use]
-    pub fn intersect(&self, other: &Self) -> Self {
-        let (ranks, listed) = match (self.listed, other.listed) {
-            (Listed::Excluded, Listed::Excluded) => {
-                let mut ranks = [self.ranks.as_slice(), &other.ranks].concat();
-                ranks.sort_unstable();
-                ranks.dedup();
-                (ranks, Listed::Excluded)
+    /// Allows the items that `allowed` says yes to: those in stock, of a category, below a price. It is asked once about each
+    /// item, so that a filter of a large catalogue is made once and used for many searches.
+    pub fn matching(index: &SidIndex, mut allowed: impl FnMut(ItemId) -> bool) -> Self {
+        let base = &index.base;
+        let mut slots = RoaringBitmap::new();
+        for rank in 0..base.len() {
+            if !index.removed.contains(rank) && allowed(base.item(rank)) {
+                slots.insert(rank);
             }
-            (Listed::Allowed, _) => {
-                (self.ranks.iter().copied().filter(|&r| other.allows(r)).collect(), Listed::Allowed)
+        }
+        for arrival in 0..index.overlay.arrivals() {
+            if index.overlay.sid(arrival).is_some() && allowed(index.item_of_arrival(arrival)) {
+                slots.insert(base.len().saturating_add(arrival));
             }
-            (Listed::Excluded, Listed::Allowed) => {
-                (other.ranks.iter().copied().filter(|&r| self.allows(r)).collect(), Listed::Allowed)
+        }
+        slots.optimize();
+        Self { slots, listed: Listed::Allowed, base: Arc::downgrade(base) }
+    }
+
+    /// Allows what both filters allow.
+    ///
+    /// # Errors
+    /// [`IndexError::StaleFilter`] when they come from different indexes.
+    pub fn intersect(&self, other: &Self) -> Result<Self> {
+        if !Weak::ptr_eq(&self.base, &other.base) {
+            return Err(IndexError::StaleFilter);
+        }
+        let (slots, listed) = match (self.listed, other.listed) {
+            (Listed::Excluded, Listed::Excluded) => (&self.slots | &other.slots, Listed::Excluded),
+            (Listed::Allowed, Listed::Allowed) => (&self.slots & &other.slots, Listed::Allowed),
+            (Listed::Allowed, Listed::Excluded) => (&self.slots - &other.slots, Listed::Allowed),
+            (Listed::Excluded, Listed::Allowed) => (&other.slots - &self.slots, Listed::Allowed),
+        };
+        Ok(Self { slots, listed, base: self.base.clone() })
+    }
+
+    /// Checks that the filter was made from this index, or from one that it was changed from without
+    /// [`SidIndex::compact`]. The answers about any other mean nothing.
+    ///
+    /// # Errors
+    /// [`IndexError::StaleFilter`] otherwise.
+    pub fn check(&self, index: &SidIndex) -> Result<()> {
+        if std::ptr::eq(self.base.as_ptr(), Arc::as_ptr(&index.base)) { Ok(()) } else { Err(IndexError::StaleFilter) }
+    }
+
+    /// Whether the item is in the index and allowed.
+    pub fn allows(&self, index: &SidIndex, item: ItemId) -> bool {
+        slot(index, item).is_some_and(|slot| self.passes(slot))
+    }
+
+    #[inline]
+    fn passes(&self, slot: u32) -> bool {
+        self.slots.contains(slot) == (self.listed == Listed::Allowed)
+    }
+
+    /// Whether an allowed item lies below the node.
+    pub fn any_below(&self, index: &SidIndex, node: Node) -> bool {
+        let mut ranks = index.base_ranks(node);
+        let of_base = match (self.listed, index.removed.is_empty()) {
+            _ if ranks.is_empty() => false,
+            (Listed::Excluded, true) => !self.slots.contains_range(ranks),
+            (Listed::Excluded, false) => {
+                let listed = self.slots.range_cardinality(ranks.clone()) + index.removed.range_cardinality(ranks.clone());
+                listed < ranks.len() as u64 || ranks.any(|rank| self.passes(rank) && !index.removed.contains(rank))
+            }
+            (Listed::Allowed, _) => self.slots.range(ranks).any(|rank| !index.removed.contains(rank)),
+        };
+        of_base || index.arrivals(node).any(|arrival| self.passes(index.base.len().saturating_add(arrival)))
+    }
+
+    /// Number of allowed items.
+    pub fn count(&self, index: &SidIndex) -> usize {
+        let arrivals = index.arrivals(index.root());
+        let of_overlay = arrivals.filter(|&arrival| self.passes(index.base.len().saturating_add(arrival))).count();
+        let ranks = 0..index.base.len();
+        let of_base = match self.listed {
+            _ if ranks.is_empty() => 0,
+            Listed::Allowed => {
+                self.slots.range_cardinality(ranks) - self.slots.intersection_len(&index.removed)
+            }
+            Listed::Excluded => {
+                let listed = self.slots.range_cardinality(ranks) + index.removed.len();
+                u64::from(index.base.len()) - (listed - self.slots.intersection_len(&index.removed))
             }
         };
-        Self { ranks, listed, items: self.items.min(other.items) }
+        of_base as usize + of_overlay
     }
+}
 
-    fn allows(&self, rank: u32) -> bool {
-        self.any_in(rank..rank.saturating_add(1))
+/// Where an item that is there stands among the items of the base, or behind them.
+fn slot(index: &SidIndex, item: ItemId) -> Option<u32> {
+    if !index.contains(item) {
+        return None;
     }
-
-    /// Number of allowed items whose rank lies in the range.
-    pub fn count_in(&self, ranks: Range<u32>) -> u32 {
-        let ranks = ranks.start.min(self.items)..ranks.end.min(self.items);
-        let below = |bound| self.ranks.partition_point(|&rank| rank < bound);
-        // No more than there are ranks, hence within u32.
-        let listed = below(ranks.end).saturating_sub(below(ranks.start)) as u32;
-        match self.listed {
-            Listed::Allowed => listed,
-            Listed::Excluded => (ranks.end.saturating_sub(ranks.start)) - listed,
-        }
-    }
-
-    /// Whether an allowed item's rank lies in the range.
-    pub fn any_in(&self, ranks: Range<u32>) -> bool {
-        self.count_in(ranks) > 0
-    }
-
-    /// Whether no item at all is allowed.
-    pub fn is_empty(&self) -> bool {
-        !self.any_in(0..self.items)
+    match item.0.checked_sub(index.base.id_bound()) {
+        Some(arrival) => index.base.len().checked_add(arrival),
+        None => index.base.rank(item.0),
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use std::collections::BTreeSet;
-
-    use ndarray::Array2;
-    use proptest::prelude::*;
-
-    use super::*;
-    use crate::{CollisionPolicy, SidLayout};
-
-    proptest! {
-        #![proptest_config(ProptestConfig::with_cases(64))]
-        #[test]
-        fn counts_equal_those_of_a_set(
-            codes in prop::collection::vec(0u32..3, 20),
-            first in prop::collection::vec(0u32..10, 0..8),
-            second in prop::collection::vec(0u32..10, 0..8),
-            kinds in (any::<bool>(), any::<bool>()),
-            range in (0u32..12, 0u32..12),
-        ) {
-            let layout = SidLayout::new(vec![3, 3]).unwrap();
-            let codes = Array2::from_shape_vec((10, 2), codes).unwrap();
-            let index = SidIndex::from_codes(layout, codes.view(), CollisionPolicy::Suffix).unwrap();
-            let make = |items: &[u32], only: bool| {
-                let listed = items.iter().map(|&i| ItemId(i));
-                let filter =
-                    if only { ItemFilter::only(&index, listed) } else { ItemFilter::excluding(&index, listed) }.unwrap();
-                let allowed: BTreeSet<u32> = (0..10)
-                    .filter(|i| items.contains(i) == only)
-                    .map(|i| index.rank(ItemId(i)).unwrap())
-                    .collect();
-                (filter, allowed)
-            };
-            let (a, in_a) = make(&first, kinds.0);
-            let (b, in_b) = make(&second, kinds.1);
-            let both = a.intersect(&b);
-            for (filter, allowed) in [(&a, &in_a), (&b, &in_b), (&both, &(&in_a & &in_b))] {
-                let expected = (range.0..range.1).filter(|rank| allowed.contains(rank)).count();
-                prop_assert_eq!(filter.count_in(range.0..range.1) as usize, expected);
-                prop_assert_eq!(filter.is_empty(), allowed.is_empty());
-            }
-        }
-    }
-
-    #[test]
-    fn unknown_items_are_refused() {
-        let layout = SidLayout::new(vec![3]).unwrap();
-        let index = SidIndex::from_sids(layout, vec![0, 0], CollisionPolicy::Suffix).unwrap();
-        assert!(matches!(
-            ItemFilter::excluding(&index, [ItemId(1)]),
-            Err(IndexError::UnknownItem { item: ItemId(1), items: 1 })
-        ));
-    }
-}
+mod tests;

@@ -5,9 +5,11 @@
 //! which codes may follow a prefix, and numbers the codes as tokens. Depend on it instead of the facade `genrec` when
 //! codes come from elsewhere and a model of your own reads and writes them: it needs no tensor library.
 //!
-//! - [`SidIndex`] holds both look-up tables, takes new items, and goes to disk and back;
+//! - [`SidIndex`] holds both look-up tables and the trie of prefixes, which a constrained decoder walks by [`Node`]; it
+//!   takes new items, lets old ones go, and goes to disk and back, where it can be used without being read;
+//! - [`ItemFilter`] says which items are allowed, and at once whether any of them lies below a node;
+//! - [`LiveIndex`] replaces an index while it is read;
 //! - [`Reassign`] gives items whose codes collide the next best codes, now or when they are added;
-//! - [`PrefixTrie`] answers, for a constrained decoder, which codes continue a prefix;
 //! - [`SidVocab`] turns codes into tokens and users into tokens; nothing else does.
 //!
 //! # Example
@@ -50,25 +52,33 @@
 //! Rajput et al., *Recommender Systems with Generative Retrieval* (TIGER), NeurIPS 2023, arXiv 2305.05065: collisions
 //! and look-up tables in section 3.1, user tokens in the implementation details of the sequence model.
 
+mod base;
 pub mod collision;
+mod edit;
 pub mod error;
 pub mod filter;
 pub mod id;
 pub mod index;
 mod io;
 pub mod layout;
+pub mod live;
+pub mod node;
+mod overlay;
+mod packed;
 pub mod reassign;
-pub mod trie;
+mod rows;
+mod trie;
 pub mod vocab;
 
 pub use collision::CollisionPolicy;
 pub use error::{IndexError, Result};
 pub use filter::ItemFilter;
-pub use id::{ItemId, SemanticId};
-pub use index::{SidIndex, SidRef};
+pub use id::{CodebookId, ItemId, SemanticId};
+pub use index::{IndexBytes, SidIndex};
 pub use layout::SidLayout;
+pub use live::LiveIndex;
+pub use node::{Children, Items, Node};
 pub use reassign::{CodeCosts, Reassign, ReassignMethod, ReassignReport, Reassigned};
-pub use trie::{NodeId, PrefixTrie};
 pub use vocab::SidVocab;
 
 /// The examples of the README, run with the documentation tests.

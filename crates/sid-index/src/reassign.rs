@@ -53,7 +53,7 @@ pub use costs::CodeCosts;
 /// };
 /// let added = Reassign::default().repair_added(&index, array![[2]].view(), &mut costs)?;
 /// index.extend(added.codes.view())?;
-/// assert_eq!(index.sids(), [0, 2, 3, 1]);
+/// assert_eq!(index.sids().map(|(_, sid)| sid[0]).collect::<Vec<_>>(), [0, 2, 3, 1]);
 /// # Ok::<(), sid_index::IndexError>(())
 /// ```
 ///

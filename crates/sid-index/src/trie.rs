@@ -1,180 +1,224 @@
-//! The prefixes of all Semantic IDs.
+//! The prefixes of a sorted set of Semantic IDs, packed.
+
+mod build;
 
 use std::ops::Range;
 
-/// A node of a [`PrefixTrie`]: one prefix that at least one item has.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct NodeId(u32);
+pub(crate) use build::TrieBuilder;
 
-impl NodeId {
-    /// The node's number: the root is 0, then come the nodes of depth 1 in order, then those of depth 2, and so on.
-    pub fn index(self) -> usize {
-        self.0 as usize
-    }
+use crate::packed::{Ints, Ones, RankBits, SelectBits};
+
+/// All prefixes of the Semantic IDs of a catalogue that does not change.
+///
+/// The nodes of a depth are numbered in the order of their prefixes, so the children of a node are neighbours sorted by
+/// code, and so are the items below it. Each depth is kept in the smaller of two forms, both near what information theory
+/// allows: a bit for every code that might follow every prefix, or the codes that do follow with one more bit each that
+/// marks the first child of a node (as in LOUDS; Jacobson, FOCS 1989).
+///
+/// Items are counted by *rank*: the place of an item when all are sorted by Semantic ID and, where several share one, by
+/// item.
+#[derive(Debug)]
+pub(crate) struct Trie {
+    /// The edges to the nodes of each depth from one on.
+    pub(super) levels: Vec<Level>,
+    /// Marks the rank of the first item of each Semantic ID, where some have several.
+    pub(super) shared: Option<SelectBits>,
+    pub(super) items: u32,
 }
 
-/// All prefixes of a set of Semantic IDs, packed into three sorted arrays.
-///
-/// Nodes are numbered level by level and, inside a level, in the order of their prefixes, so the children of a node are
-/// neighbours sorted by code, and so are the items below it. Each node takes 12 bytes (8 in the last level). A look-up
-/// neither hashes nor allocates: going to a child is one array access where the codes of a node are dense, a binary
-/// search among its children otherwise.
-///
-/// Items are counted by *rank*: the place of an item when all are sorted by Semantic ID and, where several share one,
-/// by item. The items below a node have the ranks of [`rank_range`](Self::rank_range).
-///
-/// ```
-/// use ndarray::array;
-/// use sid_index::{CollisionPolicy, PrefixTrie, SidIndex, SidLayout};
-///
-/// let layout = SidLayout::new(vec![4, 4])?.without_suffix();
-/// let index = SidIndex::from_codes(layout, array![[3, 3], [1, 2], [1, 0]].view(), CollisionPolicy::Share)?;
-/// let trie = index.trie();
-/// let one = trie.child(PrefixTrie::ROOT, 1).unwrap();
-/// assert_eq!(trie.children(one).map(|(code, _)| code).collect::<Vec<_>>(), [0, 2]);
-/// assert_eq!(trie.rank_range(one), 0..2);
-/// assert_eq!(trie.child(one, 1), None);
-/// # Ok::<(), sid_index::IndexError>(())
-/// ```
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct PrefixTrie {
-    /// Code on the edge to each node; the root's is 0 and means nothing.
-    codes: Vec<u32>,
-    /// First child of each node above the last level, and one entry past them for the end.
-    first_child: Vec<u32>,
-    /// Rank of the first item below each node.
-    first_rank: Vec<u32>,
-    /// First node of each depth, and one entry past them for the end.
-    levels: Vec<u32>,
-    items: u32,
+/// The edges to the nodes of one depth.
+#[derive(Debug)]
+pub(crate) struct Level {
+    /// Values of the codes.
+    pub(super) size: u32,
+    /// Nodes that the edges lead to.
+    pub(super) nodes: u32,
+    pub(super) edges: Edges,
 }
 
-impl PrefixTrie {
-    /// The empty prefix.
-    pub const ROOT: NodeId = NodeId(0);
+#[derive(Debug)]
+pub(crate) enum Edges {
+    /// `size` bits for each parent.
+    Dense(RankBits),
+    Sparse {
+        /// A code for each child.
+        codes: Ints,
+        /// One for the first child of each parent.
+        first: SelectBits,
+    },
+}
 
-    /// Builds the trie over rows already sorted, equal ones next to each other. `None` when nodes outnumber `u32`.
-    pub(crate) fn from_sorted<'a>(
-        positions: usize,
-        rows: impl ExactSizeIterator<Item = &'a [u32]> + Clone,
-    ) -> Option<Self> {
-        let items = u32::try_from(rows.len()).ok()?;
-        let counts = count_nodes(positions, rows.clone());
-        let mut levels = Vec::with_capacity(positions + 2);
-        let mut next = 0u64;
-        for count in std::iter::once(1).chain(counts) {
-            levels.push(u32::try_from(next).ok()?);
-            next += count;
-        }
-        let nodes = u32::try_from(next).ok()?;
-        levels.push(nodes);
-
-        let inner = levels[positions] as usize;
-        let mut codes = vec![0; nodes as usize];
-        let mut first_rank = vec![0; nodes as usize];
-        let mut first_child = vec![0; inner + 1];
-        first_child[inner] = nodes;
-        first_child[0] = 1;
-        // The node that each depth's next new prefix becomes.
-        let mut cursor = levels.clone();
-        cursor[0] = 1;
-        let mut previous: &[u32] = &[];
-        for (rank, row) in (0..items).zip(rows) {
-            for depth in first_difference(previous, row)..positions {
-                let node = cursor[depth + 1] as usize;
-                codes[node] = row[depth];
-                first_rank[node] = rank;
-                if depth + 1 < positions {
-                    first_child[node] = cursor[depth + 2];
-                }
-                cursor[depth + 1] += 1;
+impl Level {
+    /// Children of a parent, as node numbers of this depth.
+    #[inline]
+    fn range(&self, parent: u32) -> Range<u32> {
+        match &self.edges {
+            Edges::Dense(bits) => {
+                let start = u64::from(parent) * u64::from(self.size);
+                bits.rank(start)..bits.rank(start + u64::from(self.size))
             }
-            previous = row;
+            Edges::Sparse { first, .. } => {
+                let start = first.select(parent);
+                // Within `nodes`, a u32.
+                start as u32..first.next_one(start + 1) as u32
+            }
         }
-        Some(Self { codes, first_child, first_rank, levels, items })
     }
 
-    /// Children of a node with the code that leads to each, sorted by code; none for a leaf.
-    pub fn children(&self, node: NodeId) -> impl ExactSizeIterator<Item = (u32, NodeId)> + '_ {
-        let range = self.child_range(node);
-        // Node numbers fit in u32 by construction.
-        self.codes[range.clone()].iter().copied().zip(range.map(|child| NodeId(child as u32)))
+    /// The first child of a parent, or, past the last parent, the number of nodes.
+    #[inline]
+    fn first(&self, parent: u32) -> u32 {
+        match &self.edges {
+            Edges::Dense(bits) => bits.rank(u64::from(parent) * u64::from(self.size)),
+            Edges::Sparse { first, .. } => first.select(parent) as u32,
+        }
     }
 
-    /// The node that `code` leads to, or `None` when no item continues the prefix so.
-    pub fn child(&self, node: NodeId, code: u32) -> Option<NodeId> {
-        let range = self.child_range(node);
-        let codes = &self.codes[range.clone()];
-        // Dense nodes, such as the root of a large catalogue, need no search.
-        let place = match codes.get(code as usize) {
-            Some(&found) if found == code => code as usize,
-            _ => codes.binary_search(&code).ok()?,
+    /// `soon` is told, where it helps, a child that is near the one sought before that one is found.
+    #[inline]
+    fn child(&self, parent: u32, code: u32, soon: impl FnOnce(u32)) -> Option<u32> {
+        match &self.edges {
+            Edges::Dense(bits) => {
+                let place = u64::from(parent) * u64::from(self.size) + u64::from(code);
+                (code < self.size && bits.get(place)).then(|| bits.rank(place))
+            }
+            Edges::Sparse { codes, .. } => {
+                let range = self.range(parent);
+                soon(range.start);
+                let (mut low, mut high) = (range.start, range.end);
+                while low < high {
+                    let middle = low.midpoint(high);
+                    if codes.get(middle as usize) < code { low = middle + 1 } else { high = middle }
+                }
+                (low < range.end && codes.get(low as usize) == code).then_some(low)
+            }
+        }
+    }
+}
+
+impl Trie {
+    /// Number of positions of a Semantic ID.
+    #[inline]
+    pub(crate) fn positions(&self) -> usize {
+        self.levels.len()
+    }
+
+    /// Number of items.
+    #[inline]
+    pub(crate) fn items(&self) -> u32 {
+        self.items
+    }
+
+    /// Number of distinct prefixes of a length up to that of a Semantic ID.
+    pub(crate) fn nodes(&self, depth: usize) -> u32 {
+        match depth.checked_sub(1) {
+            None => 1,
+            Some(level) => self.levels.get(level).map_or(0, |level| level.nodes),
+        }
+    }
+
+    /// The child of a node that `code` leads to.
+    #[inline]
+    pub(crate) fn child(&self, depth: usize, node: u32, code: u32) -> Option<u32> {
+        self.levels.get(depth)?.child(node, code, |_| ())
+    }
+
+    /// The leaf that `code` leads to from a node of the last depth but one. `soon` is told, where it helps, a leaf near it
+    /// as soon as one is known.
+    #[inline]
+    pub(crate) fn leaf(&self, node: u32, code: u32, soon: impl FnOnce(u32)) -> Option<u32> {
+        self.levels.last()?.child(node, code, soon)
+    }
+
+    /// Children of a node with the code that leads to each, sorted by code.
+    #[inline]
+    pub(crate) fn children(&self, depth: usize, node: u32) -> Children<'_> {
+        let Some(level) = self.levels.get(depth) else { return Children::none() };
+        let range = level.range(node);
+        match &level.edges {
+            Edges::Dense(bits) => {
+                let start = u64::from(node) * u64::from(level.size);
+                Children { next: range.start, end: range.end, codes: Codes::Dense { bits: bits.ones(start, start + u64::from(level.size)), start } }
+            }
+            Edges::Sparse { codes, .. } => Children { next: range.start, end: range.end, codes: Codes::Sparse(codes) },
+        }
+    }
+
+    /// Ranks of the items below a node.
+    #[inline]
+    pub(crate) fn ranks(&self, depth: usize, node: u32) -> Range<u32> {
+        let start = self.first_rank(depth, node);
+        // A damaged file may say otherwise.
+        start..self.first_rank(depth, node.saturating_add(1)).max(start)
+    }
+
+    /// Bytes of all arrays.
+    pub(crate) fn bytes(&self) -> usize {
+        let of = |arrays: &[&[u64]]| arrays.iter().map(|words| words.len()).sum::<usize>();
+        let level = |level: &Level| match &level.edges {
+            Edges::Dense(bits) => of(&bits.words()),
+            Edges::Sparse { codes, first } => codes.words().len() + of(&first.words()),
         };
-        Some(NodeId((range.start + place) as u32))
+        8 * (self.levels.iter().map(level).sum::<usize>() + self.shared.as_ref().map_or(0, |bits| of(&bits.words())))
     }
 
-    /// The node of a prefix, or `None` when no item has it.
-    pub fn find(&self, prefix: &[u32]) -> Option<NodeId> {
-        prefix.iter().try_fold(Self::ROOT, |node, &code| self.child(node, code))
-    }
-
-    /// Whether the node is a whole Semantic ID.
-    pub fn is_leaf(&self, node: NodeId) -> bool {
-        node.index() + 1 >= self.first_child.len()
-    }
-
-    /// Length of the node's prefix.
-    pub fn depth(&self, node: NodeId) -> usize {
-        self.levels.partition_point(|&first| first <= node.0).saturating_sub(1).min(self.levels.len() - 2)
-    }
-
-    /// Ranks of the items below the node.
-    pub fn rank_range(&self, node: NodeId) -> Range<u32> {
-        let Some(&start) = self.first_rank.get(node.index()) else { return 0..0 };
-        // The next node of the same depth starts above rank zero; that of the next depth starts at it.
-        match self.first_rank.get(node.index() + 1) {
-            Some(&end) if end > 0 => start..end,
-            _ => start..self.items,
-        }
-    }
-
-    /// Number of distinct prefixes of a length; zero past the length of a Semantic ID.
-    pub fn nodes_at_depth(&self, depth: usize) -> usize {
-        match self.levels.get(depth..depth.saturating_add(2)) {
-            Some(&[start, end]) => (end - start) as usize,
-            _ => 0,
-        }
-    }
-
-    /// Number of nodes, the root included.
-    pub fn num_nodes(&self) -> usize {
-        self.codes.len()
-    }
-
-    fn child_range(&self, node: NodeId) -> Range<usize> {
-        match self.first_child.get(node.index()..node.index().saturating_add(2)) {
-            Some(&[start, end]) => start as usize..end as usize,
-            _ => 0..0,
+    /// Rank of the first item below a node or, past the last of its depth, the number of items.
+    #[inline]
+    pub(crate) fn first_rank(&self, depth: usize, node: u32) -> u32 {
+        let levels = self.levels.get(depth..).unwrap_or_default();
+        let leaf = levels.iter().fold(node, |node, level| level.first(node));
+        match &self.shared {
+            // Within `items`, a u32.
+            Some(shared) => shared.select(leaf) as u32,
+            None => leaf.min(self.items),
         }
     }
 }
 
-/// Number of distinct prefixes of each length from one on.
-fn count_nodes<'a>(positions: usize, rows: impl Iterator<Item = &'a [u32]>) -> Vec<u64> {
-    let mut counts = vec![0u64; positions];
-    let mut previous: &[u32] = &[];
-    for row in rows {
-        for count in &mut counts[first_difference(previous, row)..] {
-            *count += 1;
-        }
-        previous = row;
-    }
-    counts
+/// Children of a node; see [`Trie::children`].
+#[derive(Debug, Clone)]
+pub(crate) struct Children<'a> {
+    next: u32,
+    end: u32,
+    codes: Codes<'a>,
 }
 
-/// Length of the longest common prefix.
-fn first_difference(a: &[u32], b: &[u32]) -> usize {
-    a.iter().zip(b).take_while(|(a, b)| a == b).count()
+#[derive(Debug, Clone)]
+enum Codes<'a> {
+    Dense { bits: Ones<'a>, start: u64 },
+    Sparse(&'a Ints),
+    None,
+}
+
+impl Children<'_> {
+    pub(crate) fn none() -> Self {
+        Self { next: 0, end: 0, codes: Codes::None }
+    }
+
+    /// How many are left.
+    pub(crate) fn len(&self) -> usize {
+        self.end.saturating_sub(self.next) as usize
+    }
+}
+
+impl Iterator for Children<'_> {
+    /// Code and node.
+    type Item = (u32, u32);
+
+    #[inline]
+    fn next(&mut self) -> Option<(u32, u32)> {
+        if self.next >= self.end {
+            return None;
+        }
+        let node = self.next;
+        let code = match &mut self.codes {
+            Codes::Dense { bits, start } => (bits.next()? - *start) as u32,
+            Codes::Sparse(codes) => codes.get(node as usize),
+            Codes::None => return None,
+        };
+        self.next += 1;
+        Some((code, node))
+    }
 }
 
 #[cfg(test)]

@@ -9,6 +9,7 @@ use candle_core::{DType, Device, Tensor};
 use genrec_kernels::ParamError;
 use safetensors::{Dtype, SafeTensors};
 use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
 
 use crate::{QuantizeError, QuantizerConfig, Result, RowSource};
 
@@ -62,6 +63,33 @@ pub(crate) fn save(dir: &Path, config: &QuantizerConfig, dim: usize, tensors: &B
     json.push(b'\n');
     write_whole(dir, WEIGHTS, &weights)?;
     write_whole(dir, CONFIG, &json)
+}
+
+/// The first half of a SHA-256 of all that is named.
+pub(crate) fn fingerprint(
+    dim: usize,
+    codebook_sizes: &[u32],
+    tensors: &BTreeMap<String, Tensor>,
+) -> Result<[u8; 16]> {
+    let mut hash = Sha256::new();
+    let number = |hash: &mut Sha256, value: usize| hash.update((value as u64).to_le_bytes());
+    number(&mut hash, dim);
+    number(&mut hash, codebook_sizes.len());
+    codebook_sizes.iter().for_each(|&size| number(&mut hash, size as usize));
+    for (name, tensor) in tensors {
+        number(&mut hash, name.len());
+        hash.update(name);
+        number(&mut hash, tensor.rank());
+        tensor.dims().iter().for_each(|&axis| number(&mut hash, axis));
+        let flat = tensor.flatten_all()?;
+        match tensor.dtype() {
+            DType::U32 => flat.to_vec1::<u32>()?.iter().for_each(|value| hash.update(value.to_le_bytes())),
+            _ => flat.to_dtype(DType::F32)?.to_vec1::<f32>()?.iter().for_each(|value| hash.update(value.to_le_bytes())),
+        }
+    }
+    let mut half = [0; 16];
+    half.iter_mut().zip(hash.finalize()).for_each(|(to, from)| *to = from);
+    Ok(half)
 }
 
 fn write_whole(dir: &Path, name: &str, bytes: &[u8]) -> Result<()> {

@@ -112,7 +112,7 @@ proptest! {
         let kept = world.sequences(|item| !excluded.contains(&item));
         let catalogue = world.catalogue().excluding(excluded.iter().copied());
         if kept.is_empty() {
-            let refused = matches!(catalogue, Err(DecodeError::NothingAllowed { .. }));
+            let refused = matches!(catalogue, Err(DecodeError::Emptied { .. }));
             prop_assert!(refused);
             return Ok(());
         }
@@ -439,10 +439,10 @@ fn constraints_refuse_what_does_not_fit() {
     let world = World::new(&[[0, 0]], false);
     let other = SidVocab::new(&SidLayout::new(vec![CODES; 3]).unwrap(), 3).unwrap();
     assert!(matches!(Catalogue::new(&world.index, &other), Err(DecodeError::VocabMismatch { .. })));
-    let empty = SidIndex::from_sids(world.index.layout().clone(), vec![], CollisionPolicy::Suffix).unwrap();
-    assert!(matches!(Catalogue::new(&empty, &world.vocab), Err(DecodeError::NothingAllowed { items: 0 })));
-    assert!(matches!(world.catalogue().excluding([ItemId(0)]), Err(DecodeError::NothingAllowed { items: 1 })));
-    assert!(matches!(world.catalogue().only([]), Err(DecodeError::NothingAllowed { items: 1 })));
+    let empty = SidIndex::from_sids(world.index.layout().clone(), &[], CollisionPolicy::Suffix).unwrap();
+    assert!(matches!(Catalogue::new(&empty, &world.vocab), Err(DecodeError::NoItems)));
+    assert!(matches!(world.catalogue().excluding([ItemId(0)]), Err(DecodeError::Emptied { before: 1, .. })));
+    assert!(matches!(world.catalogue().only([]), Err(DecodeError::Emptied { before: 1, .. })));
     assert!(matches!(world.catalogue().excluding([ItemId(9)]), Err(DecodeError::Index(_))));
     assert!(!world.catalogue().allows(ItemId(1)));
     for length in [0, 4] {

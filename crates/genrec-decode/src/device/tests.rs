@@ -59,7 +59,7 @@ proptest! {
         let excluded = (0..rows.len() as u32).map(ItemId).filter(|item| left_out[item.0 as usize]);
         let catalogue = match catalogue.clone().excluding(excluded) {
             Ok(catalogue) => catalogue,
-            Err(DecodeError::NothingAllowed { .. }) => catalogue,
+            Err(DecodeError::Emptied { .. }) => catalogue,
             Err(error) => panic!("{error}"),
         };
         let toy = world.toy(seed);

@@ -11,7 +11,7 @@ use genrec_eval::Suite;
 use genrec_kernels::CounterRng;
 use genrec_model::t5::T5;
 use ndarray::Array2;
-use sid_index::{CollisionPolicy, ItemId, SidIndex, SidLayout};
+use sid_index::{CodebookId, CollisionPolicy, ItemId, SidIndex, SidLayout};
 use sid_quantize::{AnyQuantizer, ArrayRows, QuantizeError, Quantizer};
 
 use super::{
@@ -240,9 +240,10 @@ fn build_index(
     let dir = ctx.run.index();
     // The file whose arrival completes an index: a run may have been killed before.
     if dir.join("index.json").exists() {
-        let index = SidIndex::load(&dir)?;
-        if index.len() > codes.nrows() {
-            let (path, indexed, items) = (ctx.run.root().to_path_buf(), index.len(), codes.nrows());
+        let index = SidIndex::open(&dir)?;
+        let indexed = index.id_bound() as usize;
+        if indexed > codes.nrows() {
+            let (path, items) = (ctx.run.root().to_path_buf(), codes.nrows());
             return Err(Error::ItemsAdded { path, indexed, items });
         }
         // Finishes a save that was cut short after its commit.
@@ -259,6 +260,7 @@ fn build_index(
             SidIndex::from_codes(layout, repaired.codes.view(), CollisionPolicy::Suffix)?
         }
     };
+    let index = index.with_codebook(CodebookId(quantizer.fingerprint()?));
     index.save(&dir)?;
     Ok((index, false))
 }

@@ -88,18 +88,18 @@ fn items_that_may_go_nowhere_are_left_with_their_codes() {
 }
 
 #[test]
-fn a_suffix_bounds_the_capacity_and_may_run_out_before() {
+fn a_suffix_bounds_the_capacity() {
     let layout = layout(&[3]).with_suffix(2);
     let codes = array![[0], [0], [0]];
     let repaired = repair(Reassign::new(9), &layout, &codes, &Array2::zeros((3, 3)));
     assert_eq!(repaired.codes, array![[0], [0], [1]]);
     SidIndex::from_codes(layout.clone(), repaired.codes.view(), CollisionPolicy::Suffix).unwrap();
 
-    // Suffix 1 of code 0 is in use, so none is left there, although it holds one item.
-    let mut index = SidIndex::from_sids(layout, vec![0, 1, 1, 0], CollisionPolicy::Suffix).unwrap();
+    // Code 0 has one suffix left, below the one in use.
+    let mut index = SidIndex::from_sids(layout, &[0, 1, 1, 0], CollisionPolicy::Suffix).unwrap();
     let costs = array![[0.0, 1.0, 2.0], [0.0, 1.0, 2.0]];
     let added = Reassign::new(2).repair_added(&index, array![[0], [0]].view(), &mut table(&costs)).unwrap();
-    assert_eq!(added.codes, array![[1], [2]]);
+    assert_eq!(added.codes, array![[0], [1]]);
     index.extend(added.codes.view()).unwrap();
 }
 
