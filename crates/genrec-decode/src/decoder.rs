@@ -16,7 +16,8 @@ pub struct Hypothesis {
 
 /// Turns a model's next-token probabilities into sequences.
 pub trait Decoder {
-    /// Sequences for every row of the batch, the most probable first; equal ones in the order of their tokens.
+    /// Sequences for every row of the batch, the most probable first; equal ones in the order of their tokens. A sampler returns
+    /// them in the order of drawing.
     ///
     /// `constraints` holds one constraint for all rows or one for each. A row gets fewer sequences than the decoder was
     /// asked for, or none, when its constraint allows no more.

@@ -23,6 +23,42 @@ pub enum DecodeError {
     /// A beam search without beams.
     #[error("a beam search needs at least one beam; one beam is greedy decoding")]
     NoBeams,
+    /// A temperature or cut outside its bounds.
+    #[error("`{field}` is {value} but must be {bound}")]
+    Shape {
+        /// The setting.
+        field: &'static str,
+        /// Its value.
+        value: String,
+        /// What is accepted.
+        bound: &'static str,
+    },
+    /// Groups that beams cannot be shared out among.
+    #[error(
+        "{groups} groups of {beams} beams with strength {strength}; give 1 to {beams} groups and a strength that is finite \
+         and at least 0"
+    )]
+    Groups {
+        /// Groups asked for.
+        groups: usize,
+        /// Beams of all groups.
+        beams: usize,
+        /// Cost of a token that was chosen before, in nats.
+        strength: f32,
+    },
+    /// An exact search would have to keep too many prefixes.
+    #[error(
+        "more than {max_rows} prefixes of user {user} may lead to one of the best sequences at step {step}; raise \
+         `max_rows`, ask for fewer, or use a beam search"
+    )]
+    TooWide {
+        /// Row of the batch.
+        user: usize,
+        /// Decoding step, from zero.
+        step: usize,
+        /// The most prefixes that may be kept.
+        max_rows: usize,
+    },
     /// A list of no items was asked for.
     #[error("asked for the best 0 items; ask for at least one")]
     NoResults,

@@ -5,7 +5,9 @@
 //! facade `genrec` to decode from a model of your own: implement [`Seq2Seq`](genrec_model::Seq2Seq) and bring a
 //! [`SidIndex`](sid_index::SidIndex).
 //!
-//! - [`BeamSearch`] is the [`Decoder`]; with one beam it is greedy;
+//! - [`BeamSearch`] is the usual [`Decoder`]; with one beam it is greedy. [`Sampling`] draws instead, by default without
+//!   replacement, with temperature, top-k and top-p [per level](Shape); [`DiverseBeamSearch`] keeps groups of beams apart;
+//!   [`ExactSearch`] finds the true best. [`AnySearch`] is one of them, as a file names it;
 //! - [`DeviceBeamSearch`] is the same search for a GPU, which no step leaves, with [`DeviceCatalogue`] as its constraint;
 //! - [`Catalogue`] is the [`Constraint`] that makes every sequence an item, of all items or of some; [`FixedLength`] is
 //!   free generation, as in the paper;
@@ -77,24 +79,35 @@
 //! # References
 //! Rajput et al., *Recommender Systems with Generative Retrieval* (TIGER), NeurIPS 2023, arXiv 2305.05065.
 
+pub mod any;
 pub mod beam;
 pub mod catalogue;
 pub mod constraint;
 pub mod decoder;
 pub mod device;
+pub mod diverse;
 pub mod error;
+pub mod exact;
 pub mod resolve;
+pub mod sample;
+mod search;
+pub mod shape;
 mod top;
 #[cfg(test)]
 mod toy;
 
+pub use any::AnySearch;
 pub use beam::BeamSearch;
 pub use catalogue::Catalogue;
 pub use constraint::{And, Constraint, FixedLength, ForbiddenTokens};
 pub use decoder::{Decoder, Hypothesis};
 pub use device::{DeviceBeamSearch, DeviceCatalogue};
+pub use diverse::DiverseBeamSearch;
 pub use error::{DecodeError, Result};
+pub use exact::ExactSearch;
 pub use resolve::{Resolve, Resolved, ScoredItem};
+pub use sample::Sampling;
+pub use shape::{PerLevel, Shape};
 
 /// The examples of the README, run with the documentation tests.
 #[cfg(doctest)]

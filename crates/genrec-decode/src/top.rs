@@ -5,8 +5,10 @@ use std::cmp::Ordering;
 /// A hypothesis that one more token would make.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(crate) struct Candidate {
-    /// Sum of log-probabilities; never NaN.
+    /// What is compared; never NaN.
     pub(crate) score: f32,
+    /// Sum of log-probabilities.
+    pub(crate) log_prob: f32,
     /// Place of the parent when the user's hypotheses are sorted by their tokens.
     pub(crate) parent_order: u32,
     /// Index of the parent among the user's hypotheses.
@@ -81,6 +83,7 @@ mod tests {
                 .zip(0u32..)
                 .map(|(&score, i)| Candidate {
                     score: f32::from(score),
+                    log_prob: f32::from(score),
                     parent_order: i * 7 % 5,
                     parent: 0,
                     token: Some(i),
