@@ -39,6 +39,7 @@ def arguments():
     parser.add_argument("--quick", action="store_true")
     parser.add_argument("--out", type=Path)
     parser.add_argument("--only", default="")
+    parser.add_argument("--static-dir", default="")
     return parser.parse_args()
 
 

@@ -146,7 +146,9 @@ fn look_ups(index: &SidIndex, codes: &Array2<u32>, request: &Measure) -> Vec<(St
         ("plain array".to_owned(), timed(request, &items, |item| keys[item as usize])),
         (
             "item to SID".to_owned(),
-            timed(request, &items, |item| index.sid(ItemId(item)).map_or(0, |sid| sid.iter().fold(0, |a, code| a ^ code))),
+            timed(request, &items, |item| {
+                index.sid(ItemId(item)).map_or(0, |sid| sid.iter().fold(0, |a, code| a ^ code))
+            }),
         ),
         ("SID to item".to_owned(), timed(request, &wanted, |key| index.item(&codes_of(key)).map_or(0, |item| item.0))),
         (

@@ -5,6 +5,7 @@
 
 #![allow(clippy::print_stdout, reason = "the answers are this program's output")]
 
+mod constraint;
 mod decode;
 mod index;
 mod place;
@@ -39,6 +40,10 @@ enum Request {
     DecodeLoad(decode::Load),
     /// Beam search for some users.
     DecodeSearch(decode::Search),
+    /// A catalogue to constrain steps by.
+    ConstraintLoad(constraint::Load),
+    /// What may follow the prefixes of a step.
+    ConstraintStep(constraint::Step),
     /// An index of synthetic codes, its size and times.
     IndexMeasure(index::Measure),
     /// A matrix to work on.
@@ -61,6 +66,7 @@ enum Request {
 struct Worker {
     trainer: Option<train::Trainer>,
     shop: Option<decode::Shop>,
+    constraint: Option<constraint::Constraint>,
     store: quantize::Store,
 }
 
@@ -84,6 +90,11 @@ impl Worker {
             }
             Request::DecodeLoad(load) => self.shop()?.load(&load),
             Request::DecodeSearch(search) => self.shop()?.search(&search),
+            Request::ConstraintLoad(load) => {
+                self.constraint = Some(constraint::Constraint::load(&load)?);
+                Ok(json!({}))
+            }
+            Request::ConstraintStep(step) => self.constraint.as_mut().ok_or("constraint-load comes first")?.step(&step),
             Request::IndexMeasure(request) => index::measure(&request),
             Request::QuantizeRows(rows) => self.store.read(rows),
             Request::QuantizeKMeans(kmeans) => self.store.kmeans(&kmeans),

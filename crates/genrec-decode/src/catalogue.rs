@@ -1,5 +1,7 @@
 //! The Semantic IDs that exist.
 
+use std::sync::Arc;
+
 use sid_index::{ItemFilter, ItemId, Node, SidIndex, SidVocab};
 
 use crate::{
@@ -34,7 +36,8 @@ use crate::{
 pub struct Catalogue<'a> {
     index: &'a SidIndex,
     vocab: &'a SidVocab,
-    filter: Option<ItemFilter>,
+    /// Shared by clones: that of a large catalogue takes a megabyte.
+    filter: Option<Arc<ItemFilter>>,
 }
 
 impl<'a> Catalogue<'a> {
@@ -91,7 +94,7 @@ impl<'a> Catalogue<'a> {
         if !both.any_below(self.index, self.index.root()) {
             return Err(DecodeError::Emptied { filter: name.to_owned(), before: self.num_items() });
         }
-        self.filter = Some(both);
+        self.filter = Some(Arc::new(both));
         Ok(self)
     }
 

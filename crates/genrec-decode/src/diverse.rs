@@ -90,11 +90,7 @@ impl Policy for DiverseBeamSearch {
         (0..self.groups).collect()
     }
 
-    fn choose<C: Constraint>(
-        &self,
-        step: &Step<'_, C>,
-        beams: &[Beam<C::State, usize>],
-    ) -> Result<Vec<Choice<usize>>> {
+    fn choose<C: Constraint>(&self, step: &Step<'_, C>, beams: &[Beam<C::State, usize>]) -> Result<Vec<Choice<usize>>> {
         let (mut chosen, mut whole) = (Vec::new(), HashSet::new());
         let mut taken: HashMap<u32, f32> = HashMap::new();
         for group in 0..self.groups {
@@ -111,7 +107,8 @@ impl Policy for DiverseBeamSearch {
                 let Some(parent) = own.get(choice.parent) else { continue };
                 let mut tokens = parent.tokens.clone();
                 tokens.extend(choice.token);
-                let state = choice.token.map_or(Some(parent.state.clone()), |t| step.constraint.accept(&parent.state, t));
+                let state =
+                    choice.token.map_or(Some(parent.state.clone()), |t| step.constraint.accept(&parent.state, t));
                 if state.is_some_and(|state| step.constraint.is_complete(&state)) && !whole.insert(tokens) {
                     continue;
                 }

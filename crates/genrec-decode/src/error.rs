@@ -59,6 +59,12 @@ pub enum DecodeError {
         /// The most prefixes that may be kept.
         max_rows: usize,
     },
+    /// A share that is none.
+    #[error("`epsilon` is {epsilon} but must be a share of the list, 0 to 1")]
+    Epsilon {
+        /// The value given.
+        epsilon: f64,
+    },
     /// A list of no items was asked for.
     #[error("asked for the best 0 items; ask for at least one")]
     NoResults,
@@ -84,7 +90,9 @@ pub enum DecodeError {
     #[error("the index holds no item; add some before decoding")]
     NoItems,
     /// A filter leaves no item that may be generated.
-    #[error("the filter `{filter}` allows none of the {before} items that were allowed before it; loosen it or drop it")]
+    #[error(
+        "the filter `{filter}` allows none of the {before} items that were allowed before it; loosen it or drop it"
+    )]
     Emptied {
         /// Name of the filter.
         filter: String,

@@ -11,7 +11,8 @@
 //! - [`DeviceBeamSearch`] is the same search for a GPU, which no step leaves, with [`DeviceCatalogue`] as its constraint;
 //! - [`Catalogue`] is the [`Constraint`] that makes every sequence an item, of all items or of some; [`FixedLength`] is
 //!   free generation, as in the paper;
-//! - [`Resolve`] turns sequences into items and counts those that are none.
+//! - [`Resolve`] turns sequences into items and counts those that are none; [`ColdStart`] makes room in a list for items that
+//!   training has never seen.
 //!
 //! # Example
 //! ```
@@ -82,6 +83,7 @@
 pub mod any;
 pub mod beam;
 pub mod catalogue;
+pub mod cold;
 pub mod constraint;
 pub mod decoder;
 pub mod device;
@@ -99,6 +101,7 @@ mod toy;
 pub use any::AnySearch;
 pub use beam::BeamSearch;
 pub use catalogue::Catalogue;
+pub use cold::ColdStart;
 pub use constraint::{And, Constraint, FixedLength, ForbiddenTokens};
 pub use decoder::{Decoder, Hypothesis};
 pub use device::{DeviceBeamSearch, DeviceCatalogue};

@@ -227,7 +227,9 @@ impl Policy for Stochastic<'_> {
                 all.push(Choice { parent, token: Some(token), log_prob: own, mark });
             }
         }
-        all.sort_by(|a, b| b.mark.largest.total_cmp(&a.mark.largest).then(a.parent.cmp(&b.parent)).then(a.token.cmp(&b.token)));
+        all.sort_by(|a, b| {
+            b.mark.largest.total_cmp(&a.mark.largest).then(a.parent.cmp(&b.parent)).then(a.token.cmp(&b.token))
+        });
         all.truncate(self.0.samples);
         Ok(all)
     }

@@ -92,7 +92,11 @@ impl<C: Constraint> Step<'_, C> {
     }
 
     /// The chosen prefixes with their states.
-    pub(crate) fn grow<K>(&self, beams: &[Beam<C::State, K>], choices: Vec<Choice<K>>) -> Result<Vec<Beam<C::State, K>>> {
+    pub(crate) fn grow<K>(
+        &self,
+        beams: &[Beam<C::State, K>],
+        choices: Vec<Choice<K>>,
+    ) -> Result<Vec<Beam<C::State, K>>> {
         let mut grown = Vec::with_capacity(choices.len());
         for Choice { parent, token, log_prob, mark } in choices {
             let Some(Beam { tokens, state, row, .. }) = beams.get(parent) else { continue };
@@ -184,14 +188,8 @@ impl<'c, M: Seq2Seq, C: Constraint + 'c, P: Policy, F: Fn(usize) -> &'c C + Sync
                 let constraint = (self.constraint)(self.first + user);
                 let state = constraint.start();
                 let complete = constraint.is_complete(&state);
-                let beam = |mark| Beam {
-                    tokens: Vec::new(),
-                    log_prob: 0.0,
-                    state: state.clone(),
-                    complete,
-                    mark,
-                    row: user,
-                };
+                let beam =
+                    |mark| Beam { tokens: Vec::new(), log_prob: 0.0, state: state.clone(), complete, mark, row: user };
                 self.policy.start().into_iter().map(beam).collect()
             })
             .collect();
@@ -242,7 +240,8 @@ impl<'c, M: Seq2Seq, C: Constraint + 'c, P: Policy, F: Fn(usize) -> &'c C + Sync
         }
         tracing::trace!(users, "search done");
         let finish = |user: Vec<Beam<C::State, P::Mark>>| {
-            let found = user.into_iter().map(|Beam { tokens, log_prob, mark, .. }| (Hypothesis { tokens, log_prob }, mark));
+            let found =
+                user.into_iter().map(|Beam { tokens, log_prob, mark, .. }| (Hypothesis { tokens, log_prob }, mark));
             self.policy.finish(found.collect())
         };
         Ok(beams.into_iter().map(finish).collect())

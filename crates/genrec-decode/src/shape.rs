@@ -98,7 +98,8 @@ impl Shape {
     /// equal ones the lowest token, and what is cut off is left out.
     pub(crate) fn apply(&self, level: usize, options: &[(u32, f32)]) -> Vec<(u32, f64)> {
         let temperature = f64::from(self.temperature.at(level).unwrap_or(1.0));
-        let mut shaped: Vec<(u32, f64)> = options.iter().map(|&(token, log_prob)| (token, f64::from(log_prob))).collect();
+        let mut shaped: Vec<(u32, f64)> =
+            options.iter().map(|&(token, log_prob)| (token, f64::from(log_prob))).collect();
         shaped.sort_unstable_by(|a, b| b.1.total_cmp(&a.1).then(a.0.cmp(&b.0)));
         if temperature == 0.0 {
             shaped.truncate(1);

@@ -70,7 +70,7 @@ mod tokens;
 pub use error::{Error, Result};
 pub use recommender::{ItemEmbedder, ItemEncoder, Recommendation, Recommender};
 pub use repair::QuantizerCosts;
-pub use search::{DecodeConfig, Ranked, Searcher};
+pub use search::{DecodeConfig, Ranked, Searcher, Wanted};
 pub use tokens::{History, SequenceTokenizer, WindowBatches};
 
 pub use genrec_data as data;

@@ -16,7 +16,7 @@ use crate::{
     Error, Result,
     artifacts::{self, RunDir},
     catalogue,
-    search::{DecodeConfig, Ranked, Searcher},
+    search::{DecodeConfig, Ranked, Searcher, Wanted},
     tokens::History,
 };
 
@@ -221,7 +221,22 @@ impl<M: Seq2Seq> Recommender<M> {
     /// # Errors
     /// [`Error::UnknownItem`] when a history names an item outside the catalogue, and the errors of decoding.
     pub fn recommend(&self, histories: &[History<'_>], k: usize) -> Result<Vec<Vec<Recommendation>>> {
-        let ranked = self.searcher().rank(&self.model, histories, k, &mut |_, _| {})?;
+        self.recommend_wanted(histories, k, &Wanted::any())
+    }
+
+    /// As [`recommend`](Self::recommend), of the items that are wanted alone: in stock, of a category, not seen by the user.
+    /// Filters are made from [`index`](Self::index) and serve any number of calls until items are added and the index
+    /// compacted.
+    ///
+    /// # Errors
+    /// As [`recommend`](Self::recommend), and [`Error::Decode`] names the filter that leaves a user no item.
+    pub fn recommend_wanted(
+        &self,
+        histories: &[History<'_>],
+        k: usize,
+        wanted: &Wanted<'_>,
+    ) -> Result<Vec<Vec<Recommendation>>> {
+        let ranked = self.searcher().rank_wanted(&self.model, histories, k, wanted, &mut |_, _| {})?;
         Ok(ranked.into_iter().map(|user| self.dress(&user, k)).collect())
     }
 
@@ -233,20 +248,14 @@ impl<M: Seq2Seq> Recommender<M> {
             .filter_map(|&(item, score)| {
                 let entry = self.catalogue.get(item)?;
                 let sid = self.index.sid(item)?;
-                Some(Recommendation {
-                    item,
-                    id: entry.id.clone(),
-                    title: entry.title.clone(),
-                    sid,
-                    score,
-                })
+                Some(Recommendation { item, id: entry.id.clone(), title: entry.title.clone(), sid, score })
             })
             .collect()
     }
 
     /// Searches with this run's index and settings.
     pub fn searcher(&self) -> Searcher<'_> {
-        Searcher::new(&self.index, &self.vocab, &self.config).with_tables(&self.tables)
+        Searcher::new(&self.index, &self.vocab, &self.config).with_tables(&self.tables).with_seen(&self.seen)
     }
 
     /// Adds an item that the model has never seen: its text is embedded and encoded, its Semantic ID inserted into the

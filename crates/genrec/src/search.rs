@@ -3,12 +3,12 @@
 use std::sync::OnceLock;
 
 use genrec_decode::{
-    BeamSearch, Catalogue as ValidSids, Constraint, Decoder, DeviceBeamSearch, DeviceCatalogue, FixedLength,
+    AnySearch, BeamSearch, Catalogue as ValidSids, ColdStart, Decoder, DeviceBeamSearch, DeviceCatalogue, FixedLength,
     Hypothesis, Resolve,
 };
 use genrec_model::{RaggedBatch, Seq2Seq};
 use serde::{Deserialize, Serialize};
-use sid_index::{ItemId, SidIndex, SidVocab};
+use sid_index::{ItemFilter, ItemId, SidIndex, SidVocab};
 
 use crate::{
     Error, Result, artifacts,
@@ -30,6 +30,24 @@ pub struct DecodeConfig {
     pub max_history: usize,
     /// Tokens that user ids are hashed onto, 0 for none. 2,000, as in the paper (section 4).
     pub user_tokens: u32,
+    /// Another search than beam search; it returns as many sequences as are asked for, and at least `beams`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub search: Option<AnySearch>,
+    /// Decodes freely, as in the paper, and makes items of the sequences so; by default only Semantic IDs of items are
+    /// generated.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub free: Option<Resolve>,
+    /// The greatest width that a search is repeated with, doubling it, for users who got too few items: without a
+    /// constraint, where sequences are passed over. Default: 0, which never repeats one.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub widen_to: usize,
+    /// Makes room for items that training has not seen.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub cold_start: Option<ColdStart>,
+}
+
+fn is_zero(value: &usize) -> bool {
+    *value == 0
 }
 
 impl Default for DecodeConfig {
@@ -40,6 +58,10 @@ impl Default for DecodeConfig {
             users_per_batch: 64,
             max_history: 20,
             user_tokens: 2_000,
+            search: None,
+            free: None,
+            widen_to: 0,
+            cold_start: None,
         }
     }
 }
@@ -56,6 +78,34 @@ impl DecodeConfig {
     #[must_use]
     pub fn with_users_per_batch(mut self, users: usize) -> Self {
         self.users_per_batch = users;
+        self
+    }
+
+    /// Another search.
+    #[must_use]
+    pub fn with_search(mut self, search: AnySearch) -> Self {
+        self.search = Some(search);
+        self
+    }
+
+    /// Free generation.
+    #[must_use]
+    pub fn with_free(mut self, resolve: Resolve) -> Self {
+        self.free = Some(resolve);
+        self
+    }
+
+    /// The greatest width that a search is repeated with for users who got too few items.
+    #[must_use]
+    pub fn with_widen_to(mut self, width: usize) -> Self {
+        self.widen_to = width;
+        self
+    }
+
+    /// Room for unseen items.
+    #[must_use]
+    pub fn with_cold_start(mut self, cold_start: ColdStart) -> Self {
+        self.cold_start = Some(cold_start);
         self
     }
 
@@ -78,6 +128,12 @@ impl DecodeConfig {
                 return Err(Error::Config { field, value: value.to_string(), expected: "at least 1" });
             }
         }
+        if let Some(search) = &self.search {
+            search.validate()?;
+        }
+        if let Some(cold_start) = &self.cold_start {
+            cold_start.validate()?;
+        }
         if self.format_version != artifacts::FORMAT_VERSION {
             let (field, value) = ("decode.format_version", self.format_version.to_string());
             return Err(Error::Config { field, value, expected: "1, the version that this program writes" });
@@ -95,6 +151,41 @@ pub struct Ranked {
     pub generated: Vec<Option<ItemId>>,
 }
 
+/// Which items may be recommended to whom.
+#[derive(Debug, Clone, Default)]
+#[non_exhaustive]
+pub struct Wanted<'a> {
+    /// Filters for all users, each with the name that an error calls it by.
+    pub filters: Vec<(String, &'a ItemFilter)>,
+    /// Leaves out the items of each user's history.
+    pub unseen_by_user: bool,
+}
+
+impl<'a> Wanted<'a> {
+    /// Every item, as in the paper's protocol.
+    pub fn any() -> Self {
+        Self::default()
+    }
+
+    /// One more filter.
+    #[must_use]
+    pub fn with_filter(mut self, name: impl Into<String>, filter: &'a ItemFilter) -> Self {
+        self.filters.push((name.into(), filter));
+        self
+    }
+
+    /// Leaves out the items of each user's history.
+    #[must_use]
+    pub fn without_history(mut self) -> Self {
+        self.unseen_by_user = true;
+        self
+    }
+
+    fn is_any(&self) -> bool {
+        self.filters.is_empty() && !self.unseen_by_user
+    }
+}
+
 /// Searches any model over one index; borrows all it needs, so that training can validate a model that is not yet part of
 /// a [`Recommender`](crate::Recommender).
 #[derive(Debug, Clone, Copy)]
@@ -104,12 +195,14 @@ pub struct Searcher<'a> {
     config: &'a DecodeConfig,
     /// Where the catalogue's tables on a device are kept from one call to the next.
     tables: Option<&'a OnceLock<DeviceCatalogue>>,
+    /// Whether training has seen each item.
+    seen: &'a [bool],
 }
 
 impl<'a> Searcher<'a> {
     /// Searches over the items of `index`, whose tokens are those of `vocab`.
     pub fn new(index: &'a SidIndex, vocab: &'a SidVocab, config: &'a DecodeConfig) -> Self {
-        Self { index, vocab, config, tables: None }
+        Self { index, vocab, config, tables: None, seen: &[] }
     }
 
     /// Keeps the catalogue's tables on the model's GPU in `tables`, which must be emptied when the index changes.
@@ -118,8 +211,15 @@ impl<'a> Searcher<'a> {
         self
     }
 
-    /// Beam search over the catalogue for each history: at least `k` beams, every hypothesis an item. `progress` is told
-    /// users done and users in all. Where the model is on a GPU, so is the search, unless it has more than
+    /// Tells which items training has seen, by row; [`DecodeConfig::cold_start`] asks. Items past the end count as seen.
+    #[must_use]
+    pub fn with_seen(mut self, seen: &'a [bool]) -> Self {
+        self.seen = seen;
+        self
+    }
+
+    /// The ranked items of each history: at least `k`, and as many as the search has room for. `progress` is told users
+    /// done and users in all. Where the model is on a GPU, so is a beam search over the catalogue, unless it has more than
     /// [`DeviceBeamSearch::max_beams`].
     ///
     /// # Errors
@@ -131,24 +231,71 @@ impl<'a> Searcher<'a> {
         k: usize,
         progress: &mut dyn FnMut(usize, usize),
     ) -> Result<Vec<Ranked>> {
-        let valid = ValidSids::new(self.index, self.vocab)?;
-        let beams = self.beams(k);
-        if model.device().is_cpu() || beams > DeviceBeamSearch::max_beams(model.device()) {
-            return self.search(histories, &self.on_host(model, k, &valid), progress);
+        self.rank_wanted(model, histories, k, &Wanted::any(), progress)
+    }
+
+    /// As [`rank`](Self::rank), of the items that are wanted alone.
+    ///
+    /// # Errors
+    /// As [`rank`](Self::rank), and [`DecodeError::Emptied`](genrec_decode::DecodeError::Emptied) names the filter that leaves
+    /// a user no item.
+    pub fn rank_wanted<M: Seq2Seq>(
+        &self,
+        model: &M,
+        histories: &[History<'_>],
+        k: usize,
+        wanted: &Wanted<'_>,
+        progress: &mut dyn FnMut(usize, usize),
+    ) -> Result<Vec<Ranked>> {
+        let mut common = ValidSids::new(self.index, self.vocab)?;
+        for (name, filter) in &wanted.filters {
+            common = common.filtered(name, filter)?;
         }
-        let (search, device) = (DeviceBeamSearch::new(beams), model.device());
+        let for_user = |history: &History<'_>| -> Result<ValidSids<'a>> {
+            match wanted.unseen_by_user {
+                true => Ok(common.clone().excluding(history.items.iter().copied())?),
+                false => Ok(common.clone()),
+            }
+        };
+        if let Some(resolve) = self.config.free {
+            let free = FixedLength::new(self.vocab, self.vocab.layout().positions())?;
+            let decode = |batch: &RaggedBatch, _: &[History<'_>], width| {
+                Ok(self.search_of(width).decode(model, batch, std::slice::from_ref(&free))?)
+            };
+            return self.search(histories, k, &decode, &for_user, resolve, progress);
+        }
+        let beams = self.width(k);
+        if model.device().is_cpu()
+            || self.config.search.is_some()
+            || !wanted.is_any()
+            || beams > DeviceBeamSearch::max_beams(model.device())
+        {
+            let decode = |batch: &RaggedBatch, users: &[History<'_>], width| {
+                let search = self.search_of(width);
+                if !wanted.unseen_by_user {
+                    return Ok(search.decode(model, batch, std::slice::from_ref(&common))?);
+                }
+                let each = users.iter().map(for_user).collect::<Result<Vec<_>>>()?;
+                Ok(search.decode(model, batch, &each)?)
+            };
+            return self.search(histories, k, &decode, &for_user, Resolve::Exact, progress);
+        }
+        let device = model.device();
         let kept = self.tables.and_then(OnceLock::get).filter(|tables| tables.device().same_device(device));
         let made;
         let tables = match kept {
             Some(tables) => tables,
             None => {
-                made = DeviceCatalogue::new(&valid, device)?;
+                made = DeviceCatalogue::new(&common, device)?;
                 // Another thread's are as good.
                 let _ = self.tables.map(|cell| cell.set(made.clone()));
                 &made
             }
         };
-        self.search(histories, &|batch| Ok(search.decode(model, batch, tables)?), progress)
+        let decode = |batch: &RaggedBatch, _: &[History<'_>], width| {
+            Ok(DeviceBeamSearch::new(width).decode(model, batch, tables)?)
+        };
+        self.search(histories, k, &decode, &for_user, Resolve::Exact, progress)
     }
 
     /// Beam search without the catalogue, as the paper decodes: hypotheses that are no item are counted in
@@ -163,28 +310,26 @@ impl<'a> Searcher<'a> {
         k: usize,
         progress: &mut dyn FnMut(usize, usize),
     ) -> Result<Vec<Ranked>> {
-        let free = FixedLength::new(self.vocab, self.vocab.layout().positions())?;
-        self.search(histories, &self.on_host(model, k, &free), progress)
+        let config = DecodeConfig { search: None, cold_start: None, ..self.config.clone() }.with_free(Resolve::Exact);
+        Searcher { config: &config, ..*self }.rank(model, histories, k, progress)
     }
 
-    fn beams(&self, k: usize) -> usize {
-        self.config.beams.max(k)
+    /// How many sequences a user gets at first.
+    fn width(&self, k: usize) -> usize {
+        self.config.beams.max(k).max(self.config.search.as_ref().map_or(0, AnySearch::width))
     }
 
-    fn on_host<M: Seq2Seq, C: Constraint>(
-        &self,
-        model: &M,
-        k: usize,
-        constraint: &C,
-    ) -> impl Fn(&RaggedBatch) -> Result<Vec<Vec<Hypothesis>>> {
-        let search = BeamSearch::new(self.beams(k));
-        move |batch| Ok(search.decode(model, batch, std::slice::from_ref(constraint))?)
+    fn search_of(&self, width: usize) -> AnySearch {
+        self.config.search.clone().unwrap_or(AnySearch::Beam(BeamSearch::default())).with_width(width)
     }
 
     fn search(
         &self,
         histories: &[History<'_>],
-        decode: &dyn Fn(&RaggedBatch) -> Result<Vec<Vec<Hypothesis>>>,
+        k: usize,
+        decode: &dyn Fn(&RaggedBatch, &[History<'_>], usize) -> Result<Vec<Vec<Hypothesis>>>,
+        catalogue: &dyn Fn(&History<'_>) -> Result<ValidSids<'a>>,
+        resolve: Resolve,
         progress: &mut dyn FnMut(usize, usize),
     ) -> Result<Vec<Ranked>> {
         let tokenizer = SequenceTokenizer::new(self.index, self.vocab, self.config.max_history);
@@ -194,10 +339,22 @@ impl<'a> Searcher<'a> {
         let mut ranked = vec![Ranked::default(); histories.len()];
         let mut done = 0;
         for users in order.chunks(self.config.users_per_batch) {
-            let batch = tokenizer.batch(&users.iter().map(|&i| histories[i]).collect::<Vec<_>>())?;
-            let hypotheses = decode(&batch)?;
-            for (&user, hypotheses) in users.iter().zip(hypotheses) {
-                ranked[user] = self.resolve(&hypotheses)?;
+            let (mut left, mut width) = (users.to_vec(), self.width(k));
+            loop {
+                let of_users: Vec<History<'_>> = left.iter().map(|&i| histories[i]).collect();
+                let hypotheses = decode(&tokenizer.batch(&of_users)?, &of_users, width)?;
+                let mut short = Vec::new();
+                for (&user, hypotheses) in left.iter().zip(&hypotheses) {
+                    ranked[user] = self.resolve(hypotheses, k, resolve, &catalogue(&histories[user])?)?;
+                    // Who got fewer sequences than asked for has all that there are.
+                    if ranked[user].items.len() < k && hypotheses.len() >= width {
+                        short.push(user);
+                    }
+                }
+                if short.is_empty() || width * 2 > self.config.widen_to {
+                    break;
+                }
+                (left, width) = (short, width * 2);
             }
             done += users.len();
             progress(done, histories.len());
@@ -205,12 +362,26 @@ impl<'a> Searcher<'a> {
         Ok(ranked)
     }
 
-    fn resolve(&self, hypotheses: &[Hypothesis]) -> Result<Ranked> {
-        let resolved = Resolve::Exact.resolve(self.index, self.vocab, hypotheses, hypotheses.len().max(1))?;
+    fn resolve(
+        &self,
+        hypotheses: &[Hypothesis],
+        k: usize,
+        resolve: Resolve,
+        catalogue: &ValidSids<'_>,
+    ) -> Result<Ranked> {
         let item = |hypothesis: &Hypothesis| self.index.item(&self.vocab.decode_tokens(&hypothesis.tokens)?);
-        Ok(Ranked {
-            items: resolved.items.iter().map(|found| (found.item, found.score)).collect(),
-            generated: hypotheses.iter().map(item).collect(),
-        })
+        let generated = hypotheses.iter().map(item).collect();
+        let allowed = |item| catalogue.allows(item);
+        let found = match &self.config.cold_start {
+            Some(cold) => {
+                let unseen = |item: ItemId| self.seen.get(item.index()).is_some_and(|seen| !seen);
+                cold.resolve((self.index, self.vocab), hypotheses, k, unseen, allowed, None)?
+            }
+            None => {
+                let all = hypotheses.len().max(k).max(1);
+                resolve.resolve_where(self.index, self.vocab, hypotheses, all, allowed)?.items
+            }
+        };
+        Ok(Ranked { items: found.iter().map(|found| (found.item, found.score)).collect(), generated })
     }
 }

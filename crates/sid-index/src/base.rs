@@ -7,7 +7,7 @@ use crate::{
     layout::SidLayout,
     packed::{BitsBuilder, Ints, IntsBuilder, Words, width_of},
     rows::{Rows, RowsBuilder},
-    trie::{Trie, TrieBuilder},
+    trie::{GUESS_ERROR, Trie, TrieBuilder},
 };
 
 /// Both look-up tables and the trie of the items that there were when it was made.
@@ -37,7 +37,10 @@ impl Base {
     #[inline]
     pub(crate) fn contains(&self, item: u32) -> bool {
         item < self.rows.len()
-            && self.present.as_deref().is_none_or(|bits| bits.get(item as usize / 64).is_some_and(|w| w >> (item % 64) & 1 == 1))
+            && self
+                .present
+                .as_deref()
+                .is_none_or(|bits| bits.get(item as usize / 64).is_some_and(|w| w >> (item % 64) & 1 == 1))
     }
 
     /// The item at a rank.
@@ -50,8 +53,17 @@ impl Base {
     #[inline]
     pub(crate) fn find(&self, sid: &[u32]) -> Option<u32> {
         let (&last, prefix) = sid.split_last()?;
-        let parent = prefix.iter().enumerate().try_fold(0, |node, (depth, &code)| self.trie.child(depth, node, code))?;
-        self.trie.leaf(parent, last, |first| self.order.touch(first as usize))
+        let mut node = 0;
+        for (depth, &code) in prefix.iter().enumerate() {
+            if depth + 1 == prefix.len()
+                && let Some(leaf) = self.trie.guess(node, code)
+            {
+                self.order.touch((leaf as usize).saturating_sub(GUESS_ERROR));
+                self.order.touch(leaf as usize + GUESS_ERROR);
+            }
+            node = self.trie.child(depth, node, code)?;
+        }
+        self.trie.leaf(node, last, |first| self.order.touch(first as usize))
     }
 
     /// Where the item stands among all. It must be there.

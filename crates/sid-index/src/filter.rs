@@ -131,7 +131,8 @@ impl ItemFilter {
             _ if ranks.is_empty() => false,
             (Listed::Excluded, true) => !self.slots.contains_range(ranks),
             (Listed::Excluded, false) => {
-                let listed = self.slots.range_cardinality(ranks.clone()) + index.removed.range_cardinality(ranks.clone());
+                let listed =
+                    self.slots.range_cardinality(ranks.clone()) + index.removed.range_cardinality(ranks.clone());
                 listed < ranks.len() as u64 || ranks.any(|rank| self.passes(rank) && !index.removed.contains(rank))
             }
             (Listed::Allowed, _) => self.slots.range(ranks).any(|rank| !index.removed.contains(rank)),
@@ -146,9 +147,7 @@ impl ItemFilter {
         let ranks = 0..index.base.len();
         let of_base = match self.listed {
             _ if ranks.is_empty() => 0,
-            Listed::Allowed => {
-                self.slots.range_cardinality(ranks) - self.slots.intersection_len(&index.removed)
-            }
+            Listed::Allowed => self.slots.range_cardinality(ranks) - self.slots.intersection_len(&index.removed),
             Listed::Excluded => {
                 let listed = self.slots.range_cardinality(ranks) + index.removed.len();
                 u64::from(index.base.len()) - (listed - self.slots.intersection_len(&index.removed))

@@ -102,6 +102,7 @@ impl TryFrom<String> for CodebookId {
     fn try_from(text: String) -> std::result::Result<Self, String> {
         let digits = Some(&text).filter(|text| text.len() == 32 && text.bytes().all(|b| b.is_ascii_hexdigit()));
         let id = digits.and_then(|text| u128::from_str_radix(text, 16).ok());
-        id.map(|id| Self(id.to_be_bytes())).ok_or_else(|| format!("a codebook id is 32 hexadecimal digits, not {text:?}"))
+        id.map(|id| Self(id.to_be_bytes()))
+            .ok_or_else(|| format!("a codebook id is 32 hexadecimal digits, not {text:?}"))
     }
 }

@@ -2,11 +2,7 @@
 
 use std::ops::Range;
 
-use crate::{
-    id::ItemId,
-    index::SidIndex,
-    trie,
-};
+use crate::{id::ItemId, index::SidIndex, trie};
 
 /// No node of the base.
 const NONE: u32 = u32::MAX;

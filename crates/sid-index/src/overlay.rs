@@ -53,7 +53,10 @@ impl Overlay {
 
     #[inline]
     pub(crate) fn row(&self, arrival: u32) -> &[u32] {
-        self.rows.get(arrival as usize * self.positions..).and_then(|rows| rows.get(..self.positions)).unwrap_or_default()
+        self.rows
+            .get(arrival as usize * self.positions..)
+            .and_then(|rows| rows.get(..self.positions))
+            .unwrap_or_default()
     }
 
     /// The row of an arrival that is there.

@@ -8,6 +8,9 @@ pub(crate) use build::TrieBuilder;
 
 use crate::packed::{Ints, Ones, RankBits, SelectBits};
 
+/// How many leaves a [guess](Trie::guess) is mostly within.
+pub(crate) const GUESS_ERROR: usize = 8;
+
 /// All prefixes of the Semantic IDs of a catalogue that does not change.
 ///
 /// The nodes of a depth are numbered in the order of their prefixes, so the children of a node are neighbours sorted by
@@ -138,10 +141,33 @@ impl Trie {
         match &level.edges {
             Edges::Dense(bits) => {
                 let start = u64::from(node) * u64::from(level.size);
-                Children { next: range.start, end: range.end, codes: Codes::Dense { bits: bits.ones(start, start + u64::from(level.size)), start } }
+                Children {
+                    next: range.start,
+                    end: range.end,
+                    codes: Codes::Dense { bits: bits.ones(start, start + u64::from(level.size)), start },
+                }
             }
             Edges::Sparse { codes, .. } => Children { next: range.start, end: range.end, codes: Codes::Sparse(codes) },
         }
+    }
+
+    /// About where the leaves with two more codes after a node of the last depth but two are, if that can be told without
+    /// a miss in the cache: the codes of a level spread evenly, and what a look-up will read can be fetched early.
+    #[inline]
+    pub(crate) fn guess(&self, node: u32, code: u32) -> Option<u32> {
+        let [.., Level { size, edges: Edges::Dense(bits), .. }, Level { edges: Edges::Sparse { codes, first }, .. }] =
+            self.levels.as_slice()
+        else {
+            return None;
+        };
+        let start = u64::from(node) * u64::from(*size);
+        let (low, high) = (bits.rank(start), bits.rank(start + u64::from(*size)));
+        let parent = u64::from(low) + u64::from(high.saturating_sub(low)) * u64::from(code) / u64::from((*size).max(1));
+        let leaf = first.guess(parent as u32);
+        first.touch(leaf);
+        codes.touch((leaf as usize).saturating_sub(GUESS_ERROR));
+        codes.touch(leaf as usize + GUESS_ERROR);
+        Some(leaf)
     }
 
     /// Ranks of the items below a node.

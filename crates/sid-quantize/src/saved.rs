@@ -66,11 +66,7 @@ pub(crate) fn save(dir: &Path, config: &QuantizerConfig, dim: usize, tensors: &B
 }
 
 /// The first half of a SHA-256 of all that is named.
-pub(crate) fn fingerprint(
-    dim: usize,
-    codebook_sizes: &[u32],
-    tensors: &BTreeMap<String, Tensor>,
-) -> Result<[u8; 16]> {
+pub(crate) fn fingerprint(dim: usize, codebook_sizes: &[u32], tensors: &BTreeMap<String, Tensor>) -> Result<[u8; 16]> {
     let mut hash = Sha256::new();
     let number = |hash: &mut Sha256, value: usize| hash.update((value as u64).to_le_bytes());
     number(&mut hash, dim);

@@ -23,7 +23,11 @@ pub fn distinct_codes(items: usize, sizes: &[u32], exponent: f64, seed: u64) -> 
     let wrong = |field, value: f64, bound| Err(DataError::config(field, value, bound));
     let tuples = sizes.iter().try_fold(1_u64, |tuples, &size| tuples.checked_mul(u64::from(size)));
     let Some(tuples) = tuples.filter(|&tuples| tuples / 2 >= items as u64) else {
-        return wrong("distinct_codes: items", items as f64, "at most half of the tuples, of which there may be 2^64; add a level");
+        return wrong(
+            "distinct_codes: items",
+            items as f64,
+            "at most half of the tuples, of which there may be 2^64; add a level",
+        );
     };
     if !(0.0..=16.0).contains(&exponent) {
         return wrong("distinct_codes: exponent", exponent, "0, for all tuples alike, to 16");
@@ -103,9 +107,14 @@ mod tests {
 
     #[test]
     fn what_cannot_be_drawn_is_refused() {
-        for (items, sizes, exponent) in
-            [(9, &[4, 4][..], 0.0), (1, &[0], 0.0), (1, &[u32::MAX; 3], 0.0), (1, &[8], -1.0), (1, &[8], f64::NAN), (100, &[256, 256], 16.0)]
-        {
+        for (items, sizes, exponent) in [
+            (9, &[4, 4][..], 0.0),
+            (1, &[0], 0.0),
+            (1, &[u32::MAX; 3], 0.0),
+            (1, &[8], -1.0),
+            (1, &[8], f64::NAN),
+            (100, &[256, 256], 16.0),
+        ] {
             assert!(matches!(distinct_codes(items, sizes, exponent, 1), Err(DataError::Config { .. })), "{sizes:?}");
         }
         assert!(distinct_codes(0, &[], 0.0, 1).unwrap().is_empty());

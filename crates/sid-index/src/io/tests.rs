@@ -276,18 +276,27 @@ fn the_description_is_checked_against_itself_and_the_payload() {
     // Sizes that do not belong together are refused before anything of that size is allocated.
     assert!(matches!(open(|d| d.items = u32::MAX), IndexError::Contradiction { .. }));
     assert!(matches!(open(|d| d.id_bound = u32::MAX), IndexError::Contradiction { .. }));
-    assert!(matches!(open(|d| d.id_bound = u32::MAX - 1), IndexError::Contradiction { .. } | IndexError::Tensor { .. }));
+    assert!(matches!(
+        open(|d| d.id_bound = u32::MAX - 1),
+        IndexError::Contradiction { .. } | IndexError::Tensor { .. }
+    ));
     assert!(matches!(open(|d| d.items = 0), IndexError::Contradiction { .. }));
     assert!(matches!(open(|d| d.items = 2), IndexError::Contradiction { .. }));
     assert!(matches!(open(|d| d.prefixes[0] = 9), IndexError::Contradiction { .. }));
     assert!(matches!(open(|d| d.prefixes.truncate(2)), IndexError::Contradiction { .. }));
-    assert!(matches!(open(|d| d.prefixes = vec![2, 3, 3]), IndexError::Contradiction { .. } | IndexError::Tensor { .. }));
+    assert!(matches!(
+        open(|d| d.prefixes = vec![2, 3, 3]),
+        IndexError::Contradiction { .. } | IndexError::Tensor { .. }
+    ));
     assert!(matches!(open(|d| d.payload_bytes = u64::MAX), IndexError::FileSize { .. }));
     assert!(matches!(open(|d| d.payload_bytes -= 1), IndexError::FileSize { .. }));
     assert!(matches!(open(|d| d.header_crc32 ^= 1), IndexError::Checksum { .. }));
     assert!(matches!(open(|d| d.data_crc32 ^= 1), IndexError::Contradiction { .. }));
     assert!(matches!(open(|d| d.collision_policy = CollisionPolicy::Share), IndexError::UnusedSuffix));
-    assert!(matches!(open(|d| d.layout = SidLayout::new(vec![64, 2]).unwrap()), IndexError::Contradiction { .. } | IndexError::Tensor { .. }));
+    assert!(matches!(
+        open(|d| d.layout = SidLayout::new(vec![64, 2]).unwrap()),
+        IndexError::Contradiction { .. } | IndexError::Tensor { .. }
+    ));
     assert!(matches!(open(|d| d.layout = d.layout.clone().without_suffix()), IndexError::NoSuffix));
     assert!(matches!(open(|d| d.format_version = 3), IndexError::FormatVersion { got: 3, supported: 2, .. }));
     assert!(matches!(open(|d| d.format_version = 0), IndexError::FormatVersion { got: 0, .. }));

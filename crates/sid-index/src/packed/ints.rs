@@ -1,6 +1,6 @@
 //! Integers of a fixed number of bits.
 
-use super::Words;
+use super::{Words, words::prefetch};
 
 /// `width <= 32` bits from a bit offset on; zero where the words end.
 #[inline]
@@ -63,11 +63,10 @@ impl Ints {
 }
 
 impl Ints {
-    /// Has the memory around a place fetched, for what will be read there soon: a miss in the cache takes longer than all else
-    /// that a look-up does.
+    /// Has the memory around a place fetched, for what will be read there soon.
     #[inline]
     pub(crate) fn touch(&self, place: usize) {
-        std::hint::black_box(self.words.get((place as u64 * u64::from(self.width) / 64) as usize).copied());
+        prefetch(&self.words, (place as u64 * u64::from(self.width) / 64) as usize);
     }
 }
 

@@ -1,6 +1,6 @@
 //! Bits that find their ones.
 
-use super::{BitsBuilder, Ints, IntsBuilder, Ones, Words};
+use super::{BitsBuilder, Ints, IntsBuilder, Ones, Words, words::prefetch};
 
 /// Bits between two counts.
 const BLOCK: u64 = 2048;
@@ -74,6 +74,22 @@ impl SelectBits {
             return (start + skipped + u64::from(select_in_word(word, left))).min(self.len);
         }
         self.select_from(start, rest)
+    }
+
+    /// About where the one with a number is, by the samples alone.
+    #[inline]
+    pub(crate) fn guess(&self, number: u32) -> u32 {
+        let sample = (number / self.sampled) as usize;
+        let start = self.samples.get(sample);
+        let next = if sample + 1 < self.samples.len() { self.samples.get(sample + 1) } else { start };
+        let within = u64::from(next.saturating_sub(start)) * u64::from(number % self.sampled) / u64::from(self.sampled);
+        start.saturating_add(within as u32)
+    }
+
+    /// As [`Ints::touch`].
+    #[inline]
+    pub(crate) fn touch(&self, place: u32) {
+        prefetch(&self.words, place as usize / 64);
     }
 
     /// The one with number `rest` from a place on, word by word.

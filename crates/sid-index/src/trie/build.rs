@@ -26,11 +26,8 @@ struct Growing {
 
 impl TrieBuilder {
     pub(crate) fn new(layout: &SidLayout) -> Self {
-        let level = |&size: &u32| Growing {
-            size,
-            codes: IntsBuilder::new(width_of(size), 0),
-            first: BitsBuilder::default(),
-        };
+        let level =
+            |&size: &u32| Growing { size, codes: IntsBuilder::new(width_of(size), 0), first: BitsBuilder::default() };
         Self {
             levels: layout.sizes().iter().map(level).collect(),
             shared: BitsBuilder::default(),

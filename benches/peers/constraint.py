@@ -1,0 +1,98 @@
+"""One step of a constraint over ten million items, for 32 users with 50 beams: ours, STATIC's PyTorch code, and the function
+that transformers' `generate` asks for every beam."""
+
+import sys
+import tempfile
+
+import numpy
+import torch
+import transformers
+
+from _harness import Table, Worker, arguments, in_turn, timed
+from index import codes_of
+
+USERS, BEAMS, CODES, LEVELS = 32, 50, 256, 4
+
+
+class Static:
+    """STATIC's step below its dense levels (arXiv 2602.22647)."""
+
+    def __init__(self, folder, codes):
+        sys.path.insert(0, str(folder))
+        from static_decoding.csr_utils import build_static_index
+        from static_decoding.decoding_pt import generate_and_apply_logprobs_mask
+        self.mask = generate_and_apply_logprobs_mask
+        arrays = build_static_index(codes.astype(numpy.int64), CODES, 2)
+        self.csr, self.rows, self.widths, _, _, self.dense = (
+            torch.as_tensor(a) if isinstance(a, numpy.ndarray) else a for a in arrays)
+
+    def states(self, prefixes):
+        """The states after prefixes of two or three codes."""
+        states = self.dense[prefixes[:, 0], prefixes[:, 1]]
+        if prefixes.shape[1] == 3:
+            _, tokens, following = self(states, torch.zeros(len(prefixes), CODES), 2)
+            states = following.gather(1, (tokens == prefixes[:, 2:]).int().argmax(1, keepdim=True)).squeeze(1)
+        return states
+
+    def __call__(self, states, log_probs, depth):
+        return self.mask(log_probs, states, self.csr, self.rows, self.widths[depth], CODES, torch.device("cpu"))
+
+
+class PrefixFunction:
+    """transformers' processor with a table of the prefixes that are asked for, which is less than a whole catalogue's."""
+
+    def __init__(self, prefixes, allowed):
+        table = {tuple(prefix): codes for prefix, codes in zip(prefixes.tolist(), allowed)}
+        self.processor = transformers.PrefixConstrainedLogitsProcessor(lambda user, ids: table[tuple(ids.tolist())], BEAMS)
+
+    def __call__(self, prefixes, log_probs):
+        return self.processor(prefixes, log_probs)
+
+
+def main():
+    args = arguments()
+    table = Table("constraint", args)
+    items = 1_000_000 if args.quick else 10_000_000
+    if not args.static_dir:
+        print("STATIC is SKIPPED: pass the folder of a checkout with --static-dir", flush=True)
+    for kind, exponent in (("uniform", 0.0), ("Zipf", 0.9)):
+        codes = codes_of(items, exponent)
+        worker = Worker()
+        with tempfile.NamedTemporaryFile() as file:
+            codes.astype("<u4").tofile(file)
+            file.flush()
+            worker("constraint-load", codes=file.name, sizes=[CODES] * LEVELS)
+        static = Static(args.static_dir, codes) if args.static_dir else None
+        rng = numpy.random.default_rng(2)
+        for depth in (2, 3):
+            name = f"{items / 1e6:g} M items, {kind}, after {depth} codes"
+            if not table.wants(name):
+                continue
+            prefixes = codes[rng.integers(0, items, USERS * BEAMS), :depth].astype(numpy.int64)
+            compare(table, name, worker, static, prefixes)
+        worker.close()
+    table.write(torch=torch.__version__, transformers=transformers.__version__)
+
+
+def compare(table, name, worker, static, prefixes):
+    ids, depth = torch.as_tensor(prefixes), prefixes.shape[1]
+    log_probs = torch.log_softmax(torch.randn(len(ids), CODES), -1)
+    ours = worker("constraint-step", prefixes=prefixes.tolist(), list=True)["allowed"]
+    function = PrefixFunction(ids, ours)
+    masked = function(ids, log_probs)
+    assert [row.isfinite().nonzero().flatten().tolist() for row in masked] == ours, "transformers allows other codes"
+    sides = {"transformers, prefix function": lambda _: timed(lambda: function(ids, log_probs))}
+    if static:
+        states = static.states(ids)
+        values, tokens, _ = static(states, log_probs, depth)
+        theirs = [sorted(row[finite].tolist()) for row, finite in zip(tokens, values.isfinite())]
+        assert theirs == ours, "STATIC allows other codes"
+        sides["STATIC, PyTorch"] = lambda _: timed(lambda: static(states, log_probs, depth))
+    step = lambda _: worker("constraint-step", prefixes=prefixes.tolist(), list=False)["seconds"]
+    times = in_turn(15, sides, step, warmup=3)
+    for peer in sides:
+        table.add(f"{name}: {peer}", {peer: times[peer], "genrec": times["genrec"]}, 10.0, per_round=1, unit="steps/s")
+
+
+if __name__ == "__main__":
+    main()
