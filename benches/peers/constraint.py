@@ -11,7 +11,7 @@ import transformers
 from _harness import Table, Worker, arguments, in_turn, timed
 from index import codes_of
 
-USERS, BEAMS, CODES, LEVELS = 32, 50, 256, 4
+USERS, BEAMS, CODES, LEVELS, STEPS = 32, 50, 256, 4, 10
 
 
 class Static:
@@ -68,30 +68,31 @@ def main():
             name = f"{items / 1e6:g} M items, {kind}, after {depth} codes"
             if not table.wants(name):
                 continue
-            prefixes = codes[rng.integers(0, items, USERS * BEAMS), :depth].astype(numpy.int64)
+            prefixes = codes[rng.integers(0, items, (STEPS, USERS * BEAMS)), :depth].astype(numpy.int64)
             compare(table, name, worker, static, prefixes)
         worker.close()
     table.write(torch=torch.__version__, transformers=transformers.__version__)
 
 
 def compare(table, name, worker, static, prefixes):
-    ids, depth = torch.as_tensor(prefixes), prefixes.shape[1]
-    log_probs = torch.log_softmax(torch.randn(len(ids), CODES), -1)
-    ours = worker("constraint-step", prefixes=prefixes.tolist(), list=True)["allowed"]
-    function = PrefixFunction(ids, ours)
-    masked = function(ids, log_probs)
-    assert [row.isfinite().nonzero().flatten().tolist() for row in masked] == ours, "transformers allows other codes"
-    sides = {"transformers, prefix function": lambda _: timed(lambda: function(ids, log_probs))}
+    """Ten steps in turn, each with other prefixes, as threads and caches are in a search."""
+    steps, depth = torch.as_tensor(prefixes), prefixes.shape[2]
+    log_probs = torch.log_softmax(torch.randn(USERS * BEAMS, CODES), -1)
+    ours = [worker("constraint-steps", steps=[step.tolist()], list=True)["allowed"] for step in prefixes]
+    function = PrefixFunction(prefixes.reshape(-1, depth), [codes for step in ours for codes in step])
+    masked = function(steps[0], log_probs)
+    assert [row.isfinite().nonzero().flatten().tolist() for row in masked] == ours[0], "transformers allows other codes"
+    sides = {"transformers, prefix function": lambda _: timed(lambda: [function(step, log_probs) for step in steps])}
     if static:
-        states = static.states(ids)
-        values, tokens, _ = static(states, log_probs, depth)
+        states = [static.states(step) for step in steps]
+        values, tokens, _ = static(states[0], log_probs, depth)
         theirs = [sorted(row[finite].tolist()) for row, finite in zip(tokens, values.isfinite())]
-        assert theirs == ours, "STATIC allows other codes"
-        sides["STATIC, PyTorch"] = lambda _: timed(lambda: static(states, log_probs, depth))
-    step = lambda _: worker("constraint-step", prefixes=prefixes.tolist(), list=False)["seconds"]
-    times = in_turn(15, sides, step, warmup=3)
+        assert theirs == ours[0], "STATIC allows other codes"
+        sides["STATIC, PyTorch"] = lambda _: timed(lambda: [static(state, log_probs, depth) for state in states])
+    own = lambda _: worker("constraint-steps", steps=prefixes.tolist(), list=False)["seconds"]
+    times = in_turn(11, sides, own, warmup=3)
     for peer in sides:
-        table.add(f"{name}: {peer}", {peer: times[peer], "genrec": times["genrec"]}, 10.0, per_round=1, unit="steps/s")
+        table.add(f"{name}: {peer}", {peer: times[peer], "genrec": times["genrec"]}, 10.0, per_round=STEPS, unit="steps/s")
 
 
 if __name__ == "__main__":

@@ -1,8 +1,11 @@
 //! One step of a constraint: what may follow the prefixes of many beams, with its log-probability.
 
-use std::{path::PathBuf, time::Instant};
+use std::{hint::black_box, path::PathBuf, time::Instant};
 
-use genrec::index::{CollisionPolicy, Node, SidIndex, SidLayout};
+use genrec::{
+    decode::{Catalogue, Constraint as _},
+    index::{CollisionPolicy, Node, SidIndex, SidLayout, SidVocab},
+};
 use ndarray::ArrayView2;
 use rayon::prelude::*;
 use serde::Deserialize;
@@ -17,16 +20,18 @@ pub(crate) struct Load {
     sizes: Vec<u32>,
 }
 
+/// Steps one after the other.
 #[derive(Debug, Deserialize)]
-pub(crate) struct Step {
-    /// One a beam, all of one length.
-    prefixes: Vec<Vec<u32>>,
-    /// Whether to answer with what is allowed.
+pub(crate) struct Steps {
+    /// For each step the prefixes of its beams, all of one length.
+    steps: Vec<Vec<Vec<u32>>>,
+    /// Whether to answer with what is allowed at the first.
     list: bool,
 }
 
 pub(crate) struct Constraint {
     index: SidIndex,
+    vocab: SidVocab,
     /// Values to mask, as many as the widest step has.
     log_probs: Vec<f32>,
 }
@@ -39,28 +44,45 @@ impl Constraint {
         let levels = request.sizes.len();
         let codes = ArrayView2::from_shape((codes.len() / levels, levels), &codes)?;
         let index = SidIndex::from_codes(layout, codes, CollisionPolicy::Share)?;
-        Ok(Self { index, log_probs: Vec::new() })
+        let vocab = SidVocab::new(index.layout(), 0)?;
+        Ok(Self { index, vocab, log_probs: Vec::new() })
     }
 
-    pub(crate) fn step(&mut self, request: &Step) -> Result<Value, BoxError> {
-        let beams = request.prefixes.iter().map(|prefix| self.index.find(prefix));
-        let nodes: Vec<Node> = beams.collect::<Option<_>>().ok_or("a prefix that no item has")?;
-        let depth = request.prefixes.first().map_or(0, Vec::len);
+    pub(crate) fn steps(&mut self, request: &Steps) -> Result<Value, BoxError> {
+        let prefixes = request.steps.iter().flatten();
+        let nodes: Vec<Node> =
+            prefixes.map(|prefix| self.index.find(prefix)).collect::<Option<_>>().ok_or("no such prefix")?;
+        let first = request.steps.first().ok_or("no step")?;
+        let depth = first.first().map_or(0, Vec::len);
         let width = *self.index.layout().sizes().get(depth).ok_or("a prefix that is whole")? as usize;
-        self.log_probs.resize(nodes.len() * width, -1.0);
+        self.log_probs.resize(first.len() * width, -1.0);
+        let catalogue = Catalogue::new(&self.index, &self.vocab)?;
+        let token = self.vocab.position_range(depth).start;
         let start = Instant::now();
-        let candidates: Vec<Vec<(u32, f32, Node)>> = nodes
-            .par_iter()
-            .zip(self.log_probs.par_chunks(width))
-            .map(|(&node, row)| {
-                self.index.children(node).map(|(code, child)| (code, row[code as usize], child)).collect()
-            })
-            .collect();
+        for nodes in nodes.chunks(first.len().max(1)) {
+            // What a search does: every allowed token's log-probability is looked at, none is copied.
+            let best: Vec<f32> = nodes
+                .par_chunks(50)
+                .zip(self.log_probs.par_chunks(50 * width))
+                .flat_map_iter(|(nodes, rows)| {
+                    nodes.iter().for_each(|node| catalogue.prepare(node));
+                    nodes.iter().zip(rows.chunks(width)).map(|(node, row)| {
+                        let mut best = f32::NEG_INFINITY;
+                        catalogue.for_each_group(node, &mut |first, mut group| {
+                            while group != 0 {
+                                best = best.max(row[(first - token + group.trailing_zeros()) as usize]);
+                                group &= group - 1;
+                            }
+                        });
+                        best
+                    })
+                })
+                .collect();
+            black_box(best);
+        }
         let seconds = start.elapsed().as_secs_f64();
-        let allowed: Vec<Vec<u32>> = match request.list {
-            true => candidates.iter().map(|beam| beam.iter().map(|(code, ..)| *code).collect()).collect(),
-            false => Vec::new(),
-        };
+        let codes = |node: &Node| self.index.children(*node).map(|(code, _)| code).collect::<Vec<_>>();
+        let allowed: Vec<_> = nodes.iter().take(if request.list { first.len() } else { 0 }).map(codes).collect();
         Ok(json!({ "seconds": seconds, "allowed": allowed }))
     }
 }

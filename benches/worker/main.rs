@@ -42,8 +42,8 @@ enum Request {
     DecodeSearch(decode::Search),
     /// A catalogue to constrain steps by.
     ConstraintLoad(constraint::Load),
-    /// What may follow the prefixes of a step.
-    ConstraintStep(constraint::Step),
+    /// What may follow the prefixes of some steps.
+    ConstraintSteps(constraint::Steps),
     /// An index of synthetic codes, its size and times.
     IndexMeasure(index::Measure),
     /// A matrix to work on.
@@ -94,7 +94,9 @@ impl Worker {
                 self.constraint = Some(constraint::Constraint::load(&load)?);
                 Ok(json!({}))
             }
-            Request::ConstraintStep(step) => self.constraint.as_mut().ok_or("constraint-load comes first")?.step(&step),
+            Request::ConstraintSteps(steps) => {
+                self.constraint.as_mut().ok_or("constraint-load comes first")?.steps(&steps)
+            }
             Request::IndexMeasure(request) => index::measure(&request),
             Request::QuantizeRows(rows) => self.store.read(rows),
             Request::QuantizeKMeans(kmeans) => self.store.kmeans(&kmeans),

@@ -93,7 +93,13 @@ impl Policy for BeamSearch {
     }
 }
 
-/// The `limit` best continuations of all prefixes by the score that `rate` gives a token with the sum so far.
+/// A little less, by more than rounding can make of a difference that is added again: a value up to it is surely below.
+fn below(floor: f32) -> f32 {
+    floor - floor.abs() * 1e-6 - 1e-6
+}
+
+/// The `limit` best continuations of all prefixes by the score that `rate` gives a token with the sum so far, which is no
+/// better than the sum.
 pub(crate) fn best_of<C: Constraint, K: Clone>(
     step: &Step<'_, C>,
     beams: &[Beam<C::State, K>],
@@ -107,12 +113,13 @@ pub(crate) fn best_of<C: Constraint, K: Clone>(
             best.push(Candidate { score: beam.log_prob, log_prob: beam.log_prob, parent_order, parent, token: None });
             continue;
         }
-        step.for_each_token(parent as usize, beam, |token, value| {
+        step.for_each_token_above(parent as usize, beam, |token, value| {
             let log_prob = beam.log_prob + value;
             let score = rate(token, log_prob);
             if score > f32::NEG_INFINITY {
                 best.push(Candidate { score, log_prob, parent_order, parent, token: Some(token) });
             }
+            below(best.threshold() - beam.log_prob)
         })?;
     }
     let choice = |candidate: Candidate| {

@@ -148,6 +148,18 @@ impl Constraint for Catalogue<'_> {
         }
     }
 
+    fn for_each_group(&self, node: &Node, f: &mut dyn FnMut(u32, u64)) {
+        if self.filter.is_some() {
+            return self.for_each_allowed(node, &mut |token| f(token, 1));
+        }
+        let first = self.vocab.position_range(node.depth()).start;
+        self.index.for_each_group(*node, |code, group| f(first + code, group));
+    }
+
+    fn prepare(&self, node: &Node) {
+        self.index.prefetch(*node);
+    }
+
     fn is_complete(&self, node: &Node) -> bool {
         self.index.is_leaf(*node)
     }

@@ -53,6 +53,16 @@ pub trait Constraint: Sync {
     /// Calls `f` once with every token that may follow, in any order.
     fn for_each_allowed(&self, state: &Self::State, f: &mut dyn FnMut(u32));
 
+    /// The same in groups: a first token, and a bit for each of the 64 from it on. Searches ask so, since they turn most tokens
+    /// away and can do that to 64 at once. By default each token is a group.
+    fn for_each_group(&self, state: &Self::State, f: &mut dyn FnMut(u32, u64)) {
+        self.for_each_allowed(state, &mut |token| f(token, 1));
+    }
+
+    /// Told of the states of all prefixes before a step asks about the first: a constraint in much memory may begin to fetch
+    /// it. By default nothing.
+    fn prepare(&self, _state: &Self::State) {}
+
     /// Whether the tokens taken so far are a whole sequence. Decoders do not continue it.
     fn is_complete(&self, state: &Self::State) -> bool;
 
@@ -83,6 +93,14 @@ impl<C: Constraint + ?Sized> Constraint for &C {
 
     fn for_each_allowed(&self, state: &Self::State, f: &mut dyn FnMut(u32)) {
         (**self).for_each_allowed(state, f);
+    }
+
+    fn for_each_group(&self, state: &Self::State, f: &mut dyn FnMut(u32, u64)) {
+        (**self).for_each_group(state, f);
+    }
+
+    fn prepare(&self, state: &Self::State) {
+        (**self).prepare(state);
     }
 
     fn is_complete(&self, state: &Self::State) -> bool {

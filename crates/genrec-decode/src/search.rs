@@ -69,24 +69,51 @@ pub(crate) struct Step<'a, C> {
 
 impl<C: Constraint> Step<'_, C> {
     /// Calls `f` with every allowed token of a prefix and its log-probability, which is finite.
-    #[inline]
     pub(crate) fn for_each_token<K>(
         &self,
         place: usize,
         beam: &Beam<C::State, K>,
         mut f: impl FnMut(u32, f32),
     ) -> Result<()> {
+        self.for_each_token_above(place, beam, |token, value| {
+            f(token, value);
+            f32::NEG_INFINITY
+        })
+    }
+
+    /// The same, but `f` returns the log-probability up to which it wants to hear of no further token: most are turned away
+    /// in groups.
+    #[inline]
+    pub(crate) fn for_each_token_above<K>(
+        &self,
+        place: usize,
+        beam: &Beam<C::State, K>,
+        mut f: impl FnMut(u32, f32) -> f32,
+    ) -> Result<()> {
         let log_probs = self.log_probs.get(beam.row * self.vocab_size..).unwrap_or_default();
         let log_probs = log_probs.get(..self.vocab_size).unwrap_or_default();
-        let mut failure = None;
-        self.constraint.for_each_allowed(&beam.state, &mut |token| match log_probs.get(token as usize) {
-            Some(&value) if value.is_nan() || value == f32::INFINITY => {
-                let (user, step) = (self.user, self.step);
-                failure = Some(DecodeError::NotALogProb { user, beam: place, step, token, value });
+        let (mut failure, mut floor) = (None, f32::NEG_INFINITY);
+        self.constraint.for_each_group(&beam.state, &mut |first, group| {
+            let rest = log_probs.get(first as usize..).unwrap_or_default();
+            // What is not a number is above everything, to be found out below.
+            let mut left = match rest.first_chunk::<64>() {
+                Some(values) if group.count_ones() > 4 => group & not_up_to(values, floor),
+                _ => group,
+            };
+            while left != 0 {
+                let offset = left.trailing_zeros();
+                left &= left - 1;
+                let token = first + offset;
+                match rest.get(offset as usize) {
+                    Some(&value) if value.is_nan() || value == f32::INFINITY => {
+                        let (user, step) = (self.user, self.step);
+                        failure = Some(DecodeError::NotALogProb { user, beam: place, step, token, value });
+                    }
+                    Some(&value) if value > floor => floor = f(token, value),
+                    Some(_) => {}
+                    None => failure = Some(DecodeError::UnknownToken { token, vocab_size: self.vocab_size }),
+                }
             }
-            Some(&value) if value > f32::NEG_INFINITY => f(token, value),
-            Some(_) => {}
-            None => failure = Some(DecodeError::UnknownToken { token, vocab_size: self.vocab_size }),
         });
         failure.map_or(Ok(()), Err)
     }
@@ -110,6 +137,21 @@ impl<C: Constraint> Step<'_, C> {
         }
         Ok(grown)
     }
+}
+
+/// A bit for each value that is not up to the floor.
+#[inline]
+fn not_up_to(values: &[f32; 64], floor: f32) -> u64 {
+    let mut bits = 0;
+    for (byte, values) in values.as_chunks::<8>().0.iter().enumerate() {
+        let mut eight = 0_u8;
+        for (bit, &value) in values.iter().enumerate() {
+            let above = !(value <= floor);
+            eight |= u8::from(above) << bit;
+        }
+        bits |= u64::from(eight) << (8 * byte);
+    }
+    bits
 }
 
 /// A number for a sequence of tokens: the same on every machine.
@@ -231,6 +273,10 @@ impl<'c, M: Seq2Seq, C: Constraint + 'c, P: Policy, F: Fn(usize) -> &'c C + Sync
                             vocab_size: model.vocab_size(),
                             log_probs,
                         };
+                        beams
+                            .iter()
+                            .filter(|beam| !beam.complete)
+                            .for_each(|beam| step.constraint.prepare(&beam.state));
                         step.grow(beams, self.policy.choose(&step, beams)?)
                     })
                     .collect();

@@ -43,6 +43,11 @@ impl Best {
         Self { limit, kept: Vec::new(), threshold: f32::NEG_INFINITY }
     }
 
+    /// What scores below is turned away.
+    pub(crate) fn threshold(&self) -> f32 {
+        self.threshold
+    }
+
     pub(crate) fn push(&mut self, candidate: Candidate) {
         if candidate.score < self.threshold {
             return;

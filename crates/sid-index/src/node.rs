@@ -81,6 +81,29 @@ impl SidIndex {
         Children { index: self, node, base, waiting: None, overlay, plain }
     }
 
+    /// Calls `f` with groups of the codes of a node's children: a first code, and a bit for each of the 64 from it on. What a
+    /// search asks that looks at many children and goes on to few of them: [`children`](Self::children) in a quarter
+    /// of the time.
+    #[inline]
+    pub fn for_each_group(&self, node: Node, mut f: impl FnMut(u32, u64)) {
+        if self.removed.is_empty()
+            && node.overlay().is_empty()
+            && let Some(base) = node.base()
+        {
+            return self.base.trie.for_each_group(node.depth(), base, f);
+        }
+        self.children(node).for_each(|(code, _)| f(code, 1));
+    }
+
+    /// Has the memory fetched that tells the children of a node. A hint: to be given for all nodes of a step before the first
+    /// is asked.
+    #[inline]
+    pub fn prefetch(&self, node: Node) {
+        if let Some(base) = node.base() {
+            self.base.trie.prefetch(node.depth(), base);
+        }
+    }
+
     /// The node of a prefix, or `None` when no item has it.
     #[inline]
     pub fn find(&self, prefix: &[u32]) -> Option<Node> {

@@ -99,6 +99,12 @@ impl Level {
     }
 }
 
+/// The `count` lowest bits, 64 at most.
+#[inline]
+fn low_bits(count: u32) -> u64 {
+    if count >= 64 { u64::MAX } else { (1 << count) - 1 }
+}
+
 impl Trie {
     /// Number of positions of a Semantic ID.
     #[inline]
@@ -148,6 +154,39 @@ impl Trie {
                 }
             }
             Edges::Sparse { codes, .. } => Children { next: range.start, end: range.end, codes: Codes::Sparse(codes) },
+        }
+    }
+
+    /// Calls `f` with groups of children of a node, ascending: the first code of a group and a bit for each of the 64
+    /// from there on.
+    #[inline]
+    pub(crate) fn for_each_group(&self, depth: usize, node: u32, mut f: impl FnMut(u32, u64)) {
+        let Some(level) = self.levels.get(depth) else { return };
+        match &level.edges {
+            Edges::Dense(bits) => {
+                let start = u64::from(node) * u64::from(level.size);
+                for first in (0..level.size).step_by(64) {
+                    let group = bits.group(start + u64::from(first)) & low_bits(level.size - first);
+                    if group != 0 {
+                        f(first, group);
+                    }
+                }
+            }
+            Edges::Sparse { codes, .. } => level.range(node).for_each(|child| f(codes.get(child as usize), 1)),
+        }
+    }
+
+    /// Has what [`for_each_group`](Self::for_each_group) will read fetched.
+    #[inline]
+    pub(crate) fn prefetch(&self, depth: usize, node: u32) {
+        match self.levels.get(depth).map(|level| (level.size, &level.edges)) {
+            Some((size, Edges::Dense(bits))) => bits.touch(u64::from(node) * u64::from(size)),
+            Some((_, Edges::Sparse { codes, first })) => {
+                let child = first.guess(node);
+                first.touch(child);
+                codes.touch(child as usize);
+            }
+            None => {}
         }
     }
 

@@ -69,6 +69,12 @@ impl Plain {
                 expected.iter().filter_map(|item| self.sids[item].get(prefix.len()).copied()).collect();
             codes.dedup();
             assert_eq!(index.children(node).map(|(code, _)| code).collect::<Vec<_>>(), codes);
+            let mut listed = Vec::new();
+            index.prefetch(node);
+            index.for_each_group(node, |first, group| {
+                listed.extend((0..64).filter(|bit| group >> bit & 1 == 1).map(|bit| first + bit));
+            });
+            assert_eq!(listed, codes);
             if index.is_leaf(node) {
                 assert_eq!(index.item(&prefix), expected.first().copied());
             } else {

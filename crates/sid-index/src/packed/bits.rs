@@ -37,6 +37,24 @@ impl Iterator for Ones<'_> {
         self.left &= self.left - 1;
         (place < self.end).then_some(place)
     }
+
+    /// Without asking of every place whether it is before the end.
+    #[inline]
+    fn fold<B, F: FnMut(B, u64) -> B>(self, init: B, mut f: F) -> B {
+        let (mut sum, end) = (init, self.end);
+        let words = self.words.get(self.word + 1..end.div_ceil(64) as usize).unwrap_or_default();
+        for (word, mut left) in (self.word as u64..).zip(std::iter::once(self.left).chain(words.iter().copied())) {
+            let past = ((word + 1) * 64).saturating_sub(end);
+            if past > 0 {
+                left &= u64::MAX.checked_shr(past.min(64) as u32).unwrap_or(0);
+            }
+            while left != 0 {
+                sum = f(sum, word * 64 + u64::from(left.trailing_zeros()));
+                left &= left - 1;
+            }
+        }
+        sum
+    }
 }
 
 /// Grows a set of bits.

@@ -1,6 +1,6 @@
 //! Bits that count their ones.
 
-use super::{BitsBuilder, Ints, IntsBuilder, Ones, Words};
+use super::{BitsBuilder, Ints, IntsBuilder, Ones, Words, words::prefetch};
 
 /// Bits between two counts: those of a parent of 256 codes, whose first child is then one look-up away.
 const BLOCK: u64 = 256;
@@ -35,6 +35,21 @@ impl RankBits {
     #[inline]
     pub(crate) fn get(&self, place: u64) -> bool {
         place < self.len && self.words.get((place / 64) as usize).is_some_and(|word| word >> (place % 64) & 1 == 1)
+    }
+
+    /// The 64 bits from a place on; zeros past the end.
+    #[inline]
+    pub(crate) fn group(&self, place: u64) -> u64 {
+        let (word, shift) = ((place / 64) as usize, place % 64);
+        let words: &[u64] = &self.words;
+        let low = words.get(word).copied().unwrap_or(0) >> shift;
+        if shift == 0 { low } else { low | words.get(word + 1).copied().unwrap_or(0) << (64 - shift) }
+    }
+
+    /// As [`Ints::touch`].
+    #[inline]
+    pub(crate) fn touch(&self, place: u64) {
+        prefetch(&self.words, (place / 64) as usize);
     }
 
     /// Number of ones before a place.

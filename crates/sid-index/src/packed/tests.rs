@@ -38,7 +38,9 @@ proptest! {
         prop_assert_eq!(found.select(before), len);
         let (start, end) = (len / 3, len * 2 / 3);
         let expected: Vec<u64> = ones.iter().copied().filter(|place| (start..end).contains(place)).collect();
-        prop_assert_eq!(counted.ones(start, end).collect::<Vec<_>>(), expected);
+        prop_assert_eq!(&counted.ones(start, end).collect::<Vec<_>>(), &expected);
+        let folded = counted.ones(start, end).fold(Vec::new(), |mut all, place| { all.push(place); all });
+        prop_assert_eq!(folded, expected);
         prop_assert_eq!(counted.words().map(|words| words.len() as u64), RankBits::words_for(len));
         prop_assert_eq!(found.words().map(|words| words.len() as u64), SelectBits::words_for(len, before));
     }
