@@ -81,23 +81,30 @@ impl Sampling {
         self.shape.validate()
     }
 
-    /// The shaped probabilities of what may follow a prefix.
-    fn options<C: Constraint, K>(
-        &self,
-        step: &Step<'_, C>,
-        place: usize,
-        beam: &Beam<C::State, K>,
-    ) -> Result<(Vec<(u32, f64)>, Vec<(u32, f32)>)> {
+    /// What may follow a prefix.
+    fn options<C: Constraint, K>(&self, step: &Step<'_, C>, place: usize, beam: &Beam<C::State, K>) -> Result<Options> {
         let mut options = Vec::new();
         step.for_each_token(place, beam, |token, value| options.push((token, value)))?;
         let shaped = self.shape.apply(step.step, &options);
         options.sort_unstable_by_key(|&(token, _)| token);
-        Ok((shaped, options))
+        Ok(Options { shaped, own: options })
     }
 }
 
-fn log_prob_of(options: &[(u32, f32)], token: u32) -> f32 {
-    options.binary_search_by_key(&token, |option| option.0).ok().and_then(|at| options.get(at)).map_or(0.0, |o| o.1)
+/// What may follow a prefix.
+struct Options {
+    /// Tokens and shaped log-probabilities, the most probable first.
+    shaped: Vec<(u32, f64)>,
+    /// Tokens and the model's log-probabilities, by token.
+    own: Vec<(u32, f32)>,
+}
+
+impl Options {
+    /// The model's log-probability of a token that is among them.
+    fn log_prob(&self, token: u32) -> f32 {
+        let place = self.own.binary_search_by_key(&token, |option| option.0).ok();
+        place.and_then(|place| self.own.get(place)).map_or(0.0, |option| option.1)
+    }
 }
 
 impl Decoder for Sampling {
@@ -139,19 +146,21 @@ impl Policy for Independent<'_> {
                 chosen.push(Choice { parent, token: None, log_prob: beam.log_prob, mark: beam.mark.clone() });
                 continue;
             }
-            let (shaped, options) = self.0.options(step, parent, beam)?;
+            let options = self.0.options(step, parent, beam)?;
             let mut draws: Vec<(usize, u32)> = beam
                 .mark
                 .iter()
-                .filter_map(|&draw| Some((pick(&shaped, rng.f64_at(u64::from(draw)))?, draw)))
+                .filter_map(|&draw| Some((pick(&options.shaped, rng.f64_at(u64::from(draw)))?, draw)))
                 .collect();
             draws.sort_unstable();
             for group in draws.chunk_by(|a, b| a.0 == b.0) {
-                let Some(&(token, _)) = group.first().and_then(|&(place, _)| shaped.get(place)) else { continue };
+                let Some(&(token, _)) = group.first().and_then(|&(place, _)| options.shaped.get(place)) else {
+                    continue;
+                };
                 chosen.push(Choice {
                     parent,
                     token: Some(token),
-                    log_prob: beam.log_prob + log_prob_of(&options, token),
+                    log_prob: beam.log_prob + options.log_prob(token),
                     mark: group.iter().map(|&(_, draw)| draw).collect(),
                 });
             }
@@ -210,7 +219,7 @@ impl Policy for Stochastic<'_> {
                 all.push(Choice { parent, token: None, log_prob: beam.log_prob, mark: beam.mark });
                 continue;
             }
-            let (shaped, options) = self.0.options(step, parent, beam)?;
+            let options = self.0.options(step, parent, beam)?;
             let prefix = key_of(&beam.tokens);
             let noisy = |&(token, log_prob): &(u32, f64)| {
                 let log_prob = beam.mark.log_prob + log_prob;
@@ -219,11 +228,11 @@ impl Policy for Stochastic<'_> {
                 let gumbel = -(-(uniform + 1.0 / (1_u64 << 54) as f64).ln()).ln();
                 (token, log_prob, log_prob + gumbel)
             };
-            let noisy: Vec<(u32, f64, f64)> = shaped.iter().map(noisy).collect();
+            let noisy: Vec<(u32, f64, f64)> = options.shaped.iter().map(noisy).collect();
             let largest = noisy.iter().map(|option| option.2).fold(f64::NEG_INFINITY, f64::max);
             for (token, log_prob, perturbed) in noisy {
                 let mark = Perturbed { log_prob, largest: conditioned(perturbed, largest, beam.mark.largest) };
-                let own = beam.log_prob + log_prob_of(&options, token);
+                let own = beam.log_prob + options.log_prob(token);
                 all.push(Choice { parent, token: Some(token), log_prob: own, mark });
             }
         }

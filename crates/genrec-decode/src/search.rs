@@ -146,8 +146,7 @@ fn not_up_to(values: &[f32; 64], floor: f32) -> u64 {
     for (byte, values) in values.as_chunks::<8>().0.iter().enumerate() {
         let mut eight = 0_u8;
         for (bit, &value) in values.iter().enumerate() {
-            let above = !(value <= floor);
-            eight |= u8::from(above) << bit;
+            eight |= u8::from(value > floor || value.is_nan()) << bit;
         }
         bits |= u64::from(eight) << (8 * byte);
     }

@@ -1,146 +1,25 @@
 //! Histories in, ranked items out: tokenisation, beam search and resolution over any model.
 
+mod config;
+
 use std::sync::OnceLock;
 
 use genrec_decode::{
-    AnySearch, BeamSearch, Catalogue as ValidSids, ColdStart, Decoder, DeviceBeamSearch, DeviceCatalogue, FixedLength,
-    Hypothesis, Resolve,
+    AnySearch, BeamSearch, Catalogue as ValidSids, Decoder, DeviceBeamSearch, DeviceCatalogue, FixedLength, Hypothesis,
+    Resolve,
 };
 use genrec_model::{RaggedBatch, Seq2Seq};
-use serde::{Deserialize, Serialize};
-use sid_index::{ItemFilter, ItemId, SidIndex, SidVocab};
+use sid_index::{ItemId, SidIndex, SidVocab};
+
+pub use config::{DecodeConfig, Wanted};
 
 use crate::{
-    Error, Result, artifacts,
+    Result,
     tokens::{History, SequenceTokenizer},
 };
 
-/// How a run searches: `decode.json`.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-#[non_exhaustive]
-pub struct DecodeConfig {
-    /// Version of the run directory's format.
-    pub format_version: u32,
-    /// Hypotheses kept a user. 20: the peers' usual width; wider ones cost time in proportion.
-    pub beams: usize,
-    /// Users decoded together. 64 keeps the logits of all beams within a few MiB.
-    pub users_per_batch: usize,
-    /// Items of a history that the model reads. 20, as in the paper (section 4).
-    pub max_history: usize,
-    /// Tokens that user ids are hashed onto, 0 for none. 2,000, as in the paper (section 4).
-    pub user_tokens: u32,
-    /// Another search than beam search; it returns as many sequences as are asked for, and at least `beams`.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub search: Option<AnySearch>,
-    /// Decodes freely, as in the paper, and makes items of the sequences so; by default only Semantic IDs of items are
-    /// generated.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub free: Option<Resolve>,
-    /// The greatest width that a search is repeated with, doubling it, for users who got too few items: without a
-    /// constraint, where sequences are passed over. Default: 0, which never repeats one.
-    #[serde(skip_serializing_if = "is_zero")]
-    pub widen_to: usize,
-    /// Makes room for items that training has not seen.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub cold_start: Option<ColdStart>,
-}
-
-fn is_zero(value: &usize) -> bool {
-    *value == 0
-}
-
-impl Default for DecodeConfig {
-    fn default() -> Self {
-        Self {
-            format_version: artifacts::FORMAT_VERSION,
-            beams: 20,
-            users_per_batch: 64,
-            max_history: 20,
-            user_tokens: 2_000,
-            search: None,
-            free: None,
-            widen_to: 0,
-            cold_start: None,
-        }
-    }
-}
-
-impl DecodeConfig {
-    /// Another number of beams.
-    #[must_use]
-    pub fn with_beams(mut self, beams: usize) -> Self {
-        self.beams = beams;
-        self
-    }
-
-    /// Another number of users decoded together.
-    #[must_use]
-    pub fn with_users_per_batch(mut self, users: usize) -> Self {
-        self.users_per_batch = users;
-        self
-    }
-
-    /// Another search.
-    #[must_use]
-    pub fn with_search(mut self, search: AnySearch) -> Self {
-        self.search = Some(search);
-        self
-    }
-
-    /// Free generation.
-    #[must_use]
-    pub fn with_free(mut self, resolve: Resolve) -> Self {
-        self.free = Some(resolve);
-        self
-    }
-
-    /// The greatest width that a search is repeated with for users who got too few items.
-    #[must_use]
-    pub fn with_widen_to(mut self, width: usize) -> Self {
-        self.widen_to = width;
-        self
-    }
-
-    /// Room for unseen items.
-    #[must_use]
-    pub fn with_cold_start(mut self, cold_start: ColdStart) -> Self {
-        self.cold_start = Some(cold_start);
-        self
-    }
-
-    /// Another number of user tokens; only before training.
-    #[must_use]
-    pub fn with_user_tokens(mut self, tokens: u32) -> Self {
-        self.user_tokens = tokens;
-        self
-    }
-
-    /// Checks every bound.
-    ///
-    /// # Errors
-    /// [`Error::Config`] names the first setting outside its bounds.
-    pub fn validate(&self) -> Result<()> {
-        for (field, value) in
-            [("beams", self.beams), ("users_per_batch", self.users_per_batch), ("max_history", self.max_history)]
-        {
-            if value == 0 {
-                return Err(Error::Config { field, value: value.to_string(), expected: "at least 1" });
-            }
-        }
-        if let Some(search) = &self.search {
-            search.validate()?;
-        }
-        if let Some(cold_start) = &self.cold_start {
-            cold_start.validate()?;
-        }
-        if self.format_version != artifacts::FORMAT_VERSION {
-            let (field, value) = ("decode.format_version", self.format_version.to_string());
-            return Err(Error::Config { field, value, expected: "1, the version that this program writes" });
-        }
-        Ok(())
-    }
-}
+/// Sequences for a batch of users, so many for each.
+type Decode<'f> = dyn Fn(&RaggedBatch, &[History<'_>], usize) -> Result<Vec<Vec<Hypothesis>>> + 'f;
 
 /// The ranked items of one user.
 #[derive(Debug, Clone, PartialEq, Default)]
@@ -149,41 +28,6 @@ pub struct Ranked {
     pub items: Vec<(ItemId, f32)>,
     /// For each generated sequence, best first, the item whose Semantic ID it is, or `None` for an invalid one.
     pub generated: Vec<Option<ItemId>>,
-}
-
-/// Which items may be recommended to whom.
-#[derive(Debug, Clone, Default)]
-#[non_exhaustive]
-pub struct Wanted<'a> {
-    /// Filters for all users, each with the name that an error calls it by.
-    pub filters: Vec<(String, &'a ItemFilter)>,
-    /// Leaves out the items of each user's history.
-    pub unseen_by_user: bool,
-}
-
-impl<'a> Wanted<'a> {
-    /// Every item, as in the paper's protocol.
-    pub fn any() -> Self {
-        Self::default()
-    }
-
-    /// One more filter.
-    #[must_use]
-    pub fn with_filter(mut self, name: impl Into<String>, filter: &'a ItemFilter) -> Self {
-        self.filters.push((name.into(), filter));
-        self
-    }
-
-    /// Leaves out the items of each user's history.
-    #[must_use]
-    pub fn without_history(mut self) -> Self {
-        self.unseen_by_user = true;
-        self
-    }
-
-    fn is_any(&self) -> bool {
-        self.filters.is_empty() && !self.unseen_by_user
-    }
 }
 
 /// Searches any model over one index; borrows all it needs, so that training can validate a model that is not yet part of
@@ -327,7 +171,7 @@ impl<'a> Searcher<'a> {
         &self,
         histories: &[History<'_>],
         k: usize,
-        decode: &dyn Fn(&RaggedBatch, &[History<'_>], usize) -> Result<Vec<Vec<Hypothesis>>>,
+        decode: &Decode<'_>,
         catalogue: &dyn Fn(&History<'_>) -> Result<ValidSids<'a>>,
         resolve: Resolve,
         progress: &mut dyn FnMut(usize, usize),

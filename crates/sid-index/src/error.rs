@@ -240,7 +240,7 @@ pub enum IndexError {
     },
     /// A tensor has another type or shape than recorded.
     #[error(
-        "the tensor `{name}` of {} is {dtype} of shape {got:?}; by the description its shape is {expected:?}; rebuild the index",
+        "the tensor `{name}` of {} is {found} where the description asks for {expected}; rebuild the index",
         path.display()
     )]
     Tensor {
@@ -248,12 +248,10 @@ pub enum IndexError {
         path: PathBuf,
         /// Name of the tensor.
         name: String,
-        /// Type found.
-        dtype: String,
-        /// Shape recorded.
-        expected: Vec<usize>,
-        /// Shape found.
-        got: Vec<usize>,
+        /// Type and shape recorded.
+        expected: String,
+        /// Type and shape found.
+        found: String,
     },
     /// A file whose parts do not belong together although their checksums are right.
     #[error("{} contradicts itself: {what}; rebuild the index", path.display())]

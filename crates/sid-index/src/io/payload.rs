@@ -104,10 +104,11 @@ impl Payload {
                 return Err(wrong("an array is missing from its header"));
             };
             let (first, end) = tensor.data_offsets;
-            let expected = vec![words as usize];
-            if tensor.dtype != Dtype::U64 || tensor.shape != expected || (end - first) as u64 != words * 8 {
-                let (path, dtype, got) = (path.to_owned(), format!("{:?}", tensor.dtype), tensor.shape.clone());
-                return Err(IndexError::Tensor { path, name, dtype, expected, got });
+            let shape = [words as usize];
+            if tensor.dtype != Dtype::U64 || tensor.shape != shape || (end - first) as u64 != words * 8 {
+                let found = format!("{:?} of shape {:?}", tensor.dtype, tensor.shape);
+                let expected = format!("U64 of shape {shape:?}");
+                return Err(IndexError::Tensor { path: path.to_owned(), name, expected, found });
             }
             data_bytes += words * 8;
             arrays.insert(name, (start + first as u64, words));

@@ -53,8 +53,9 @@ impl DescriptionV1 {
         let tensor = tensors.tensor(TENSOR).map_err(payload_error(&path))?;
         let expected = vec![self.items as usize, self.layout.positions()];
         if tensors.len() != 1 || tensor.dtype() != Dtype::U32 || tensor.shape() != expected {
-            let (dtype, got) = (format!("{:?}", tensor.dtype()), tensor.shape().to_vec());
-            return Err(IndexError::Tensor { path, name: TENSOR.to_owned(), dtype, expected, got });
+            let found = format!("{:?} of shape {:?}", tensor.dtype(), tensor.shape());
+            let expected = format!("U32 of shape {expected:?}");
+            return Err(IndexError::Tensor { path, name: TENSOR.to_owned(), expected, found });
         }
         let (words, _) = tensor.data().as_chunks::<4>();
         let sids: Vec<u32> = words.iter().map(|&word| u32::from_le_bytes(word)).collect();
