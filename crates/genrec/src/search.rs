@@ -67,7 +67,7 @@ impl<'a> Searcher<'a> {
     /// [`DeviceBeamSearch::max_beams`].
     ///
     /// # Errors
-    /// [`Error::UnknownItem`] when a history names an item outside the catalogue, and the errors of decoding.
+    /// [`Error::UnknownItem`](crate::Error::UnknownItem) when a history names an item outside the catalogue, and the errors of decoding.
     pub fn rank<M: Seq2Seq>(
         &self,
         model: &M,
