@@ -12,10 +12,11 @@ use std::{
 
 use candle_core::Device;
 use genrec::{
-    Error, History, Recommender,
+    Error, History, Recommender, Wanted,
     data::{Item, Synthetic},
+    decode::{AnySearch, ColdStart, ExactSearch, Resolve, Sampling},
     embed::AnyEmbedder,
-    index::ItemId,
+    index::{ItemFilter, ItemId},
     pipeline::{self, Budget, EmbeddingSource, Event, TigerConfig},
     quantize::{QuantizeError, QuantizerConfig},
     train::StopReason,
@@ -167,6 +168,78 @@ fn an_unseen_item_is_added_recommended_and_kept() -> genrec::Result<()> {
     let old = Recommender::load(dir.path(), &Device::Cpu)?;
     assert_eq!(old.catalogue().len(), sids.len());
     assert!(matches!(old.find("brand-new"), Err(Error::UnknownItem { .. })));
+    Ok(())
+}
+
+/// Every way to decode that a run takes, on one run with one item that training has not seen.
+#[test]
+fn searches_filters_and_cold_start_do_what_they_say() -> genrec::Result<()> {
+    let dir = tempfile::tempdir().unwrap();
+    let mut recommender = run(dir.path(), &small_config(), false)?.recommender;
+    let relative = recommender.catalogue().get(ItemId(7)).cloned().unwrap();
+    let new = recommender.add_item(Item { id: "brand-new".into(), ..relative })?;
+    let (config, items) = (recommender.config().clone(), recommender.index().len());
+    let known = [ItemId(7), ItemId(3)];
+    let history = [History { user: None, items: &known }];
+    let ids = |found: Vec<Vec<genrec::Recommendation>>| found.into_iter().flatten().map(|f| f.item).collect::<Vec<_>>();
+    let usual = recommender.recommend(&history, 10)?;
+
+    // Filters compose, leave nothing behind, and are named when they do.
+    let even = ItemFilter::matching(recommender.index(), |item| item.0 % 2 == 0);
+    let low = ItemFilter::matching(recommender.index(), |item| item.0 < 20);
+    let wanted = Wanted::any().with_filter("even", &even).with_filter("low", &low).without_history();
+    let mut found = ids(recommender.recommend_wanted(&history, items, &wanted)?);
+    found.sort_unstable();
+    assert_eq!(found, (0..20).step_by(2).map(ItemId).collect::<Vec<_>>());
+    let odd = ItemFilter::matching(recommender.index(), |item| item.0 % 2 == 1);
+    let nothing = Wanted::any().with_filter("even", &even).with_filter("odd", &odd);
+    let error = recommender.recommend_wanted(&history, 3, &nothing).unwrap_err().to_string();
+    assert!(error.contains("`odd`"), "{error}");
+
+    // The exact search is the oracle of a wide beam; sampling is seeded and repeats nothing.
+    recommender = recommender.with_config(config.clone().with_search(AnySearch::Exact(ExactSearch::new(10))))?;
+    let exact = recommender.recommend(&history, 10)?;
+    recommender = recommender.with_config(config.clone().with_beams(items))?;
+    assert_eq!(exact, recommender.recommend(&history, 10)?);
+    let sampling = |seed| AnySearch::Sampling(Sampling::new(15, seed));
+    recommender = recommender.with_config(config.clone().with_search(sampling(1)))?;
+    let (first, again) = (ids(recommender.recommend(&history, 15)?), ids(recommender.recommend(&history, 15)?));
+    assert_eq!((first.iter().collect::<std::collections::BTreeSet<_>>().len(), &first), (15, &again));
+    recommender = recommender.with_config(config.clone().with_search(sampling(2)))?;
+    assert_ne!(first, ids(recommender.recommend(&history, 15)?));
+
+    // Free generation fills its list when it may widen.
+    recommender = recommender.with_config(config.clone().with_free(Resolve::Exact))?;
+    let narrow = ids(recommender.recommend(&history, 100)?).len();
+    recommender = recommender.with_config(config.clone().with_free(Resolve::Exact).with_widen_to(1 << 12))?;
+    assert!(narrow < 100, "every one of the first 100 sequences is an item: the test shows nothing");
+    assert_eq!(ids(recommender.recommend(&history, 100)?).len(), 100);
+
+    // Unseen items have a share of the list and no more.
+    let levels = recommender.index().layout().levels();
+    for (epsilon, most) in [(0.0, 0), (0.1, 1), (1.0, 1)] {
+        let cold = ColdStart::new(epsilon).with_prefix(levels);
+        recommender = recommender.with_config(config.clone().with_beams(items).with_cold_start(cold))?;
+        let list = ids(recommender.recommend(&history, items)?);
+        assert_eq!(list.iter().filter(|&&item| item == new).count(), most, "epsilon {epsilon}");
+    }
+    recommender = recommender.with_config(config)?;
+    assert_eq!(recommender.recommend(&history, 10)?, usual);
+    Ok(())
+}
+
+#[test]
+fn an_index_of_another_quantizer_is_refused() -> genrec::Result<()> {
+    let (ours, other) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    run(ours.path(), &small_config(), false)?;
+    let mut config = small_config();
+    config.seed += 1;
+    run(other.path(), &config, false)?;
+    for file in ["config.json", "model.safetensors"] {
+        fs::copy(other.path().join("quantizer").join(file), ours.path().join("quantizer").join(file)).unwrap();
+    }
+    let error = Recommender::load(ours.path(), &Device::Cpu).unwrap_err();
+    assert!(error.to_string().contains("belongs to codebook"), "{error}");
     Ok(())
 }
 

@@ -10,7 +10,7 @@ pub(crate) use bits::{BitsBuilder, Ones};
 pub(crate) use ints::{Ints, IntsBuilder, read_bits, write_bits};
 pub(crate) use rank::RankBits;
 pub(crate) use select::SelectBits;
-pub(crate) use words::Words;
+pub(crate) use words::{Words, map_file};
 
 /// Bits that hold the values `0..size`.
 pub(crate) fn width_of(size: u32) -> u32 {

@@ -8,7 +8,6 @@ use std::{
     sync::Arc,
 };
 
-use memmap2::Mmap;
 use safetensors::{
     Dtype,
     tensor::{Metadata, TensorView},
@@ -20,7 +19,7 @@ use super::{
 };
 use crate::{
     error::{IndexError, Result},
-    packed::Words,
+    packed::{Words, map_file},
 };
 
 pub(super) const PAYLOAD: &str = "index.safetensors";
@@ -168,14 +167,11 @@ impl Payload {
     }
 
     /// All arrays where they are in the file.
-    #[allow(unsafe_code, reason = "a mapped file may be changed by others; no reader here trusts what it holds")]
     pub(super) fn map(&self) -> Result<BTreeMap<String, Words>> {
         if self.data_bytes == 0 {
             return Ok(BTreeMap::new());
         }
-        // SAFETY: the bytes are only ever read as integers, each of which is checked before it is used as an index. That the
-        // file must not be shortened is said to the caller; `save` replaces files.
-        let file = Arc::new(unsafe { Mmap::map(&self.file) }.map_err(io_error("map", &self.path))?);
+        let file = Arc::new(map_file(&self.file).map_err(io_error("map", &self.path))?);
         let mapped = |&(first, words): &(u64, u64)| Words::Mapped {
             file: Arc::clone(&file),
             bytes: first as usize..(first + words * 8) as usize,

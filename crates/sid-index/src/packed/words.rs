@@ -1,6 +1,6 @@
 //! 64-bit words in memory or in a mapped file.
 
-use std::{ops::Range, sync::Arc};
+use std::{fs::File, ops::Range, sync::Arc};
 
 use memmap2::Mmap;
 
@@ -73,6 +73,14 @@ impl std::fmt::Debug for Words {
         let place = if matches!(self, Self::Mapped { .. }) { "mapped" } else { "owned" };
         write!(f, "{} words {place}", self.len())
     }
+}
+
+/// Maps a file to be read where it lies. It must not be shortened while it is mapped.
+#[allow(unsafe_code, reason = "a mapped file may be changed by others; no reader here trusts what it holds")]
+pub(crate) fn map_file(file: &File) -> std::io::Result<Mmap> {
+    // SAFETY: the bytes are only ever read as integers, each of which is checked before it is used as an index. That the
+    // file must not be shortened is said to whoever opens it; `save` replaces files and changes none.
+    unsafe { Mmap::map(file) }
 }
 
 /// Has the cache line of a word fetched that will be read soon: a miss takes longer than all else that a look-up does. Only
