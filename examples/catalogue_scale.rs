@@ -87,7 +87,7 @@ struct Report {
     sid_to_item_nanoseconds: f64,
     children_nanoseconds: f64,
     decode_seconds: f64,
-    /// What walking the trie took of it.
+    /// About what walking the trie took of it, if one thread did it all.
     constraint_seconds: f64,
     constraint_share: f64,
     insert_microseconds: f64,
@@ -161,7 +161,7 @@ fn decode(args: &Args, index: &SidIndex, report: &mut Report, draws: &mut Draws)
     Ok(())
 }
 
-/// Lists what may follow every prefix of each user's sequences and takes each step again, on one thread: what the search
+/// Asks again, on one thread, what may follow the prefixes of each user's sequences, and takes each step: about what the search
 /// asked of the trie.
 fn walk(catalogue: &Catalogue<'_>, found: &[Vec<Hypothesis>]) -> f64 {
     let mut steps: Vec<(Node, u32)> = Vec::new();
@@ -182,7 +182,7 @@ fn walk(catalogue: &Catalogue<'_>, found: &[Vec<Hypothesis>]) -> f64 {
         let mut sum = 0_u32;
         for (state, token) in &steps {
             if last != Some(*state) {
-                catalogue.for_each_allowed(state, &mut |token| sum = sum.wrapping_add(token));
+                catalogue.for_each_group(state, &mut |token, group| sum = sum.wrapping_add(token ^ group as u32));
             }
             last = Some(*state);
             black_box(catalogue.accept(state, *token));

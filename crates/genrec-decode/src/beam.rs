@@ -93,9 +93,9 @@ impl Policy for BeamSearch {
     }
 }
 
-/// A little less, by more than rounding can make of a difference that is added again: a value up to it is surely below.
-fn below(floor: f32) -> f32 {
-    floor - floor.abs() * 1e-6 - 1e-6
+/// A value up to which a sum with `log_prob` is surely below the threshold, whatever is rounded.
+fn below(threshold: f32, log_prob: f32) -> f32 {
+    threshold - log_prob - (threshold.abs() + log_prob.abs()) * 1e-6 - 1e-6
 }
 
 /// The `limit` best continuations of all prefixes by the score that `rate` gives a token with the sum so far, which is no
@@ -119,7 +119,7 @@ pub(crate) fn best_of<C: Constraint, K: Clone>(
             if score > f32::NEG_INFINITY {
                 best.push(Candidate { score, log_prob, parent_order, parent, token: Some(token) });
             }
-            below(best.threshold() - beam.log_prob)
+            below(best.threshold(), beam.log_prob)
         })?;
     }
     let choice = |candidate: Candidate| {

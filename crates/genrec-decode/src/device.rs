@@ -38,7 +38,8 @@ impl DeviceCatalogue {
     /// Copies the trie of the items that `catalogue` allows to a device.
     ///
     /// # Errors
-    /// [`DecodeError::Tensor`] when the device has no room.
+    /// [`DecodeError::Tensor`] when the device has no room, [`DecodeError::BrokenIndex`] when the index was mapped from a damaged
+    /// file.
     pub fn new(catalogue: &Catalogue<'_>, device: &Device) -> Result<Self> {
         let (index, vocab) = (catalogue.index(), catalogue.vocab());
         let nodes = (0..=index.layout().positions()).map(|length| index.count_prefixes(length)).sum::<usize>();
@@ -62,6 +63,9 @@ impl DeviceCatalogue {
                     next.push(child);
                 }
                 width = width.max(tokens.len() - first);
+                if tokens.len() > nodes {
+                    return Err(DecodeError::BrokenIndex { prefixes: nodes });
+                }
             }
             if !next.is_empty() {
                 widths.push(width);

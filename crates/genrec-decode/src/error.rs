@@ -89,6 +89,12 @@ pub enum DecodeError {
     /// The index is empty.
     #[error("the index holds no item; add some before decoding")]
     NoItems,
+    /// An index that leads to more prefixes than it has.
+    #[error("the index leads to more than its {prefixes} prefixes: its file is damaged; `SidIndex::verify` says where")]
+    BrokenIndex {
+        /// Prefixes of all lengths that it counts.
+        prefixes: usize,
+    },
     /// A filter leaves no item that may be generated.
     #[error(
         "the filter `{filter}` allows none of the {before} items that were allowed before it; loosen it or drop it"

@@ -96,7 +96,7 @@ impl Policy for Above<'_> {
         // Rounding can make a log-probability a little larger than zero.
         let slack = 1e-5 * (1.0 + threshold.abs().min(f32::MAX / 1e6));
         let rate = |_, score| if score >= threshold - slack { score } else { f32::NEG_INFINITY };
-        let kept = best_of(step, beams, self.search.max_rows + 1, rate)?;
+        let kept = best_of(step, beams, self.search.max_rows.saturating_add(1), rate)?;
         if kept.len() > self.search.max_rows {
             return Err(DecodeError::TooWide { user: step.user, step: step.step, max_rows: self.search.max_rows });
         }

@@ -97,7 +97,11 @@ impl<'a> Searcher<'a> {
         }
         let for_user = |history: &History<'_>| -> Result<ValidSids<'a>> {
             match wanted.unseen_by_user {
-                true => Ok(common.clone().excluding(history.items.iter().copied())?),
+                true => {
+                    // Of an old history some items may be gone.
+                    let items = history.items.iter().copied().filter(|&item| self.index.contains(item));
+                    Ok(common.clone().excluding(items)?)
+                }
                 false => Ok(common.clone()),
             }
         };
@@ -154,7 +158,8 @@ impl<'a> Searcher<'a> {
         k: usize,
         progress: &mut dyn FnMut(usize, usize),
     ) -> Result<Vec<Ranked>> {
-        let config = DecodeConfig { search: None, cold_start: None, ..self.config.clone() }.with_free(Resolve::Exact);
+        let config = DecodeConfig { search: None, cold_start: None, widen_to: 0, ..self.config.clone() };
+        let config = config.with_free(Resolve::Exact);
         Searcher { config: &config, ..*self }.rank(model, histories, k, progress)
     }
 

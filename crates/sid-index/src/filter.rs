@@ -106,7 +106,8 @@ impl ItemFilter {
     }
 
     /// Checks that the filter was made from this index, or from one that it was changed from without
-    /// [`SidIndex::compact`]. The answers about any other mean nothing.
+    /// [`SidIndex::compact`]. The answers about any other mean nothing; of two clones that were given different items since, each
+    /// takes the filters of the other, but for the items added.
     ///
     /// # Errors
     /// [`IndexError::StaleFilter`] otherwise.

@@ -65,14 +65,14 @@ impl SidIndex {
     /// # Errors
     /// When a file is missing, of another format version, truncated, damaged, or contradicts itself.
     pub fn open(dir: &Path) -> Result<Self> {
-        match Saved::read(&dir.join(DESCRIPTION))? {
+        retried(dir, |saved| match saved {
             Saved::V1(description) => description.open(dir),
             Saved::V2(description) => {
                 let index = description.in_payload(dir, |payload| description.read(&payload))?;
                 index.verify_structure(&dir.join(PAYLOAD))?;
                 Ok(index)
             }
-        }
+        })
     }
 
     /// Opens an index without reading it: its file is mapped, and what is looked up is read from the disk, or from the system's
@@ -89,10 +89,10 @@ impl SidIndex {
         if cfg!(target_endian = "big") {
             return Self::open(dir);
         }
-        match Saved::read(&dir.join(DESCRIPTION))? {
+        retried(dir, |saved| match saved {
             Saved::V1(description) => description.open(dir),
             Saved::V2(description) => description.in_payload(dir, |payload| description.map(&payload)),
-        }
+        })
     }
 
     /// Checks everything that [`open_mapped`](Self::open_mapped) has taken on trust: that the data of `dir` have their checksum
@@ -108,6 +108,16 @@ impl SidIndex {
         }
         self.verify_structure(&dir.join(PAYLOAD))
     }
+}
+
+/// Opens an index by its description, once more if another was saved between reading the description and the payload.
+fn retried(dir: &Path, open: impl Fn(&Saved) -> Result<SidIndex>) -> Result<SidIndex> {
+    let path = dir.join(DESCRIPTION);
+    let saved = Saved::read(&path)?;
+    open(&saved).or_else(|error| match Saved::read(&path) {
+        Ok(now) if now.crc32() != saved.crc32() => open(&now),
+        _ => Err(error),
+    })
 }
 
 /// Moves a payload to its place that an earlier save had committed but not moved.

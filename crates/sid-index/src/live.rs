@@ -64,7 +64,8 @@ impl LiveIndex {
     }
 
     /// Makes the index current again that the last [`replace`](Self::replace) or [`update`](Self::update) replaced;
-    /// `false` when there is none. Once: there is no way back further.
+    /// `false` when there is none. Once: there is no way back further. Numbers of items that were added meanwhile are given
+    /// again, so filters and whatever else has noted them are to be made anew.
     pub fn roll_back(&self) -> bool {
         let mut previous = self.previous.lock().unwrap_or_else(PoisonError::into_inner);
         match previous.take() {

@@ -32,11 +32,6 @@ impl Node {
     }
 
     #[inline]
-    fn overlay(self) -> Range<u32> {
-        self.start..self.end
-    }
-
-    #[inline]
     fn base(self) -> Option<u32> {
         (self.base != NONE).then_some(self.base)
     }
@@ -59,10 +54,13 @@ impl SidIndex {
     /// The node that `code` leads to, or `None` when no item continues the prefix so.
     #[inline]
     pub fn child(&self, node: Node, code: u32) -> Option<Node> {
+        if self.is_leaf(node) {
+            return None;
+        }
         let base = node.base().and_then(|base| self.base.trie.child(node.depth(), base, code));
         let base = base.filter(|&child| self.lives(node.depth() + 1, child));
         let overlay = match node.start < node.end {
-            true => self.overlay.narrow(node.overlay(), node.depth(), code),
+            true => self.overlay.narrow(self.new_items(node), node.depth(), code),
             false => 0..0,
         };
         (base.is_some() || !overlay.is_empty()).then(|| node.deeper(base, overlay))
@@ -76,7 +74,7 @@ impl SidIndex {
             Some(base) => self.base.trie.children(node.depth(), base),
             None => trie::Children::none(),
         };
-        let overlay = if node.depth() < self.layout().positions() { node.overlay() } else { 0..0 };
+        let overlay = if node.depth() < self.layout().positions() { self.new_items(node) } else { 0..0 };
         let plain = self.removed.is_empty() && overlay.is_empty();
         Children { index: self, node, base, waiting: None, overlay, plain }
     }
@@ -87,7 +85,7 @@ impl SidIndex {
     #[inline]
     pub fn for_each_group(&self, node: Node, mut f: impl FnMut(u32, u64)) {
         if self.removed.is_empty()
-            && node.overlay().is_empty()
+            && self.new_items(node).is_empty()
             && let Some(base) = node.base()
         {
             return self.base.trie.for_each_group(node.depth(), base, f);
@@ -120,12 +118,19 @@ impl SidIndex {
     pub fn count_below(&self, node: Node) -> usize {
         let ranks = self.base_ranks(node);
         let gone = if self.removed.is_empty() { 0 } else { self.removed.range_cardinality(ranks.clone()) };
-        ranks.len() - gone as usize + node.overlay().len()
+        ranks.len() - gone as usize + self.new_items(node).len()
     }
 
     /// The items below a node, sorted by Semantic ID and, where several share one, by item. Allocates nothing.
     pub fn items_below(&self, node: Node) -> Items<'_> {
-        Items { index: self, left: self.count_below(node), ranks: self.base_ranks(node), overlay: node.overlay() }
+        Items { index: self, left: self.count_below(node), ranks: self.base_ranks(node), overlay: self.new_items(node) }
+    }
+
+    /// Where the new items below a node stand in their order.
+    #[inline]
+    fn new_items(&self, node: Node) -> Range<u32> {
+        // A node of an index that has changed may point past the end.
+        node.start.min(self.overlay.len())..node.end.min(self.overlay.len())
     }
 
     /// Ranks of the items of the base below a node.
@@ -137,7 +142,7 @@ impl SidIndex {
     /// Arrivals of the new items below a node.
     #[inline]
     pub(crate) fn arrivals(&self, node: Node) -> impl Iterator<Item = u32> + '_ {
-        node.overlay().map(|place| self.overlay.at(place))
+        self.new_items(node).map(|place| self.overlay.at(place))
     }
 
     /// Whether an item below the base's node has not been removed.

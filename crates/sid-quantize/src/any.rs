@@ -226,15 +226,15 @@ impl AnyQuantizer {
         Ok(each!(fit config, config => Saved::from_tensors(config, dim, &tensors, device)?))
     }
 
-    /// A hash of what turns a row into codes: the width, the codebooks' sizes and every weight. Equal on every
-    /// device and after [`load`](Self::load); the first half of a SHA-256. An index keeps it (`CodebookId` of `sid-index`), so
+    /// A hash of what turns a row into codes: the width, the codebooks' sizes and every weight, or the settings
+    /// where there are no weights. Equal on every device and after [`load`](Self::load); the first half of a SHA-256. An index keeps it (`CodebookId` of `sid-index`), so
     /// that codes of one quantiser are not looked up among those of another.
     ///
     /// # Errors
     /// When the weights cannot be brought to the host.
     pub fn fingerprint(&self) -> Result<[u8; 16]> {
         let tensors = each!(self, Self, model => model.tensors())?;
-        saved::fingerprint(self.dim(), self.codebook_sizes(), &tensors)
+        saved::fingerprint(&self.config(), self.dim(), self.codebook_sizes(), &tensors)
     }
 
     /// This quantiser as one that maps codes back, if it is such a one.

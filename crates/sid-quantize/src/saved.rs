@@ -66,12 +66,21 @@ pub(crate) fn save(dir: &Path, config: &QuantizerConfig, dim: usize, tensors: &B
 }
 
 /// The first half of a SHA-256 of all that is named.
-pub(crate) fn fingerprint(dim: usize, codebook_sizes: &[u32], tensors: &BTreeMap<String, Tensor>) -> Result<[u8; 16]> {
+pub(crate) fn fingerprint(
+    config: &QuantizerConfig,
+    dim: usize,
+    codebook_sizes: &[u32],
+    tensors: &BTreeMap<String, Tensor>,
+) -> Result<[u8; 16]> {
     let mut hash = Sha256::new();
     let number = |hash: &mut Sha256, value: usize| hash.update((value as u64).to_le_bytes());
     number(&mut hash, dim);
     number(&mut hash, codebook_sizes.len());
     codebook_sizes.iter().for_each(|&size| number(&mut hash, size as usize));
+    if tensors.is_empty() {
+        // Random codes follow from the seed.
+        hash.update(serde_json::to_vec(config).map_err(|source| QuantizeError::Json { path: CONFIG.into(), source })?);
+    }
     for (name, tensor) in tensors {
         number(&mut hash, name.len());
         hash.update(name);

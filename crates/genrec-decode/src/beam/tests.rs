@@ -472,3 +472,11 @@ fn ties_between_parents_follow_the_tokens_too() {
     let found: Vec<_> = expanded.iter().map(|beam| (beam.tokens.clone(), beam.log_prob)).collect();
     assert_eq!(found, [(vec![3, 1], -3.0), (vec![5, 1], -3.0)]);
 }
+
+proptest! {
+    /// What the floor turns away could not even have tied.
+    #[test]
+    fn a_value_up_to_the_floor_ends_below_the_threshold(threshold in -500.0f32..0.0, log_prob in -500.0f32..0.0) {
+        prop_assert!(log_prob + below(threshold, log_prob) < threshold);
+    }
+}

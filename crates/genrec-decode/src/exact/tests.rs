@@ -56,5 +56,7 @@ fn a_walk_that_grows_too_wide_says_so() {
     let error = narrow.decode(&toy, &batch(&[vec![1]]), &[&catalogue]).unwrap_err();
     assert!(matches!(error, DecodeError::TooWide { user: 0, step: 1, max_rows: 20 }), "{error}");
     assert_eq!(narrow.with_max_rows(36).decode(&toy, &batch(&[vec![1]]), &[&catalogue]).unwrap()[0].len(), 2);
+    let unbounded = narrow.with_max_rows(usize::MAX);
+    assert_eq!(unbounded.decode(&toy, &batch(&[vec![1]]), &[&catalogue]).unwrap()[0].len(), 2);
     assert!(matches!(ExactSearch::new(0).validate(), Err(DecodeError::NoBeams)));
 }

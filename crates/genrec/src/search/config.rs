@@ -124,6 +124,14 @@ impl DecodeConfig {
         }
         if let Some(cold_start) = &self.cold_start {
             cold_start.validate()?;
+            if matches!(self.free, Some(Resolve::LongestPrefix { .. })) {
+                let (field, value) = ("free", "longest_prefix".to_owned());
+                return Err(Error::Config {
+                    field,
+                    value,
+                    expected: "exact or absent beside `cold_start`, which matches prefixes itself",
+                });
+            }
         }
         if self.format_version != artifacts::FORMAT_VERSION {
             let (field, value) = ("decode.format_version", self.format_version.to_string());

@@ -177,6 +177,26 @@ fn a_suffix_that_is_free_again_is_given_when_there_is_none_above() {
 }
 
 #[test]
+fn a_whole_semantic_id_has_no_child_and_an_old_node_no_item_that_is_none() {
+    let mut index = empty(&[4, 4], Some(2));
+    for code in 0..3 {
+        index.insert(&[1, code]).unwrap();
+    }
+    for code in [0, 1, u32::MAX] {
+        assert_eq!(index.find(&[1, 2, 0, code]), None);
+    }
+    let old = index.root();
+    for change in
+        [|index: &mut SidIndex| drop(index.remove(ItemId(0))), |index: &mut SidIndex| index.compact().unwrap()]
+    {
+        change(&mut index);
+        assert!(index.items_below(old).all(|item| index.contains(item)));
+        assert!(index.count_below(old) <= 3);
+        let _ = (index.children(old).count(), index.child(old, 1));
+    }
+}
+
+#[test]
 fn wrong_rows_change_nothing() {
     let mut index = empty(&[4, 4], Some(2));
     index.insert(&[1, 1]).unwrap();

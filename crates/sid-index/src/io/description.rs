@@ -69,6 +69,16 @@ impl Saved {
     }
 }
 
+impl Saved {
+    /// Its own checksum, by which two saves are told apart.
+    pub(super) fn crc32(&self) -> u32 {
+        match self {
+            Self::V1(description) => description.crc32,
+            Self::V2(description) => description.crc32,
+        }
+    }
+}
+
 impl Description {
     fn parse(bytes: &[u8], path: &Path) -> Result<Self> {
         let description: Self = serde_json::from_slice(bytes).map_err(description_error(path))?;
@@ -279,7 +289,8 @@ impl SidIndex {
             last = next;
         }
         let rebuilt = builder.finish();
-        if arrays_of(&rebuilt) != arrays_of(base) {
+        let nodes = |base: &Base| base.trie.levels.iter().map(|level| level.nodes).collect::<Vec<_>>();
+        if nodes(&rebuilt) != nodes(base) || arrays_of(&rebuilt) != arrays_of(base) {
             return Err(wrong("its trie is not that of its Semantic IDs"));
         }
         Ok(())

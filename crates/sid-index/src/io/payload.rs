@@ -67,6 +67,11 @@ impl Payload {
             .collect::<std::result::Result<Vec<_>, _>>()
             .map_err(payload_error(path))?;
         // It opens a file that is there as it is; one that it makes itself none but its owner could read.
+        // One that is there already may be mapped and is left to whoever has it.
+        match std::fs::remove_file(path) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(io_error("replace", path)(error)),
+            _ => {}
+        }
         File::create(path).map_err(io_error("write", path))?;
         safetensors::serialize_to_file(tensors, Some(metadata), path).map_err(payload_error(path))?;
         let mut file = File::options().read(true).write(true).open(path).map_err(io_error("open", path))?;

@@ -302,6 +302,19 @@ fn the_description_is_checked_against_itself_and_the_payload() {
     assert!(matches!(open(|d| d.format_version = 0), IndexError::FormatVersion { got: 0, .. }));
 }
 
+/// A count that changes no array's length: only rebuilding the trie finds it.
+#[test]
+fn a_lie_about_the_number_of_prefixes_is_found() {
+    let layout = SidLayout::new(vec![4, 4]).unwrap().without_suffix();
+    let codes = Array2::from_shape_fn((8, 2), |(i, level)| [i / 2, i % 2][level] as u32);
+    let dir = saved(&SidIndex::from_codes(layout, codes.view(), CollisionPolicy::Share).unwrap());
+    rewrite(dir.path(), |description| description.prefixes[0] = 3);
+    assert!(matches!(SidIndex::open(dir.path()), Err(IndexError::Contradiction { .. })));
+    let mapped = SidIndex::open_mapped(dir.path()).unwrap();
+    assert!(matches!(mapped.verify(dir.path()), Err(IndexError::Contradiction { .. })));
+    exercise(&mapped);
+}
+
 #[test]
 fn a_version_to_come_is_named_whatever_its_fields() {
     let dir = saved(&small());
