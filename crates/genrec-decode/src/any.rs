@@ -94,3 +94,6 @@ impl Decoder for AnySearch {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;
