@@ -2,6 +2,7 @@
 
 use std::{collections::HashMap, hint::black_box, time::Instant};
 
+use constraint_decoding_trie::transition::build_static_index;
 use genrec::{
     data::distinct_codes,
     index::{CollisionPolicy, ItemId, Node, SidIndex, SidLayout},
@@ -163,7 +164,7 @@ fn look_ups(index: &SidIndex, codes: &Array2<u32>, request: &Measure) -> Vec<(St
     ]
 }
 
-/// A hash map and a sorted array of the same pairs.
+/// A hash map and a sorted array of the same pairs, and another trie of the same tuples.
 fn compete(codes: &Array2<u32>, request: &Measure, times: &mut Vec<(String, Value)>) -> Vec<Value> {
     let items = random_items(request);
     let keys: Vec<u32> = codes.rows().into_iter().map(|row| row.as_slice().map_or(0, key)).collect();
@@ -180,6 +181,27 @@ fn compete(codes: &Array2<u32>, request: &Measure, times: &mut Vec<(String, Valu
     }));
     times.push(("SID to item, HashMap".to_owned(), timed(request, &wanted, |key| map.get(&key).copied().unwrap_or(0))));
     drop(map);
+
+    // It holds its trie in hash maps while it builds: a hundred bytes and more for each node.
+    if request.items <= 1_000_000 {
+        let rows: Vec<Vec<u32>> = keys.iter().map(|&key| codes_of(key).to_vec()).collect();
+        let start = Instant::now();
+        let other = build_static_index(&rows, 256, 4, 2).sparse;
+        let bytes = 4 * other.row_pointers.len() + 8 * other.data.len();
+        others.push(json!({
+            "name": "constraint-decoding-trie",
+            "build_seconds": start.elapsed().as_secs_f64(),
+            "bytes_per_item": bytes as f64 / request.items as f64,
+        }));
+        let children = |key: u32| {
+            let node = codes_of(key).iter().take(3).try_fold(0, |node, &code| other.next_node(node, code));
+            node.map_or(0, |node| other.children(node).iter().fold(0, |sum, [code, _]| sum ^ code))
+        };
+        times.push((
+            "children of a prefix of 3, constraint-decoding-trie".to_owned(),
+            timed(request, &wanted, children),
+        ));
+    }
 
     let start = Instant::now();
     let mut sorted: Vec<(u32, u32)> = (0..).zip(&keys).map(|(item, &key)| (key, item)).collect();
