@@ -47,12 +47,7 @@ impl<'a> Catalogue<'a> {
     /// [`DecodeError::VocabMismatch`] when the vocabulary was made for another layout, and
     /// [`DecodeError::NoItems`] when the index is empty.
     pub fn new(index: &'a SidIndex, vocab: &'a SidVocab) -> Result<Self> {
-        if index.layout() != vocab.layout() {
-            return Err(DecodeError::VocabMismatch {
-                vocab: vocab.layout().sizes().to_vec(),
-                index: index.layout().sizes().to_vec(),
-            });
-        }
+        DecodeError::check_vocab(index, vocab)?;
         if index.is_empty() {
             return Err(DecodeError::NoItems);
         }

@@ -81,12 +81,7 @@ impl ColdStart {
         if k == 0 {
             return Err(DecodeError::NoResults);
         }
-        if index.layout() != vocab.layout() {
-            return Err(DecodeError::VocabMismatch {
-                vocab: vocab.layout().sizes().to_vec(),
-                index: index.layout().sizes().to_vec(),
-            });
-        }
+        DecodeError::check_vocab(index, vocab)?;
         let (mut items, mut taken, mut quota) = (Vec::new(), HashSet::new(), self.quota(k));
         for hypothesis in hypotheses {
             let Some(codes) = codes_of(vocab, &hypothesis.tokens) else { continue };

@@ -1,6 +1,6 @@
 //! What can go wrong while decoding.
 
-use sid_index::IndexError;
+use sid_index::{IndexError, SidIndex, SidVocab};
 
 /// Result of decoding or resolving.
 pub type Result<T> = std::result::Result<T, DecodeError>;
@@ -189,4 +189,14 @@ pub enum DecodeError {
     /// A tensor operation failed.
     #[error(transparent)]
     Tensor(#[from] candle_core::Error),
+}
+
+impl DecodeError {
+    /// Checks that a vocabulary was made for the index's layout.
+    pub(crate) fn check_vocab(index: &SidIndex, vocab: &SidVocab) -> Result<()> {
+        if index.layout() == vocab.layout() {
+            return Ok(());
+        }
+        Err(Self::VocabMismatch { vocab: vocab.layout().sizes().to_vec(), index: index.layout().sizes().to_vec() })
+    }
 }

@@ -82,12 +82,7 @@ impl Resolve {
         if k == 0 {
             return Err(DecodeError::NoResults);
         }
-        if index.layout() != vocab.layout() {
-            return Err(DecodeError::VocabMismatch {
-                vocab: vocab.layout().sizes().to_vec(),
-                index: index.layout().sizes().to_vec(),
-            });
-        }
+        DecodeError::check_vocab(index, vocab)?;
         let mut resolved = Resolved { generated: k.min(hypotheses.len()), ..Resolved::default() };
         let mut seen = HashSet::new();
         for (place, hypothesis) in hypotheses.iter().enumerate() {

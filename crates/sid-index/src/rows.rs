@@ -117,33 +117,25 @@ trait Key: Copy + Ord {
     fn pop(&mut self, width: u32) -> u32;
 }
 
-impl Key for u64 {
-    const ZERO: Self = 0;
+macro_rules! impl_key {
+    ($($integer:ty),*) => {$(
+        impl Key for $integer {
+            const ZERO: Self = 0;
 
-    fn push(self, width: u32, value: u32) -> Self {
-        (self << width) | Self::from(value)
-    }
+            fn push(self, width: u32, value: u32) -> Self {
+                (self << width) | Self::from(value)
+            }
 
-    fn pop(&mut self, width: u32) -> u32 {
-        let value = *self & ((1 << width) - 1);
-        *self >>= width;
-        value as u32
-    }
+            fn pop(&mut self, width: u32) -> u32 {
+                let value = *self & ((1 << width) - 1);
+                *self >>= width;
+                value as u32
+            }
+        }
+    )*};
 }
 
-impl Key for u128 {
-    const ZERO: Self = 0;
-
-    fn push(self, width: u32, value: u32) -> Self {
-        (self << width) | Self::from(value)
-    }
-
-    fn pop(&mut self, width: u32) -> u32 {
-        let value = *self & ((1 << width) - 1);
-        *self >>= width;
-        value as u32
-    }
-}
+impl_key!(u64, u128);
 
 fn by_keys<K: Key>(
     sizes: &[u32],
