@@ -23,7 +23,8 @@ def codes_of(items, exponent):
         for _ in range(4):
             keys = keys * 256 + rng.choice(256, len(keys), p=shares / shares.sum()).astype(numpy.uint32)
         found = numpy.unique(numpy.concatenate([found, keys]))
-    return found[:items].view(numpy.uint8).reshape(-1, 4)[:, ::-1]
+    found = numpy.sort(rng.permutation(found)[:items])
+    return found.view(numpy.uint8).reshape(-1, 4)[:, ::-1]
 
 
 def static_builder(folder, items, exponent):

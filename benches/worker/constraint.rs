@@ -1,10 +1,12 @@
-//! One step of a constraint: what may follow the prefixes of many beams, with its log-probability.
+//! What a constraint costs: one step of it, and searches of a model that costs nothing.
 
 use std::{hint::black_box, path::PathBuf, time::Instant};
 
+use candle_core::{Device, Tensor};
 use genrec::{
-    decode::{Catalogue, Constraint as _},
+    decode::{BeamSearch, Catalogue, Constraint as _, Decoder as _},
     index::{CollisionPolicy, Node, SidIndex, SidLayout, SidVocab},
+    model::{DecodeState, RaggedBatch, Seq2Seq},
 };
 use ndarray::ArrayView2;
 use rayon::prelude::*;
@@ -29,11 +31,79 @@ pub(crate) struct Steps {
     list: bool,
 }
 
+/// Log-probabilities that searches will meet, whatever they generate.
+#[derive(Debug, Deserialize)]
+pub(crate) struct Answers {
+    /// Little-endian f32, `(levels, rows, codes)`; search `i` meets rows from `i` on.
+    log_probs: PathBuf,
+    rows: usize,
+}
+
+#[derive(Debug, Deserialize)]
+pub(crate) struct Search {
+    users: usize,
+    beams: usize,
+    /// The first row of the log-probabilities.
+    first: usize,
+    /// Whether to answer with what is found.
+    list: bool,
+}
+
 pub(crate) struct Constraint {
     index: SidIndex,
     vocab: SidVocab,
     /// Values to mask, as many as the widest step has.
     log_probs: Vec<f32>,
+    /// The model's output at every step.
+    answers: Vec<Tensor>,
+}
+
+/// Says what was prepared.
+struct Prepared<'a> {
+    vocab_size: usize,
+    steps: &'a [Tensor],
+    first: usize,
+}
+
+struct Place {
+    rows: usize,
+    step: usize,
+}
+
+impl DecodeState for Place {
+    fn rows(&self) -> usize {
+        self.rows
+    }
+
+    fn select_rows(&mut self, rows: &Tensor) -> candle_core::Result<()> {
+        self.rows = rows.dims1()?;
+        Ok(())
+    }
+}
+
+impl Seq2Seq for Prepared<'_> {
+    type State = Place;
+
+    fn vocab_size(&self) -> usize {
+        self.vocab_size
+    }
+
+    fn device(&self) -> &Device {
+        &Device::Cpu
+    }
+
+    fn decoder_start_token(&self) -> u32 {
+        0
+    }
+
+    fn start(&self, batch: &RaggedBatch) -> candle_core::Result<Place> {
+        Ok(Place { rows: batch.len(), step: 0 })
+    }
+
+    fn step(&self, _: &Tensor, state: &mut Place) -> candle_core::Result<Tensor> {
+        state.step += 1;
+        self.steps[state.step - 1].narrow(0, self.first, state.rows)
+    }
 }
 
 impl Constraint {
@@ -45,7 +115,7 @@ impl Constraint {
         let codes = ArrayView2::from_shape((codes.len() / levels, levels), &codes)?;
         let index = SidIndex::from_codes(layout, codes, CollisionPolicy::Share)?;
         let vocab = SidVocab::new(index.layout(), 0)?;
-        Ok(Self { index, vocab, log_probs: Vec::new() })
+        Ok(Self { index, vocab, log_probs: Vec::new(), answers: Vec::new() })
     }
 
     pub(crate) fn steps(&mut self, request: &Steps) -> Result<Value, BoxError> {
@@ -84,5 +154,39 @@ impl Constraint {
         let codes = |node: &Node| self.index.children(*node).map(|(code, _)| code).collect::<Vec<_>>();
         let allowed: Vec<_> = nodes.iter().take(if request.list { first.len() } else { 0 }).map(codes).collect();
         Ok(json!({ "seconds": seconds, "allowed": allowed }))
+    }
+
+    pub(crate) fn answers(&mut self, request: &Answers) -> Result<Value, BoxError> {
+        let bytes = std::fs::read(&request.log_probs)?;
+        let values: Vec<f32> = bytes.as_chunks::<4>().0.iter().map(|&word| f32::from_le_bytes(word)).collect();
+        let sizes = self.index.layout().sizes();
+        let width = *sizes.first().ok_or("no level")? as usize;
+        let step = |(position, values): (usize, &[f32])| {
+            let first = self.vocab.position_range(position).start as usize;
+            let mut all = vec![f32::NEG_INFINITY; request.rows * self.vocab.size()];
+            for (row, values) in all.chunks_mut(self.vocab.size()).zip(values.chunks(width)) {
+                row[first..first + width].copy_from_slice(values);
+            }
+            Tensor::from_vec(all, (request.rows, self.vocab.size()), &Device::Cpu)
+        };
+        self.answers = values.chunks(request.rows * width).enumerate().map(step).collect::<Result<_, _>>()?;
+        Ok(json!({ "steps": self.answers.len() }))
+    }
+
+    /// A whole beam search under the catalogue, of which the model takes nothing.
+    pub(crate) fn search(&self, request: &Search) -> Result<Value, BoxError> {
+        let model = Prepared { vocab_size: self.vocab.size(), steps: &self.answers, first: request.first };
+        let catalogue = Catalogue::new(&self.index, &self.vocab)?;
+        let mut batch = RaggedBatch::new();
+        for _ in 0..request.users {
+            batch.push(&[0], &[])?;
+        }
+        let start = Instant::now();
+        let found = BeamSearch::new(request.beams).decode(&model, &batch, &[&catalogue])?;
+        let seconds = start.elapsed().as_secs_f64();
+        let codes = |tokens: &[u32]| self.vocab.decode_tokens(tokens).map(|sid| sid.to_vec());
+        let users = found.iter().take(if request.list { request.users } else { 0 });
+        let found: Vec<Vec<_>> = users.map(|user| user.iter().map(|found| codes(&found.tokens)).collect()).collect();
+        Ok(json!({ "seconds": seconds, "found": found }))
     }
 }

@@ -44,6 +44,10 @@ enum Request {
     ConstraintLoad(constraint::Load),
     /// What may follow the prefixes of some steps.
     ConstraintSteps(constraint::Steps),
+    /// What a model says during searches under it.
+    ConstraintAnswers(constraint::Answers),
+    /// One of these searches.
+    ConstraintSearch(constraint::Search),
     /// An index of synthetic codes, its size and times.
     IndexMeasure(index::Measure),
     /// A matrix to work on.
@@ -94,9 +98,9 @@ impl Worker {
                 self.constraint = Some(constraint::Constraint::load(&load)?);
                 Ok(json!({}))
             }
-            Request::ConstraintSteps(steps) => {
-                self.constraint.as_mut().ok_or("constraint-load comes first")?.steps(&steps)
-            }
+            Request::ConstraintSteps(steps) => self.constraint()?.steps(&steps),
+            Request::ConstraintAnswers(answers) => self.constraint()?.answers(&answers),
+            Request::ConstraintSearch(search) => self.constraint()?.search(&search),
             Request::IndexMeasure(request) => index::measure(&request),
             Request::QuantizeRows(rows) => self.store.read(rows),
             Request::QuantizeKMeans(kmeans) => self.store.kmeans(&kmeans),
@@ -110,6 +114,10 @@ impl Worker {
 
     fn shop(&mut self) -> Result<&mut decode::Shop, BoxError> {
         self.shop.as_mut().ok_or_else(|| "decode-index comes first".into())
+    }
+
+    fn constraint(&mut self) -> Result<&mut constraint::Constraint, BoxError> {
+        self.constraint.as_mut().ok_or_else(|| "constraint-load comes first".into())
     }
 
     fn trainer(&mut self) -> Result<&mut train::Trainer, BoxError> {

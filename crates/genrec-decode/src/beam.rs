@@ -7,7 +7,7 @@ use crate::{
     constraint::Constraint,
     decoder::{Decoder, Hypothesis},
     error::{DecodeError, Result},
-    search::{self, Beam, Choice, Policy, Step},
+    search::{self, Alone, Beam, Choice, Policy, Step},
     top::{Best, Candidate},
 };
 
@@ -106,39 +106,32 @@ pub(crate) fn best_of<C: Constraint, K: Clone>(
     limit: usize,
     rate: impl Fn(u32, f32) -> f32,
 ) -> Result<Vec<Choice<K>>> {
-    let order = order_by_tokens(beams);
-    let mut best = Best::new(limit);
-    for ((parent, beam), &parent_order) in (0u32..).zip(beams).zip(&order) {
+    let (mut best, mut alone) = (Best::new(limit), Alone::default());
+    let push = |best: &mut Best, place: u32, beam: &Beam<C::State, K>, token: u32, value: f32| {
+        let log_prob = beam.log_prob + value;
+        let score = rate(token, log_prob);
+        if score > f32::NEG_INFINITY && score >= best.threshold() {
+            best.push(Candidate::new(score, log_prob, (place, beam.order), Some(token)));
+        }
+    };
+    for (place, beam) in (0u32..).zip(beams) {
         if beam.complete {
-            best.push(Candidate { score: beam.log_prob, log_prob: beam.log_prob, parent_order, parent, token: None });
+            best.push(Candidate::new(beam.log_prob, beam.log_prob, (place, beam.order), None));
             continue;
         }
-        step.for_each_token_above(parent as usize, beam, |token, value| {
-            let log_prob = beam.log_prob + value;
-            let score = rate(token, log_prob);
-            if score > f32::NEG_INFINITY {
-                best.push(Candidate { score, log_prob, parent_order, parent, token: Some(token) });
-            }
+        let floor = below(best.threshold(), beam.log_prob);
+        step.for_each_token_above(place, beam, floor, &mut alone, |token, value| {
+            push(&mut best, place, beam, token, value);
             below(best.threshold(), beam.log_prob)
         })?;
     }
+    step.for_each_alone(beams, &alone, |place, beam, token, value| push(&mut best, place, beam, token, value))?;
     let choice = |candidate: Candidate| {
         let parent = candidate.parent as usize;
         let mark = beams.get(parent)?.mark.clone();
-        Some(Choice { parent, token: candidate.token, log_prob: candidate.log_prob, mark })
+        Some(Choice { parent, token: candidate.token(), log_prob: candidate.log_prob, mark })
     };
     Ok(best.into_sorted().into_iter().filter_map(choice).collect())
-}
-
-/// The place of each prefix when all are sorted by their tokens.
-fn order_by_tokens<S, K>(beams: &[Beam<S, K>]) -> Vec<u32> {
-    let mut by_tokens: Vec<usize> = (0..beams.len()).collect();
-    by_tokens.sort_unstable_by(|&a, &b| beams[a].tokens.cmp(&beams[b].tokens));
-    let mut order = vec![0u32; beams.len()];
-    for (place, beam) in (0u32..).zip(by_tokens) {
-        order[beam] = place;
-    }
-    order
 }
 
 #[cfg(test)]

@@ -144,11 +144,23 @@ impl Constraint for Catalogue<'_> {
     }
 
     fn for_each_group(&self, node: &Node, f: &mut dyn FnMut(u32, u64)) {
-        if self.filter.is_some() {
-            return self.for_each_allowed(node, &mut |token| f(token, 1));
+        let start = self.vocab.position_range(node.depth()).start;
+        if self.filter.is_none() {
+            return self.index.for_each_group(*node, |code, group| f(start + code, group));
         }
-        let first = self.vocab.position_range(node.depth()).start;
-        self.index.for_each_group(*node, |code, group| f(first + code, group));
+        let (mut first, mut group) = (0, 0);
+        for (code, _) in self.index.children(*node).filter(|&(_, child)| self.allows_below(child)) {
+            if group != 0 && code.wrapping_sub(first) >= 64 {
+                f(start + first, std::mem::take(&mut group));
+            }
+            if group == 0 {
+                first = code;
+            }
+            group |= 1 << (code - first);
+        }
+        if group != 0 {
+            f(start + first, group);
+        }
     }
 
     fn prepare(&self, node: &Node) {

@@ -84,7 +84,7 @@ impl Sampling {
     /// What may follow a prefix.
     fn options<C: Constraint, K>(&self, step: &Step<'_, C>, place: usize, beam: &Beam<C::State, K>) -> Result<Options> {
         let mut options = Vec::new();
-        step.for_each_token(place, beam, |token, value| options.push((token, value)))?;
+        step.for_each_token(place as u32, beam, |token, value| options.push((token, value)))?;
         let shaped = self.shape.apply(step.step, &options);
         options.sort_unstable_by_key(|&(token, _)| token);
         Ok(Options { shaped, own: options })

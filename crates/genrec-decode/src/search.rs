@@ -3,6 +3,7 @@
 use candle_core::{DType, Storage, Tensor};
 use genrec_model::{DecodeState, RaggedBatch, Seq2Seq};
 use rayon::prelude::*;
+use smallvec::SmallVec;
 
 use crate::{
     constraint::Constraint,
@@ -34,7 +35,9 @@ pub(crate) trait Policy: Sync {
 /// A prefix that may still grow, or a complete sequence.
 #[derive(Debug, Clone)]
 pub(crate) struct Beam<S, K> {
-    pub(crate) tokens: Vec<u32>,
+    pub(crate) tokens: SmallVec<[u32; 8]>,
+    /// The place of the prefix when all of its user are sorted by their tokens.
+    pub(crate) order: u32,
     pub(crate) log_prob: f32,
     pub(crate) state: S,
     pub(crate) complete: bool,
@@ -67,55 +70,103 @@ pub(crate) struct Step<'a, C> {
     pub(crate) log_probs: &'a [f32],
 }
 
+/// Tokens that follow a prefix alone, which are many lines of memory apart: they are looked at after all others, so that
+/// fetching one does not wait for another.
+#[derive(Debug, Default)]
+pub(crate) struct Alone(Vec<(u32, u32)>);
+
 impl<C: Constraint> Step<'_, C> {
     /// Calls `f` with every allowed token of a prefix and its log-probability, which is finite.
     pub(crate) fn for_each_token<K>(
         &self,
-        place: usize,
+        place: u32,
         beam: &Beam<C::State, K>,
         mut f: impl FnMut(u32, f32),
     ) -> Result<()> {
-        self.for_each_token_above(place, beam, |token, value| {
-            f(token, value);
-            f32::NEG_INFINITY
-        })
+        let (row, mut failure) = (self.row(beam), None);
+        self.constraint.for_each_allowed(&beam.state, &mut |token| match self.value(row, token) {
+            Some(f32::NEG_INFINITY) => {}
+            Some(value) => f(token, value),
+            None => failure = Some(self.failure(place, row, token)),
+        });
+        failure.map_or(Ok(()), Err)
     }
 
-    /// The same, but `f` returns the log-probability up to which it wants to hear of no further token: most are turned away
-    /// in groups.
+    /// The same for tokens above `floor`, of which most others are turned away in groups; `f` returns the floor from then on.
+    /// Tokens that are [`Alone`] are kept for [`for_each_alone`](Self::for_each_alone).
     #[inline]
     pub(crate) fn for_each_token_above<K>(
         &self,
-        place: usize,
+        place: u32,
         beam: &Beam<C::State, K>,
+        mut floor: f32,
+        alone: &mut Alone,
         mut f: impl FnMut(u32, f32) -> f32,
     ) -> Result<()> {
-        let log_probs = self.log_probs.get(beam.row * self.vocab_size..).unwrap_or_default();
-        let log_probs = log_probs.get(..self.vocab_size).unwrap_or_default();
-        let (mut failure, mut floor) = (None, f32::NEG_INFINITY);
+        let (row, mut failure) = (self.row(beam), None);
         self.constraint.for_each_group(&beam.state, &mut |first, group| {
-            let rest = log_probs.get(first as usize..).unwrap_or_default();
+            if group.is_power_of_two() {
+                alone.0.push((place, first + group.trailing_zeros()));
+                return;
+            }
             // What is not a number is above everything, to be found out below.
-            let mut left = match rest.first_chunk::<64>() {
-                Some(values) if group.count_ones() > 4 => group & not_up_to(values, floor),
-                _ => group,
+            let mut left = match row.get(first as usize..).and_then(<[f32]>::first_chunk) {
+                Some(values) => group & not_up_to(values, floor),
+                None => group,
             };
             while left != 0 {
-                let offset = left.trailing_zeros();
+                let token = first + left.trailing_zeros();
                 left &= left - 1;
-                let token = first + offset;
-                match rest.get(offset as usize) {
-                    Some(&value) if value.is_nan() || value == f32::INFINITY => {
-                        let (user, step) = (self.user, self.step);
-                        failure = Some(DecodeError::NotALogProb { user, beam: place, step, token, value });
-                    }
-                    Some(&value) if value > floor => floor = f(token, value),
+                match self.value(row, token) {
+                    Some(value) if value > floor => floor = f(token, value),
                     Some(_) => {}
-                    None => failure = Some(DecodeError::UnknownToken { token, vocab_size: self.vocab_size }),
+                    None => failure = Some(self.failure(place, row, token)),
                 }
             }
         });
         failure.map_or(Ok(()), Err)
+    }
+
+    /// Calls `f` with each of the prefixes and tokens that were kept, and its log-probability, which is finite.
+    #[inline]
+    pub(crate) fn for_each_alone<K>(
+        &self,
+        beams: &[Beam<C::State, K>],
+        Alone(alone): &Alone,
+        mut f: impl FnMut(u32, &Beam<C::State, K>, u32, f32),
+    ) -> Result<()> {
+        for &(place, token) in alone {
+            let Some(beam) = beams.get(place as usize) else { continue };
+            let row = self.row(beam);
+            match self.value(row, token) {
+                Some(f32::NEG_INFINITY) => {}
+                Some(value) => f(place, beam, token, value),
+                None => return Err(self.failure(place, row, token)),
+            }
+        }
+        Ok(())
+    }
+
+    #[inline]
+    fn row<K>(&self, beam: &Beam<C::State, K>) -> &[f32] {
+        let rest = self.log_probs.get(beam.row * self.vocab_size..).unwrap_or_default();
+        rest.get(..self.vocab_size).unwrap_or_default()
+    }
+
+    /// A log-probability; `None` for a value that is none.
+    #[inline]
+    fn value(&self, row: &[f32], token: u32) -> Option<f32> {
+        row.get(token as usize).copied().filter(|&value| value < f32::INFINITY)
+    }
+
+    #[cold]
+    fn failure(&self, place: u32, row: &[f32], token: u32) -> DecodeError {
+        match row.get(token as usize) {
+            Some(&value) => {
+                DecodeError::NotALogProb { user: self.user, beam: place as usize, step: self.step, token, value }
+            }
+            None => DecodeError::UnknownToken { token, vocab_size: self.vocab_size },
+        }
     }
 
     /// The chosen prefixes with their states.
@@ -125,15 +176,23 @@ impl<C: Constraint> Step<'_, C> {
         choices: Vec<Choice<K>>,
     ) -> Result<Vec<Beam<C::State, K>>> {
         let mut grown = Vec::with_capacity(choices.len());
+        let mut places: Vec<(u64, u32)> = Vec::with_capacity(choices.len());
         for Choice { parent, token, log_prob, mark } in choices {
-            let Some(Beam { tokens, state, row, .. }) = beams.get(parent) else { continue };
+            let Some(Beam { tokens, order, state, row, .. }) = beams.get(parent) else { continue };
             let (mut tokens, mut state) = (tokens.clone(), state.clone());
+            // Prefixes of different parents are in the order of these; a user has less than 2^31 of them.
+            let place = (u64::from(*order) << 33) | token.map_or(0, |token| u64::from(token) + 1);
+            places.push((place, grown.len() as u32));
             if let Some(token) = token {
                 state = self.constraint.accept(&state, token).ok_or(DecodeError::Inconsistent { token })?;
                 tokens.push(token);
             }
             let complete = self.constraint.is_complete(&state);
-            grown.push(Beam { tokens, log_prob, state, complete, mark, row: *row });
+            grown.push(Beam { tokens, order: 0, log_prob, state, complete, mark, row: *row });
+        }
+        places.sort_unstable();
+        for (order, (_, grown_at)) in (0..).zip(places) {
+            grown[grown_at as usize].order = order;
         }
         Ok(grown)
     }
@@ -142,15 +201,13 @@ impl<C: Constraint> Step<'_, C> {
 /// A bit for each value that is not up to the floor.
 #[inline]
 fn not_up_to(values: &[f32; 64], floor: f32) -> u64 {
-    let mut bits = 0;
-    for (byte, values) in values.as_chunks::<8>().0.iter().enumerate() {
-        let mut eight = 0_u8;
-        for (bit, &value) in values.iter().enumerate() {
-            eight |= u8::from(value > floor || value.is_nan()) << bit;
-        }
-        bits |= u64::from(eight) << (8 * byte);
+    // A byte each, which compilers make of many values at once; then the lowest bits of eight bytes are moved together.
+    let mut flags = [0_u8; 64];
+    for (flag, &value) in flags.iter_mut().zip(values) {
+        *flag = u8::from(value > floor) | u8::from(value.is_nan());
     }
-    bits
+    let together = |eight: &[u8; 8]| u64::from_le_bytes(*eight).wrapping_mul(0x0102_0408_1020_4080) >> 56;
+    flags.as_chunks::<8>().0.iter().zip((0..64).step_by(8)).fold(0, |bits, (eight, at)| bits | (together(eight) << at))
 }
 
 /// A number for a sequence of tokens: the same on every machine.
@@ -229,9 +286,11 @@ impl<'c, M: Seq2Seq, C: Constraint + 'c, P: Policy, F: Fn(usize) -> &'c C + Sync
                 let constraint = (self.constraint)(self.first + user);
                 let state = constraint.start();
                 let complete = constraint.is_complete(&state);
-                let beam =
-                    |mark| Beam { tokens: Vec::new(), log_prob: 0.0, state: state.clone(), complete, mark, row: user };
-                self.policy.start().into_iter().map(beam).collect()
+                let beam = |(order, mark)| {
+                    let (tokens, state) = (SmallVec::new(), state.clone());
+                    Beam { tokens, order, log_prob: 0.0, state, complete, mark, row: user }
+                };
+                (0..).zip(self.policy.start()).map(beam).collect()
             })
             .collect();
         for step in 0.. {
@@ -285,11 +344,12 @@ impl<'c, M: Seq2Seq, C: Constraint + 'c, P: Policy, F: Fn(usize) -> &'c C + Sync
         }
         tracing::trace!(users, "search done");
         let finish = |user: Vec<Beam<C::State, P::Mark>>| {
-            let found =
-                user.into_iter().map(|Beam { tokens, log_prob, mark, .. }| (Hypothesis { tokens, log_prob }, mark));
+            let found = user
+                .into_iter()
+                .map(|Beam { tokens, log_prob, mark, .. }| (Hypothesis { tokens: tokens.into_vec(), log_prob }, mark));
             self.policy.finish(found.collect())
         };
-        Ok(beams.into_iter().map(finish).collect())
+        Ok(beams.into_par_iter().map(finish).collect())
     }
 }
 

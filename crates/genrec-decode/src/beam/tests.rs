@@ -464,12 +464,15 @@ fn configuration_is_plain_json() {
 /// Different parents, the better one with the later tokens, reach one score.
 #[test]
 fn ties_between_parents_follow_the_tokens_too() {
-    let beam = |token, log_prob| Beam { tokens: vec![token], log_prob, state: 1, complete: false, mark: (), row: 0 };
+    let beam = |token: u32, log_prob| {
+        let tokens = [token].into_iter().collect();
+        Beam { tokens, order: token, log_prob, state: 1, complete: false, mark: (), row: 0 }
+    };
     let log_probs = [-9.0, -2.0, -9.0, -1.0];
     let beams = [beam(5, -1.0), Beam { row: 1, ..beam(3, -2.0) }];
     let step = Step { user: 0, key: 0, step: 1, vocab_size: 2, constraint: &Short(2), log_probs: &log_probs };
     let expanded = step.grow(&beams, BeamSearch::new(2).choose(&step, &beams).unwrap()).unwrap();
-    let found: Vec<_> = expanded.iter().map(|beam| (beam.tokens.clone(), beam.log_prob)).collect();
+    let found: Vec<_> = expanded.iter().map(|beam| (beam.tokens.to_vec(), beam.log_prob)).collect();
     assert_eq!(found, [(vec![3, 1], -3.0), (vec![5, 1], -3.0)]);
 }
 
