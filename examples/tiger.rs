@@ -69,7 +69,7 @@ struct Args {
     epochs: Option<u32>,
     /// Wall-clock minutes from start to report: at most 12 % for the quantiser, at least 10 % for the test, the rest for
     /// embedding and training. Such a run cannot be repeated exactly; with `--resume` it has the minutes once more.
-    #[arg(long, value_parser = parse_minutes, allow_negative_numbers = true)]
+    #[arg(long, value_parser = support::parse_minutes, allow_negative_numbers = true)]
     max_minutes: Option<Duration>,
     /// Reads only the first users; for a quick look.
     #[arg(long)]
@@ -86,12 +86,6 @@ struct Args {
     /// Lets the sequence model compute in `bf16`; needs a GPU.
     #[arg(long)]
     bf16: bool,
-}
-
-fn parse_minutes(text: &str) -> Result<Duration, String> {
-    let minutes = text.parse::<f64>().ok().filter(|&minutes| minutes > 0.0);
-    let time = minutes.and_then(|minutes| Duration::try_from_secs_f64(60.0 * minutes).ok());
-    time.ok_or_else(|| "give a number of minutes above 0".to_owned())
 }
 
 fn config(args: &Args) -> Result<TigerConfig, BoxError> {

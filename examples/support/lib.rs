@@ -3,6 +3,7 @@
 #![allow(clippy::print_stdout, reason = "example programs talk to a person")]
 #![allow(clippy::needless_pass_by_value, reason = "an array view is passed by value, as a slice would be")]
 
+pub mod asked;
 pub mod behaviour;
 pub mod categories;
 pub mod embed;
@@ -13,7 +14,7 @@ pub mod methods;
 mod progress;
 pub mod report;
 
-use std::{collections::BTreeMap, path::Path};
+use std::{collections::BTreeMap, path::Path, time::Duration};
 
 use candle_core::Device;
 use clap::ValueEnum;
@@ -69,6 +70,16 @@ pub fn config_or(file: Option<&Path>, preset: fn() -> TigerConfig) -> Result<Tig
         serde_json::from_value(settings)
     };
     parse().map_err(|error: serde_json::Error| format!("`{}` is no configuration: {error}", path.display()).into())
+}
+
+/// A time from a number of minutes on the command line.
+///
+/// # Errors
+/// When it is no number above 0.
+pub fn parse_minutes(text: &str) -> Result<Duration, String> {
+    let minutes = text.parse::<f64>().ok().filter(|&minutes| minutes > 0.0);
+    let time = minutes.and_then(|minutes| Duration::try_from_secs_f64(60.0 * minutes).ok());
+    time.ok_or_else(|| "give a number of minutes above 0".to_owned())
 }
 
 /// Any JSON file.

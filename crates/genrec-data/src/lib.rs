@@ -46,6 +46,7 @@
 mod catalogue;
 mod dataset;
 mod error;
+mod hold_out;
 mod interactions;
 mod lines;
 mod prepare;
@@ -60,6 +61,7 @@ mod windows;
 pub use catalogue::{Catalogue, Item};
 pub use dataset::{Dataset, Statistics};
 pub use error::{BadLine, DataError, Result};
+pub use hold_out::{HeldOut, hold_out};
 pub use interactions::{Interaction, InteractionLog};
 pub use lines::{OnBadLine, ReadOptions, ReadReport};
 pub use prepare::{Duplicates, Prepare, Ties};

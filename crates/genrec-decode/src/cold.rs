@@ -1,6 +1,6 @@
 //! Items that training has never seen.
 
-use std::collections::HashSet;
+use std::collections::{BTreeSet, HashSet};
 
 use serde::{Deserialize, Serialize};
 use sid_index::{ItemId, SidIndex, SidVocab};
@@ -16,8 +16,10 @@ use crate::{
 /// A model gives the whole Semantic ID of an item that it was never trained on little probability, but its first codes say
 /// what kind of item it is. So every generated sequence stands for the item that it names *and* for the unseen items that
 /// agree with it in the first [`prefix`](Self::prefix) codes; at most a share [`epsilon`](Self::epsilon) of the list is theirs.
-/// Unseen items come where the sequence stood, after the item that it names; those of one sequence are sorted by a score where
-/// there is one, of Semantic-KNN for instance, and by item otherwise.
+/// Unseen items come where the sequence stood, after the item that it names, those of one sequence by item.
+///
+/// With a score of items, that of Semantic-KNN for instance, the two are a hybrid: of the unseen items that all sequences
+/// stand for, the best by that score take the whole share, and room is kept for them.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 #[non_exhaustive]
@@ -82,12 +84,30 @@ impl ColdStart {
             return Err(DecodeError::NoResults);
         }
         DecodeError::check_vocab(index, vocab)?;
-        let (mut items, mut taken, mut quota) = (Vec::new(), HashSet::new(), self.quota(k));
-        for hypothesis in hypotheses {
-            let Some(codes) = codes_of(vocab, &hypothesis.tokens) else { continue };
+        let sequences: Vec<Vec<u32>> =
+            hypotheses.iter().map(|hypothesis| codes_of(vocab, &hypothesis.tokens).unwrap_or_default()).collect();
+        let near = |codes: &[u32]| {
+            let mut near: Vec<ItemId> = match codes {
+                [] => Vec::new(),
+                _ => index.items_with_prefix(codes.get(..self.prefix).unwrap_or(codes)).collect(),
+            };
+            near.retain(|&item| unseen(item) && allowed(item));
+            near.sort_unstable();
+            near
+        };
+        let quota = self.quota(k);
+        let chosen = score.filter(|_| quota > 0).map(|score| {
+            let all: BTreeSet<ItemId> = sequences.iter().flat_map(|codes| near(codes)).collect();
+            let mut all: Vec<(ItemId, f32)> = all.into_iter().map(|item| (item, score(item))).collect();
+            all.sort_by(|a, b| b.1.total_cmp(&a.1).then(a.0.cmp(&b.0)));
+            all.truncate(quota);
+            all.into_iter().map(|(item, _)| item).collect::<HashSet<_>>()
+        });
+        let room = k - chosen.as_ref().map_or(0, HashSet::len);
+        let (mut items, mut taken, mut from_training, mut cold) = (Vec::new(), HashSet::new(), 0, 0);
+        for (hypothesis, codes) in hypotheses.iter().zip(&sequences) {
             let mut push = |item: ItemId| {
                 if items.len() < k
-                    && allowed(item)
                     && taken.insert(item)
                     && let Some(sid) = index.sid(item)
                 {
@@ -96,20 +116,13 @@ impl ColdStart {
                 }
                 false
             };
-            for item in index.items_with_sid(&codes).filter(|&item| !unseen(item)) {
-                push(item);
+            for item in index.items_with_sid(codes).filter(|&item| !unseen(item) && allowed(item)) {
+                from_training += usize::from(from_training < room && push(item));
             }
-            if quota > 0 {
-                let prefix = codes.get(..self.prefix).unwrap_or(&codes);
-                let mut near: Vec<ItemId> = index.items_with_prefix(prefix).filter(|&item| unseen(item)).collect();
-                match score {
-                    Some(score) => near.sort_by(|&a, &b| score(b).total_cmp(&score(a)).then(a.cmp(&b))),
-                    None => near.sort_unstable(),
-                }
-                for item in near {
-                    if quota > 0 && push(item) {
-                        quota -= 1;
-                    }
+            if cold < quota {
+                let wanted = |item: &ItemId| chosen.as_ref().is_none_or(|chosen| chosen.contains(item));
+                for item in near(codes).into_iter().filter(wanted) {
+                    cold += usize::from(cold < quota && push(item));
                 }
             }
             if items.len() == k {
@@ -129,6 +142,7 @@ fn codes_of(vocab: &SidVocab, tokens: &[u32]) -> Option<Vec<u32>> {
 #[cfg(test)]
 mod tests {
     use ndarray::array;
+    use proptest::prelude::*;
     use sid_index::{CollisionPolicy, SidLayout};
 
     use super::*;
@@ -165,10 +179,34 @@ mod tests {
     }
 
     #[test]
-    fn a_score_orders_the_unseen_items_of_a_sequence() {
+    fn a_score_chooses_among_the_unseen_items_of_all_sequences() {
         let backwards = |item: ItemId| item.0 as f32;
-        let cold = ColdStart::new(0.5).with_prefix(2);
-        assert_eq!(run(cold, &[[3, 3, 3], [0, 1, 0]], 4, Some(&backwards)), [5, 4, 0]);
+        let cold = |epsilon| ColdStart::new(epsilon).with_prefix(2);
+        // Of 1, 4 and 5 the two best.
+        assert_eq!(run(cold(0.5), &FOUND, 4, Some(&backwards)), [0, 4, 5, 2]);
+        // Room is kept for one that a late sequence stands for.
+        assert_eq!(run(cold(0.25), &[[0, 1, 0], [0, 1, 2], [0, 2, 0], [3, 3, 0]], 2, Some(&backwards)), [0, 2]);
+        assert_eq!(run(cold(0.5), &[[0, 1, 0], [0, 1, 2], [0, 2, 0], [3, 3, 0]], 2, Some(&backwards)), [0, 5]);
+        assert_eq!(run(cold(0.0), &FOUND, 4, Some(&backwards)), [0, 2]);
+    }
+
+    proptest! {
+        /// Whatever the sequences: no item twice, no more than asked for, unseen ones within their share.
+        #[test]
+        fn lists_keep_their_bounds(
+            sids in prop::collection::vec((0u32..4, 0u32..4, 0u32..4), 0..12),
+            (k, epsilon, prefix) in (1usize..8, 0.0f64..=1.0, 0usize..5),
+            scored in any::<bool>(),
+        ) {
+            let sids: Vec<[u32; 3]> = sids.into_iter().map(|(a, b, c)| [a, b, c]).collect();
+            let score = |item: ItemId| -(item.0 as f32);
+            let cold = ColdStart::new(epsilon).with_prefix(prefix);
+            let found = run(cold, &sids, k, scored.then_some(&score as &dyn Fn(ItemId) -> f32));
+            let distinct: HashSet<u32> = found.iter().copied().collect();
+            prop_assert_eq!(distinct.len(), found.len());
+            prop_assert!(found.len() <= k);
+            prop_assert!(found.iter().filter(|&&item| item >= 4 || item == 1).count() <= cold.quota(k));
+        }
     }
 
     #[test]

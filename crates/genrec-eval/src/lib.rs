@@ -1,12 +1,12 @@
-//! Metrics of ranked recommendations: Recall, NDCG, MRR, hit rate, invalid ids, catalogue coverage, and bootstrap
-//! intervals for all that is averaged over users.
+//! Metrics of ranked recommendations: Recall, NDCG, MRR, hit rate, invalid ids, catalogue coverage, entropy, and
+//! bootstrap intervals for all that is averaged over users.
 //!
 //! Depend on this crate alone when some other system makes the rankings: it knows items as anything that can be
 //! compared and hashed, has no tensors and no files, and needs `thiserror` only. The facade `genrec` evaluates its own
 //! recommenders with it.
 //!
 //! Three types matter. [`Suite`] measures several metrics on the same users and keeps every user's value;
-//! [`Metric`] is what accumulates a single number, such as [`Coverage`] or [`InvalidRate`];
+//! [`Metric`] is what accumulates a single number, such as [`Coverage`], [`Entropy`] or [`InvalidRate`];
 //! [`Interval`](bootstrap::Interval) is a mean with its confidence interval, for one system or for the paired
 //! difference of two.
 //!
@@ -48,13 +48,14 @@
 //!
 //! # References
 //! Rajput et al., *Recommender systems with generative retrieval*, NeurIPS 2023 (arXiv 2305.05065): Recall and NDCG at
-//! 5 and 10 over the full catalogue, and the share of invalid ids. Krichene and Rendle, *On sampled metrics for item
+//! 5 and 10 over the full catalogue, the share of invalid ids, and entropy. Krichene and Rendle, *On sampled metrics for item
 //! recommendation*, KDD 2020: why the ranking should be over the full catalogue.
 #![cfg_attr(docsrs, feature(doc_cfg))]
 #![doc(test(attr(deny(warnings))))]
 
 pub mod bootstrap;
 mod coverage;
+mod entropy;
 mod error;
 mod metric;
 mod rank;
@@ -62,6 +63,7 @@ mod suite;
 mod validity;
 
 pub use coverage::Coverage;
+pub use entropy::Entropy;
 pub use error::{EvalError, Result};
 pub use metric::{ListMetric, Metric};
 pub use rank::{HitRate, Mrr, Ndcg, Recall};

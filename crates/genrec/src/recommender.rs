@@ -1,12 +1,16 @@
 //! A trained run, ready to recommend.
 
-use std::{path::PathBuf, sync::OnceLock};
+use std::{
+    fmt,
+    path::PathBuf,
+    sync::{Arc, OnceLock},
+};
 
 use candle_core::Device;
 use genrec_data::{Catalogue, Item};
 use genrec_decode::DeviceCatalogue;
 use genrec_embed::{AnyEmbedder, Embedder, TextTemplate};
-use genrec_model::{Seq2Seq, t5::T5};
+use genrec_model::{ItemScorer, Seq2Seq, t5::T5};
 use ndarray::{ArrayView1, Axis};
 use serde::Serialize;
 use sid_index::{CodebookId, ItemId, SemanticId, SidIndex, SidVocab};
@@ -95,6 +99,17 @@ pub struct Recommender<M = T5> {
     config: DecodeConfig,
     /// The catalogue on the model's GPU, once it has been asked there.
     tables: OnceLock<DeviceCatalogue>,
+    unseen_scorer: Option<SharedScorer>,
+}
+
+/// A scorer that many recommenders may have.
+#[derive(Clone)]
+struct SharedScorer(Arc<dyn ItemScorer + Send + Sync>);
+
+impl fmt::Debug for SharedScorer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("SharedScorer")
+    }
 }
 
 impl Recommender<T5> {
@@ -155,7 +170,8 @@ impl<M: Seq2Seq> Recommender<M> {
             }
         }
         index.check_codebook(CodebookId(encoder.quantizer.fingerprint()?))?;
-        Ok(Self { catalogue, seen, index, vocab, model, encoder, config, tables: OnceLock::new() })
+        let (tables, unseen_scorer) = (OnceLock::new(), None);
+        Ok(Self { catalogue, seen, index, vocab, model, encoder, config, tables, unseen_scorer })
     }
 
     /// The items.
@@ -201,7 +217,18 @@ impl<M: Seq2Seq> Recommender<M> {
     /// # Errors
     /// [`Error::Config`] for a setting outside its bounds; a changed `user_tokens` is [`Error::Mismatch`].
     pub fn with_config(self, config: DecodeConfig) -> Result<Self> {
-        Self::new(self.catalogue, self.seen, self.index, self.model, self.encoder, config)
+        let unseen_scorer = self.unseen_scorer;
+        let changed = Self::new(self.catalogue, self.seen, self.index, self.model, self.encoder, config)?;
+        Ok(Self { unseen_scorer, ..changed })
+    }
+
+    /// Chooses unseen items by another model's scores, those of [`SemanticKnn`](genrec_model::baseline::SemanticKnn) for instance;
+    /// [`DecodeConfig::cold_start`] says how many there may be. The scorer must know every item of a history; candidates that
+    /// it does not know come last.
+    #[must_use]
+    pub fn with_unseen_scorer(mut self, scorer: Arc<dyn ItemScorer + Send + Sync>) -> Self {
+        self.unseen_scorer = Some(SharedScorer(scorer));
+        self
     }
 
     /// The same run with another embedder for new items, for one whose files have moved
@@ -255,7 +282,12 @@ impl<M: Seq2Seq> Recommender<M> {
 
     /// Searches with this run's index and settings.
     pub fn searcher(&self) -> Searcher<'_> {
-        Searcher::new(&self.index, &self.vocab, &self.config).with_tables(&self.tables).with_seen(&self.seen)
+        let searcher =
+            Searcher::new(&self.index, &self.vocab, &self.config).with_tables(&self.tables).with_seen(&self.seen);
+        match &self.unseen_scorer {
+            Some(SharedScorer(scorer)) => searcher.with_unseen_scorer(&**scorer),
+            None => searcher,
+        }
     }
 
     /// Adds an item that the model has never seen: its text is embedded and encoded, its Semantic ID inserted into the

@@ -2,13 +2,13 @@
 
 mod config;
 
-use std::sync::OnceLock;
+use std::{fmt, sync::OnceLock};
 
 use genrec_decode::{
     AnySearch, BeamSearch, Catalogue as ValidSids, Decoder, DeviceBeamSearch, DeviceCatalogue, FixedLength, Hypothesis,
     Resolve,
 };
-use genrec_model::{RaggedBatch, Seq2Seq};
+use genrec_model::{ItemScorer, RaggedBatch, Seq2Seq};
 use sid_index::{ItemId, SidIndex, SidVocab};
 
 pub use config::{DecodeConfig, Wanted};
@@ -41,12 +41,33 @@ pub struct Searcher<'a> {
     tables: Option<&'a OnceLock<DeviceCatalogue>>,
     /// Whether training has seen each item.
     seen: &'a [bool],
+    unseen_scorer: Option<UnseenScorer<'a>>,
+}
+
+/// What unseen items are chosen by.
+#[derive(Clone, Copy)]
+struct UnseenScorer<'a>(&'a (dyn ItemScorer + Sync));
+
+impl fmt::Debug for UnseenScorer<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("UnseenScorer")
+    }
+}
+
+impl UnseenScorer<'_> {
+    /// The score of every item for one history.
+    fn scores(&self, history: &History<'_>) -> Result<Vec<f32>> {
+        let mut batch = RaggedBatch::new();
+        let rows: Vec<u32> = history.items.iter().map(|item| item.0).collect();
+        batch.push(&rows, &[])?;
+        Ok(self.0.scores(&batch)?.flatten_all()?.to_vec1()?)
+    }
 }
 
 impl<'a> Searcher<'a> {
     /// Searches over the items of `index`, whose tokens are those of `vocab`.
     pub fn new(index: &'a SidIndex, vocab: &'a SidVocab, config: &'a DecodeConfig) -> Self {
-        Self { index, vocab, config, tables: None, seen: &[] }
+        Self { index, vocab, config, tables: None, seen: &[], unseen_scorer: None }
     }
 
     /// Keeps the catalogue's tables on the model's GPU in `tables`, which must be emptied when the index changes.
@@ -59,6 +80,13 @@ impl<'a> Searcher<'a> {
     #[must_use]
     pub fn with_seen(mut self, seen: &'a [bool]) -> Self {
         self.seen = seen;
+        self
+    }
+
+    /// Chooses unseen items by these scores, see [`ColdStart`](genrec_decode::ColdStart). Items past the end of the scores come last.
+    #[must_use]
+    pub fn with_unseen_scorer(mut self, scorer: &'a (dyn ItemScorer + Sync)) -> Self {
+        self.unseen_scorer = Some(UnseenScorer(scorer));
         self
     }
 
@@ -194,7 +222,7 @@ impl<'a> Searcher<'a> {
                 let hypotheses = decode(&tokenizer.batch(&of_users)?, &of_users, width)?;
                 let mut short = Vec::new();
                 for (&user, hypotheses) in left.iter().zip(&hypotheses) {
-                    ranked[user] = self.resolve(hypotheses, k, resolve, &catalogue(&histories[user])?)?;
+                    ranked[user] = self.resolve(&histories[user], hypotheses, k, resolve, catalogue)?;
                     // Who got fewer sequences than asked for has all that there are.
                     if ranked[user].items.len() < k && hypotheses.len() >= width {
                         short.push(user);
@@ -213,18 +241,24 @@ impl<'a> Searcher<'a> {
 
     fn resolve(
         &self,
+        history: &History<'_>,
         hypotheses: &[Hypothesis],
         k: usize,
         resolve: Resolve,
-        catalogue: &ValidSids<'_>,
+        catalogue: &dyn Fn(&History<'_>) -> Result<ValidSids<'a>>,
     ) -> Result<Ranked> {
+        let catalogue = catalogue(history)?;
         let item = |hypothesis: &Hypothesis| self.index.item(&self.vocab.decode_tokens(&hypothesis.tokens)?);
         let generated = hypotheses.iter().map(item).collect();
         let allowed = |item| catalogue.allows(item);
         let found = match &self.config.cold_start {
             Some(cold) => {
                 let unseen = |item: ItemId| self.seen.get(item.index()).is_some_and(|seen| !seen);
-                cold.resolve((self.index, self.vocab), hypotheses, k, unseen, allowed, None)?
+                let scores = self.unseen_scorer.map(|scorer| scorer.scores(history)).transpose()?;
+                let of = |scores: &[f32], item: ItemId| scores.get(item.index()).copied().unwrap_or(f32::NEG_INFINITY);
+                let score = scores.as_deref().map(|scores| move |item| of(scores, item));
+                let score = score.as_ref().map(|score| score as &dyn Fn(ItemId) -> f32);
+                cold.resolve((self.index, self.vocab), hypotheses, k, unseen, allowed, score)?
             }
             None => {
                 let all = hypotheses.len().max(k).max(1);

@@ -54,3 +54,15 @@ fn what_no_method_has_is_no_panel() {
     let svg = drawn(|path| comparison(path, "toy", &[plain, pure]).unwrap());
     assert!(svg.contains("0.750") && svg.contains("purity of the first code") && !svg.contains("reconstruction"));
 }
+
+#[test]
+fn shares_have_a_bar_a_row_and_a_name_a_colour() {
+    let names: Vec<String> = (0..12).map(|name| format!("kind {name}")).collect();
+    let rows = [("all & sundry".to_owned(), vec![1.0 / 12.0; 12]), ("one".to_owned(), vec![1.0])];
+    let svg = drawn(|path| shares(path, "toy", &names, &rows).unwrap());
+    for text in ["toy", "all &amp; sundry", "kind 8", "3 others", "100 %"] {
+        assert!(svg.contains(text), "{text}");
+    }
+    assert!(!svg.contains("kind 9"));
+    assert!(drawn(|path| shares(path, "none", &[], &[]).unwrap()).contains("none"));
+}

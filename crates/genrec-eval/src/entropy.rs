@@ -1,0 +1,163 @@
+//! How many kinds of things are in a list.
+
+use std::collections::HashMap;
+use std::hash::Hash;
+
+use crate::error::{EvalError, Result};
+use crate::metric::{Metric, RunningMean};
+
+/// Entropy@k: the entropy, in bits, of the kinds of the first `k` items of a list, averaged over users.
+///
+/// A list is given as the kinds of its items, for instance their categories. With $p_c$ the share of kind $c$:
+///
+/// $$ \text{Entropy@}k = -\sum_c p_c \log_2 p_c $$
+///
+/// 0 where all are of one kind, $\log_2 n$ where `n` kinds are equally frequent. A list shorter than `k` is taken as it is, an
+/// empty one is left out of the mean; what is relevant plays no part. TIGER (arXiv 2305.05065, section 4.3 and table 3)
+/// measures how diverse sampling is by it.
+///
+/// ```
+/// use genrec_eval::{Entropy, Metric};
+/// # fn main() -> Result<(), genrec_eval::EvalError> {
+/// let mut entropy = Entropy::new(4)?;
+/// entropy.update(&["nails", "nails", "hair", "hair", "skin"], &[]); // the fifth is beyond the cut-off
+/// entropy.update(&["nails", "nails", "nails"], &[]);
+/// assert_eq!(entropy.value(), Some(0.5));
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Debug, Clone, PartialEq)]
+pub struct Entropy {
+    k: usize,
+    mean: RunningMean,
+}
+
+impl Entropy {
+    /// Over the first `k` items of each list, with no user seen yet.
+    ///
+    /// # Errors
+    /// [`EvalError::ZeroCutoff`] when `k` is 0.
+    pub fn new(k: usize) -> Result<Self> {
+        if k == 0 {
+            return Err(EvalError::ZeroCutoff { metric: "entropy" });
+        }
+        Ok(Self { k, mean: RunningMean::default() })
+    }
+
+    /// Number of items of each list that count.
+    pub fn k(&self) -> usize {
+        self.k
+    }
+
+    /// Users seen whose list was not empty.
+    pub fn users(&self) -> u64 {
+        self.mean.count()
+    }
+
+    /// Name in reports, with the cut-off.
+    pub fn name(&self) -> String {
+        format!("entropy@{}", self.k)
+    }
+
+    /// The mean over all users so far, or `None` when there were none.
+    pub fn value(&self) -> Option<f64> {
+        self.mean.value()
+    }
+
+    /// Adds everything that another accumulator of the same cut-off has seen; see [`Metric::merge`].
+    pub fn merge(&mut self, other: &Self) {
+        self.mean.merge(&other.mean, self.k == other.k);
+    }
+
+    /// Forgets every user.
+    pub fn reset(&mut self) {
+        self.mean = RunningMean::default();
+    }
+}
+
+impl<I: Eq + Hash> Metric<I> for Entropy {
+    fn name(&self) -> String {
+        self.name()
+    }
+
+    fn update(&mut self, ranked: &[I], _relevant: &[I]) {
+        let top = &ranked[..self.k.min(ranked.len())];
+        if !top.is_empty() {
+            self.mean.add(bits(top));
+        }
+    }
+
+    fn value(&self) -> Option<f64> {
+        self.value()
+    }
+
+    fn merge(&mut self, other: &Self) {
+        self.merge(other);
+    }
+
+    fn reset(&mut self) {
+        self.reset();
+    }
+}
+
+/// Entropy of the kinds of a list, in bits.
+fn bits<I: Eq + Hash>(kinds: &[I]) -> f64 {
+    let mut counts: HashMap<&I, usize> = HashMap::new();
+    for kind in kinds {
+        *counts.entry(kind).or_default() += 1;
+    }
+    // In the order of the counts, so that the sum does not depend on that of the map.
+    let mut counts: Vec<usize> = counts.into_values().collect();
+    counts.sort_unstable();
+    let share = |count: usize| count as f64 / kinds.len() as f64;
+    // `+ 0.0` makes of a negative zero a zero.
+    -counts.into_iter().map(|count| share(count) * share(count).log2()).sum::<f64>() + 0.0
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn known_lists() {
+        let value = |kinds: &[u32], k| {
+            let mut entropy = Entropy::new(k).unwrap();
+            entropy.update(kinds, &[]);
+            entropy.value()
+        };
+        assert_eq!(value(&[], 3), None);
+        assert_eq!(value(&[5, 5, 5], 3).map(f64::to_bits), Some(0.0f64.to_bits()));
+        assert_eq!(value(&[1, 2, 3, 4, 4], 4), Some(2.0));
+        let known = -(0.75f64 * 0.75f64.log2() + 0.25 * 0.25f64.log2());
+        assert!((value(&[1, 2, 1, 1], 9).unwrap() - known).abs() < 1e-15);
+    }
+
+    #[test]
+    fn merging_equals_one_pass_and_unlike_cutoffs_have_no_value() {
+        let lists: [&[u8]; 3] = [&[1, 1, 2], &[3, 4], &[]];
+        let (mut one, mut left, mut right) =
+            (Entropy::new(3).unwrap(), Entropy::new(3).unwrap(), Entropy::new(3).unwrap());
+        lists.iter().for_each(|list| one.update(list, &[]));
+        left.update(lists[0], &[]);
+        lists[1..].iter().for_each(|list| right.update(list, &[]));
+        left.merge(&right);
+        assert_eq!((left.value(), left.users()), (one.value(), 2));
+        left.merge(&Entropy::new(4).unwrap());
+        assert_eq!(left.value(), None);
+        left.reset();
+        assert_eq!(left.users(), 0);
+        assert_eq!(Entropy::new(0), Err(EvalError::ZeroCutoff { metric: "entropy" }));
+    }
+
+    proptest! {
+        #[test]
+        fn neither_order_nor_names_count(kinds in prop::collection::vec(0u32..6, 1..30)) {
+            let backwards: Vec<u32> = kinds.iter().rev().map(|kind| kind + 9).collect();
+            prop_assert_eq!(bits(&kinds).to_bits(), bits(&backwards).to_bits());
+            let distinct = kinds.iter().collect::<std::collections::HashSet<_>>().len();
+            prop_assert!(bits(&kinds) >= 0.0 && bits(&kinds) <= (distinct as f64).log2() + 1e-12);
+        }
+    }
+}

@@ -1,0 +1,95 @@
+//! A finished run and the questions of a data set, to ask one by the other.
+
+use std::{path::Path, time::Instant};
+
+use genrec::{
+    DecodeConfig, History, Ranked, Recommender, Searcher,
+    data::{Dataset, ReadOptions, readers::neutral},
+    evaluate::{Part, Question, questions},
+    index::ItemId,
+    pipeline::Metrics,
+};
+
+use crate::{BoxError, DeviceArg, bar};
+
+/// Reads `sequences.txt` and `items.jsonl`.
+///
+/// # Errors
+/// When a file cannot be read.
+pub fn dataset(dir: &Path) -> Result<Dataset, BoxError> {
+    Ok(neutral::read(dir, &ReadOptions::default())?.0)
+}
+
+/// Opens a run, and checks that the data set has its items.
+///
+/// # Errors
+/// When the run is not finished, or was made from other items.
+pub fn open(run: &Path, dataset: &Dataset, device: DeviceArg) -> Result<Recommender, BoxError> {
+    let recommender = Recommender::load(run, &device.open()?)?;
+    let ids = |items: &[genrec::data::Item]| items.iter().map(|item| item.id.clone()).collect::<Vec<_>>();
+    let (ours, theirs) = (recommender.catalogue().items(), dataset.catalogue.items());
+    if ours.len() < theirs.len() || ids(&ours[..theirs.len()]) != ids(theirs) {
+        return Err(format!("the run in {} was made from other items than `--data` has", run.display()).into());
+    }
+    Ok(recommender)
+}
+
+/// The test questions of the first users.
+///
+/// # Errors
+/// When no user has one.
+pub fn test_questions(dataset: &Dataset, users: Option<usize>) -> Result<Vec<Question<'_>>, BoxError> {
+    let mut questions = questions(&dataset.sequences, Part::Test)?;
+    questions.truncate(users.unwrap_or(usize::MAX));
+    Ok(questions)
+}
+
+/// What a search answered.
+#[derive(Debug)]
+pub struct Answers {
+    /// User by user.
+    pub ranked: Vec<Ranked>,
+    /// Of the search.
+    pub seconds: f64,
+}
+
+/// Puts questions to a searcher; `name` stands beside its progress bar.
+///
+/// # Errors
+/// The errors of decoding.
+pub fn ask(
+    recommender: &Recommender,
+    config: &DecodeConfig,
+    questions: &[Question<'_>],
+    k: usize,
+    name: &str,
+) -> Result<Answers, BoxError> {
+    config.validate()?;
+    let histories: Vec<History<'_>> = questions.iter().map(|question| question.history).collect();
+    let bar = bar(name);
+    let mut progress = |done: usize, total: usize| {
+        bar.set_length(total as u64);
+        bar.set_position(done as u64);
+    };
+    let start = Instant::now();
+    let searcher = Searcher::new(recommender.index(), recommender.vocab(), config);
+    let ranked = searcher.rank(recommender.model(), &histories, k, &mut progress)?;
+    bar.finish_and_clear();
+    Ok(Answers { ranked, seconds: start.elapsed().as_secs_f64() })
+}
+
+impl Answers {
+    /// The items of each user, best first.
+    pub fn items(&self, k: usize) -> impl Iterator<Item = Vec<ItemId>> {
+        self.ranked.iter().map(move |user| user.items.iter().take(k).map(|&(item, _)| item).collect())
+    }
+
+    /// Recall, NDCG and MRR.
+    pub fn metrics(&self, questions: &[Question<'_>]) -> Metrics {
+        let mut suite = genrec::eval::Suite::standard();
+        for (items, question) in self.items(10).zip(questions) {
+            suite.update(&items, &[question.target]);
+        }
+        suite.report()
+    }
+}
