@@ -6,7 +6,7 @@ use std::path::Path;
 use candle_core::{Device, Tensor};
 use genrec::{
     embed::{self, AnyEmbedder},
-    model::t5::T5,
+    model::{RaggedBatch, Seq2Seq, Trainable, t5::T5},
     quantize::{AnyQuantizer, FileRows, Quantizer, RowSource},
     train::{Checkpoint, Progress},
 };
@@ -23,7 +23,12 @@ pub const READERS: [(&str, Reader); 5] = [
     ("t5", |dir, json, weights| {
         put(dir, "config.json", json);
         put(dir, "model.safetensors", weights);
-        tell(T5::load(dir, &Device::Cpu));
+        let Some(model) = told(T5::load(dir, &Device::Cpu)) else { return };
+        // The padding token is one of every vocabulary.
+        let mut batch = RaggedBatch::new();
+        tell(batch.push(&[model.config().pad_token_id; 2], &[model.config().pad_token_id]));
+        tell(model.loss(&batch));
+        tell(model.start(&batch));
     }),
     ("checkpoint", checkpoint),
     ("tfidf", |dir, json, weights| {

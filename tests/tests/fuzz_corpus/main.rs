@@ -1,6 +1,7 @@
 //! The inputs that fuzzing has kept, once through the same readers: none may panic, on a stable compiler and without libFuzzer.
 
 #![allow(clippy::expect_used, clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+#![allow(clippy::print_stderr, reason = "the input before a panic is named")]
 #![allow(unreachable_pub, reason = "the readers are those of a library")]
 
 #[path = "../../../fuzz/src/readers/mod.rs"]
@@ -26,7 +27,6 @@ fn replay(target: &str, fewest: usize, read: impl Fn(&[u8], &Path)) {
     assert!(files.len() >= fewest, "{} inputs under {}: where is the rest?", files.len(), corpus.display());
     let dir = tempfile::tempdir().unwrap();
     for file in files {
-        // The name is on stderr when a reader panics.
         eprintln!("{}", file.display());
         read(&fs::read(&file).unwrap(), dir.path());
     }

@@ -70,7 +70,11 @@ const WRITTEN: &[(&str, &str)] = &[
     ("vocabulary", r#"{"codebook_sizes":[256,256,256],"suffix_size":null}"#),
     (
         "results",
-        r#"{"step":1,"epoch":0,"batch":0,"examples":1,"best":{"step":1,"epoch":0,"metric":0.5},"history":[],"finished":null,"seconds":0.5,"epoch_loss":{"sum":0.5,"steps":1},"loss_since_validation":{"sum":0.0,"steps":0},"last_epoch_loss":null,"patience_metric":null,"patience_used":0}"#,
+        concat!(
+            r#"{"step":1,"epoch":0,"batch":0,"examples":1,"best":{"step":1,"epoch":0,"metric":0.5},"history":[],"#,
+            r#""finished":null,"seconds":0.5,"epoch_loss":{"sum":0.5,"steps":1},"#,
+            r#""loss_since_validation":{"sum":0.0,"steps":0},"last_epoch_loss":null,"patience_metric":null,"patience_used":0}"#,
+        ),
     ),
     ("other parts", "[12,24,52,0]"),
 ];

@@ -25,7 +25,8 @@ const WRITTEN: &[(&str, &str, &str)] = &[
     (
         "amazon items",
         "{'asin': 'B0', 'title': \"It's\", 'price': 3.5, 'brand': '', 'categories': [['A', 'B'], ['C \\xe9\\u00e9']]}\n\
-         {\"parent_asin\": \"B1\", \"store\": \"S\", \"price\": \"$1,3.50\", \"main_category\": \"M\", \"description\": [\"a\", \"b\"]}\n",
+         {\"parent_asin\": \"B1\", \"store\": \"S\", \"price\": \"$1,3.50\", \
+         \"main_category\": \"M\", \"description\": [\"a\", \"b\"]}\n",
         "",
     ),
     (
@@ -42,7 +43,8 @@ const WRITTEN: &[(&str, &str, &str)] = &[
     (
         "recbole",
         "user_id:token\titem_id:token\trating:float\ttimestamp:float\nada\tb\t4\t978300760.5\n",
-        "item_id:token\ttitle:token_seq\tprice:float\tcategories:token_seq\nb\t\"12\"\" Brush\"\t3.5\t'Clothing, Shoes', 'Baby'\n",
+        "item_id:token\ttitle:token_seq\tprice:float\tcategories:token_seq\n\
+         b\t\"12\"\" Brush\"\t3.5\t'Clothing, Shoes', 'Baby'\n",
     ),
     (
         "csv",

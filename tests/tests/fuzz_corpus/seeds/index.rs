@@ -20,7 +20,10 @@ pub fn seeds() -> Result<Seeds, Box<dyn Error>> {
         let dir = root().join(format!("tests/compat/{version}/index"));
         push(&mut seeds, version, &fs::read(dir.join("index.json"))?, &fs::read(dir.join("index.safetensors"))?);
     }
-    let shared = r#"{"format_version":1,"layout":{"codebook_sizes":[4,4],"suffix_size":null},"collision_policy":"share","items":4,"payload_bytes":0,"payload_crc32":0,"crc32":0}"#;
+    let shared = concat!(
+        r#"{"format_version":1,"layout":{"codebook_sizes":[4,4],"suffix_size":null},"#,
+        r#""collision_policy":"share","items":4,"payload_bytes":0,"payload_crc32":0,"crc32":0}"#,
+    );
     let sids = [1_u32, 2, 0, 3, 1, 2, 3, 3].map(u32::to_le_bytes).concat();
     seeds.push(("v1-shared".to_owned(), [&[3], shared.as_bytes(), &[0], &sids].concat()));
     let newer = br#"{"format_version": 3, "shards": [1, 2]}"#;

@@ -13,7 +13,11 @@ use ndarray::array;
 
 use super::Seeds;
 
-const PROGRESS: &str = r#"{"step":1,"epoch":0,"batch":0,"examples":1,"best":null,"history":[],"finished":null,"seconds":0.5,"epoch_loss":{"sum":0.0,"steps":0},"loss_since_validation":{"sum":0.0,"steps":0},"last_epoch_loss":null,"patience_metric":null,"patience_used":0}"#;
+const PROGRESS: &str = concat!(
+    r#"{"step":1,"epoch":0,"batch":0,"examples":1,"best":null,"history":[],"finished":null,"seconds":0.5,"#,
+    r#""epoch_loss":{"sum":0.0,"steps":0},"loss_since_validation":{"sum":0.0,"steps":0},"#,
+    r#""last_epoch_loss":null,"patience_metric":null,"patience_used":0}"#,
+);
 
 pub fn seeds() -> Result<Seeds, Box<dyn Error>> {
     let dir = tempfile::tempdir()?;
@@ -34,11 +38,17 @@ pub fn seeds() -> Result<Seeds, Box<dyn Error>> {
         push(&mut seeds, "t5", &fs::read(&config)?, &fs::read(&weights)?);
     }
 
-    let state = format!(
-        r#"{{"format_version":1,"checksums":{{}},"state":{{"config":{{"seed":1}},"data":{{"examples":1,"batches":1}},"progress":{PROGRESS}}}}}"#
+    let state = [
+        r#"{"format_version":1,"checksums":{},"state":{"config":{"seed":1},"data":{"examples":1,"batches":1},"progress":"#,
+        PROGRESS,
+        "}}",
+    ]
+    .concat();
+    let tensor = concat!(
+        r#"{"a":{"dtype":"F32","shape":[1,2],"data_offsets":[0,8]},"#,
+        r#""step":{"dtype":"I64","shape":[],"data_offsets":[8,16]}}"#,
     );
-    let tensor = br#"{"a":{"dtype":"F32","shape":[1,2],"data_offsets":[0,8]},"step":{"dtype":"I64","shape":[],"data_offsets":[8,16]}}"#;
-    let bytes = [&(tensor.len() as u64).to_le_bytes(), tensor.as_slice(), &[0; 16]].concat();
+    let bytes = [&(tensor.len() as u64).to_le_bytes(), tensor.as_bytes(), &[0; 16]].concat();
     push(&mut seeds, "checkpoint", state.as_bytes(), &bytes);
 
     let texts = ["red soap", "green soap", "red brush"].map(str::to_owned);
