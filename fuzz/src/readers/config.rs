@@ -4,7 +4,7 @@ use std::{error::Error, fmt::Debug, path::Path};
 
 use genrec::{
     DecodeConfig, artifacts,
-    data::{BatchConfig, Prepare, ReadOptions, SyntheticConfig, WindowConfig, readers::tabular},
+    data::{BatchConfig, Item, Prepare, ReadOptions, SyntheticConfig, WindowConfig, readers::tabular},
     decode::{AnySearch, ColdStart, Resolve, Shape},
     embed::{EmbedderSpec, TextTemplate, TfidfConfig},
     index::{IndexError, Reassign, SemanticId, SidLayout, SidVocab},
@@ -68,6 +68,7 @@ pub const READERS: [(&str, Reader); 22] = [
         check(json, NeighbourConfig::validate);
         check(json, valid::<TextTemplate>);
         check(json, valid::<SemanticId>);
+        check(json, valid::<Item>);
     }),
 ];
 

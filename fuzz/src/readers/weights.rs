@@ -5,7 +5,7 @@ use std::path::Path;
 
 use candle_core::{Device, Tensor};
 use genrec::{
-    embed::{self, AnyEmbedder},
+    embed::{self, AnyEmbedder, Embedder, EmbedderSpec},
     model::{RaggedBatch, Seq2Seq, Trainable, t5::T5},
     quantize::{AnyQuantizer, FileRows, Quantizer, RowSource},
     train::{Checkpoint, Progress},
@@ -18,7 +18,7 @@ use super::{put, split, tell, told};
 type Reader = fn(&Path, &[u8], &[u8]);
 
 /// One for each kind of directory or file.
-pub const READERS: [(&str, Reader); 5] = [
+pub const READERS: [(&str, Reader); 6] = [
     ("quantizer", quantizer),
     ("t5", |dir, json, weights| {
         put(dir, "config.json", json);
@@ -39,6 +39,7 @@ pub const READERS: [(&str, Reader); 5] = [
         tell(AnyEmbedder::load_relocated(dir, dir.join("nowhere"), &Device::Cpu));
     }),
     ("rows", rows),
+    ("encoder", encoder),
 ];
 
 /// Reads an input.
@@ -100,6 +101,23 @@ fn checkpoint(dir: &Path, json: &[u8], weights: &[u8]) {
     put(&dir, "model.safetensors", weights);
     put(&dir, "optimizer.safetensors", weights);
     tell(Checkpoint::read(&dir));
+}
+
+/// A pretrained encoder whose settings do not go with its weights; their first byte picks the model.
+fn encoder(dir: &Path, json: &[u8], _: &[u8]) {
+    let Some((&model, json)) = json.split_first() else { return };
+    let (name, causal) =
+        [("llama", true), ("llama3", true), ("t5", false), ("t5-gated", false)][usize::from(model) % 4];
+    let from = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/golden/embed").join(name);
+    let dir = dir.join("encoder");
+    std::fs::create_dir_all(&dir).expect("a directory of the test");
+    for file in ["model.safetensors", "tokenizer.json"] {
+        std::fs::copy(from.join(file), dir.join(file)).expect("a recorded file");
+    }
+    put(&dir, "config.json", json);
+    let spec = if causal { EmbedderSpec::CausalLm { dir } } else { EmbedderSpec::SentenceT5 { dir } };
+    let Some(encoder) = told(AnyEmbedder::open(&spec, &Device::Cpu)) else { return };
+    tell(encoder.embed(&["red soap".to_owned()]));
 }
 
 /// Arrays of embeddings in both formats, read whole and row by row.

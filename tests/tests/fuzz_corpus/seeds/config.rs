@@ -5,7 +5,7 @@ use std::error::Error;
 use crate::readers::config::READERS;
 use genrec::{
     DecodeConfig,
-    data::{BatchConfig, Prepare, ReadOptions, SyntheticConfig, WindowConfig, readers::tabular},
+    data::{BatchConfig, Item, Prepare, ReadOptions, SyntheticConfig, WindowConfig, readers::tabular},
     decode::{Resolve, Shape},
     embed::{EmbedderSpec, TextTemplate, TfidfConfig},
     index::{Reassign, SidLayout, SidVocab},
@@ -114,6 +114,8 @@ pub fn seeds() -> Result<Seeds, Box<dyn Error>> {
     put(&mut seeds, "vocabulary", &SidVocab::new(&SidLayout::new(vec![4, 8])?, 10)?)?;
     put(&mut seeds, "other parts", &NeighbourConfig::default())?;
     put(&mut seeds, "other parts", &TextTemplate::default())?;
+    let item = Item::new("b").with_title("Soap").with_categories([["A", "B"]]).with_attribute("colour", "red");
+    put(&mut seeds, "other parts", &item)?;
     Ok(seeds)
 }
 

@@ -62,6 +62,11 @@ pub fn seeds() -> Result<Seeds, Box<dyn Error>> {
     push(&mut seeds, "rows", b"", &fs::read(&path)?);
     embed::io::write_safetensors(&path, rows.view())?;
     push(&mut seeds, "rows", b"", &fs::read(&path)?);
+
+    for (number, model) in ["llama", "llama3", "t5", "t5-gated"].iter().enumerate() {
+        let config = fs::read(root().join("tests/golden/embed").join(model).join("config.json"))?;
+        push(&mut seeds, "encoder", &[&[number as u8 + 4], config.as_slice()].concat(), b"");
+    }
     Ok(seeds)
 }
 
