@@ -23,7 +23,7 @@ def edges(target: str, files: pathlib.Path) -> dict[pathlib.Path, set[int]]:
         control = pathlib.Path(scratch, "control")
         out = pathlib.Path(scratch, "out")
         out.mkdir()
-        merge = ["-merge=1", "-use_counters=0", f"-merge_control_file={control}"]
+        merge = ["-set_cover_merge=1", "-use_counters=0", f"-merge_control_file={control}"]
         subprocess.run([binary, *merge, out, files], check=True, capture_output=True)
         lines = control.read_text().splitlines()
     names = [pathlib.Path(line) for line in lines[2 : 2 + int(lines[0])]]

@@ -34,22 +34,22 @@ fn replay(target: &str, fewest: usize, read: impl Fn(&[u8], &Path)) {
 
 #[test]
 fn indexes() {
-    replay("index", 40, readers::index::read);
+    replay("index", 200, readers::index::read);
 }
 
 #[test]
 fn settings() {
-    replay("config", 50, readers::config::read);
+    replay("config", 200, readers::config::read);
 }
 
 #[test]
 fn weights() {
-    replay("weights", 15, readers::weights::read);
+    replay("weights", 200, readers::weights::read);
 }
 
 #[test]
 fn data() {
-    replay("data", 20, readers::data::read);
+    replay("data", 200, readers::data::read);
 }
 
 /// Seeds that a reader refuses at the first byte would leave the fuzzer to guess.
