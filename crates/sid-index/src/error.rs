@@ -263,7 +263,8 @@ pub enum IndexError {
     },
     /// Codes of another codebook than the index's.
     #[error(
-        "the index belongs to codebook {expected}, not to {got}: the same codes mean other items; encode the items again and          rebuild the index, or use the quantiser that it was made with"
+        "the index belongs to codebook {expected}, not to {got}: the same codes mean other items; encode the items again and \
+         rebuild the index, or use the quantiser that it was made with"
     )]
     Codebook {
         /// The index's.

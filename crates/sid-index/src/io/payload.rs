@@ -127,7 +127,7 @@ impl Payload {
     pub(super) fn check_data(&self) -> Result<()> {
         let failed = io_error("read", &self.path);
         let mut hasher = crc32fast::Hasher::new();
-        let mut buffer = vec![0; 1 << 18];
+        let mut buffer = vec![0; self.data_bytes.min(1 << 18) as usize];
         let mut read = || -> std::io::Result<()> {
             let mut file = &self.file;
             file.seek(SeekFrom::Start(self.start))?;

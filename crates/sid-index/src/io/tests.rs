@@ -329,6 +329,7 @@ fn another_codebook_is_refused() {
     index.check_codebook(CodebookId([7; 16])).unwrap();
     let error = index.check_codebook(CodebookId([0xab; 16])).unwrap_err();
     assert!(error.to_string().contains("belongs to codebook 0707070707070707"), "{error}");
+    assert!(!error.to_string().contains("  "), "{error}");
     small().check_codebook(CodebookId([1; 16])).unwrap();
     let opened = SidIndex::open(saved(&index).path()).unwrap();
     assert_eq!(opened.codebook(), Some(CodebookId([7; 16])));
