@@ -5,7 +5,8 @@
 //! cargo run --release --example diversity -- --run runs/beauty --data DIR --out runs/diversity
 //! ```
 //!
-//! `categories.svg` shows what the lists are made of, `report.json` has all figures.
+//! `variety.svg` shows how much of a list is its commonest category, its second, and so on; `categories.svg` which ones all lists
+//! together are made of; `report.json` has all figures.
 
 #![allow(clippy::print_stdout, reason = "a program that prints its result")]
 
@@ -34,7 +35,7 @@ struct Args {
     /// The data it was made from: `sequences.txt` and `items.jsonl`.
     #[arg(long)]
     data: PathBuf,
-    /// Directory for the picture and `report.json`.
+    /// Directory for the pictures and `report.json`.
     #[arg(long)]
     out: PathBuf,
     /// Asks the first users alone.
@@ -61,8 +62,10 @@ struct Row {
     entropy: [f64; 3],
     recall_at_10: f64,
     ndcg_at_10: f64,
-    /// Share of each category among the ten first items.
+    /// Share of each category among the ten first items of all users.
     categories: Vec<f64>,
+    /// Share of the commonest category of a user's ten first items, of the second, and so on: the mean over users.
+    by_rank: Vec<f64>,
 }
 
 /// The temperatures of the rows: all levels alike, then one level at a time with 1 at the others.
@@ -101,7 +104,13 @@ fn measure(
         }
         *value = metric.value().unwrap_or(0.0);
     }
-    let found = answers.items(DEPTHS[0]).flatten().filter_map(|item| of(&item));
+    let lists: Vec<Vec<u32>> = answers.items(DEPTHS[0]).map(|items| items.iter().filter_map(of).collect()).collect();
+    let mut by_rank = vec![0.0; categories.names().len().min(DEPTHS[0])];
+    for list in &lists {
+        let mut shares = shares(list.iter().copied(), categories);
+        shares.sort_by(|a, b| b.total_cmp(a));
+        by_rank.iter_mut().zip(shares).for_each(|(sum, share)| *sum += share / lists.len() as f64);
+    }
     let metrics = answers.metrics(questions);
     let metric = |name: &str| metrics.get(name).copied().unwrap_or(0.0);
     Ok(Row {
@@ -109,7 +118,8 @@ fn measure(
         entropy,
         recall_at_10: metric("recall@10"),
         ndcg_at_10: metric("ndcg@10"),
-        categories: shares(found, categories),
+        categories: shares(lists.into_iter().flatten(), categories),
+        by_rank,
     })
 }
 
@@ -160,10 +170,17 @@ fn run(args: &Args) -> Result<(), BoxError> {
         ("catalogue".to_owned(), shares(categories.by_item().iter().copied(), &categories)),
         ("what users took".to_owned(), shares(targets, &categories)),
     ];
-    bars.extend(rows.into_iter().map(|row| (name(row.temperature.as_deref()), row.categories)));
-    let path = args.out.join("categories.svg");
-    figures::shares(&path, "categories of the ten first items", categories.names(), &bars)?;
-    println!("The picture is {}", path.display());
+    let (mut ranks, mut by_rank) = (Vec::new(), Vec::new());
+    for row in rows {
+        ranks = (1..=row.by_rank.len()).map(|rank| format!("category {rank} of a list")).collect();
+        let name = name(row.temperature.as_deref());
+        bars.push((name.clone(), row.categories));
+        by_rank.push((name, row.by_rank));
+    }
+    let (all, each) = (args.out.join("categories.svg"), args.out.join("variety.svg"));
+    figures::shares(&all, "categories of the ten first items of all users", categories.names(), &bars)?;
+    figures::shares(&each, "a user's ten first items: commonest category, second, ...", &ranks, &by_rank)?;
+    println!("The pictures are {} and {}", each.display(), all.display());
     Ok(())
 }
 
