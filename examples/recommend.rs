@@ -13,6 +13,7 @@ use std::path::PathBuf;
 use clap::{Parser, ValueEnum};
 use genrec::{
     History, Recommender, Wanted,
+    artifacts::RunDir,
     decode::{AnySearch, BeamSearch, ColdStart, DiverseBeamSearch, ExactSearch, PerLevel, Resolve, Sampling, Shape},
     index::{ItemFilter, ItemId},
 };
@@ -97,6 +98,9 @@ struct SearchArgs {
     /// Makes room for items that training has not seen: their greatest share of the list.
     #[arg(long, value_name = "SHARE")]
     epsilon: Option<f64>,
+    /// Chooses these by Semantic-KNN, the nearest to the last item of the history, among all that sequences agree with.
+    #[arg(long, requires = "epsilon")]
+    nearest: bool,
     /// Codes in which such an item must agree.
     #[arg(long, default_value_t = 3)]
     cold_prefix: usize,
@@ -187,7 +191,12 @@ fn open(args: &Args) -> Result<Recommender, BoxError> {
     if let Some(epsilon) = args.search.epsilon {
         config = config.with_cold_start(ColdStart::new(epsilon).with_prefix(args.search.cold_prefix));
     }
-    Ok(recommender.with_config(config.with_widen_to(args.search.widen_to))?)
+    let recommender = recommender.with_config(config.with_widen_to(args.search.widen_to))?;
+    if !args.search.nearest {
+        return Ok(recommender);
+    }
+    let embeddings = genrec::embed::io::read_safetensors(&RunDir::new(&args.run).embeddings())?;
+    Ok(recommender.with_semantic_knn(embeddings.view())?)
 }
 
 fn run(args: &Args) -> Result<(), BoxError> {

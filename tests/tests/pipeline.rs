@@ -7,21 +7,24 @@ use std::{
     fs,
     path::{Path, PathBuf},
     process::{Command, Stdio},
+    sync::Arc,
     time::Duration,
 };
 
-use candle_core::Device;
+use candle_core::{Device, Tensor};
 use genrec::{
     Error, History, Recommender, Wanted,
     data::{Item, Synthetic},
     decode::{AnySearch, ColdStart, ExactSearch, Resolve, Sampling},
     embed::AnyEmbedder,
     index::{ItemFilter, ItemId},
+    model::{ItemScorer, RaggedBatch},
     pipeline::{self, Budget, EmbeddingSource, Event, TigerConfig},
     quantize::{QuantizeError, QuantizerConfig},
     train::StopReason,
 };
 use genrec_tests::{small_config, small_shop};
+use ndarray::Array2;
 
 fn run(dir: &Path, config: &TigerConfig, resume: bool) -> genrec::Result<pipeline::Outcome> {
     let Synthetic { dataset, .. } = small_shop();
@@ -215,6 +218,9 @@ fn searches_filters_and_cold_start_do_what_they_say() -> genrec::Result<()> {
     assert!(narrow < 40, "every one of the first 40 sequences is an item: the test shows nothing");
     assert_eq!(ids(recommender.recommend(&history, 40)?).len(), 40);
 
+    recommender = recommender.with_config(config.clone())?;
+    assert_eq!(recommender.recommend(&history, 10)?, usual);
+
     // Unseen items have a share of the list and no more.
     let levels = recommender.index().layout().levels();
     for (epsilon, most) in [(0.0, 0), (0.1, 1), (1.0, 1)] {
@@ -223,9 +229,40 @@ fn searches_filters_and_cold_start_do_what_they_say() -> genrec::Result<()> {
         let list = ids(recommender.recommend(&history, items)?);
         assert_eq!(list.iter().filter(|&&item| item == new).count(), most, "epsilon {epsilon}");
     }
-    recommender = recommender.with_config(config)?;
-    assert_eq!(recommender.recommend(&history, 10)?, usual);
+
+    // Of two that agree in their codes a score chooses.
+    let twin = recommender.catalogue().get(new).cloned().unwrap();
+    let newer = recommender.add_item(Item { id: "newer".into(), title: Some("Something else".into()), ..twin })?;
+    let embeddings = genrec::embed::io::read_safetensors(&dir.path().join("embeddings.safetensors"))?;
+    let more = Array2::zeros((recommender.catalogue().len() + 1, embeddings.ncols()));
+    let cold = config.clone().with_beams(items).with_cold_start(ColdStart::new(0.1).with_prefix(1));
+    recommender = recommender.with_config(cold)?;
+    let chosen = |recommender: &Recommender| -> genrec::Result<Vec<ItemId>> {
+        Ok(ids(recommender.recommend(&history, 10)?).into_iter().filter(|&item| item >= new).collect())
+    };
+    recommender = recommender.with_unseen_scorer(Arc::new(Prefers(newer)));
+    assert_eq!(chosen(&recommender)?, [newer]);
+    recommender = recommender.with_unseen_scorer(Arc::new(Prefers(new)));
+    assert_eq!(chosen(&recommender)?, [new]);
+    // The history's last item is 3, then 7, whose text the first new one has.
+    recommender = recommender.with_semantic_knn(embeddings.view())?;
+    let of = |items: &[ItemId]| -> genrec::Result<Vec<ItemId>> {
+        let found = ids(recommender.recommend(&[History { user: None, items }], 10)?);
+        Ok(found.into_iter().filter(|&item| item >= new).collect())
+    };
+    assert_eq!(of(&[ItemId(3), ItemId(7)])?, [new]);
+    assert!(matches!(recommender.with_semantic_knn(more.view()), Err(Error::Mismatch { what: "items", .. })));
     Ok(())
+}
+
+/// Scores one item above all others.
+struct Prefers(ItemId);
+
+impl ItemScorer for Prefers {
+    fn scores(&self, histories: &RaggedBatch) -> candle_core::Result<Tensor> {
+        let scores: Vec<f32> = (0..2_000).map(|item| f32::from(u8::from(item == self.0.0))).collect();
+        Tensor::from_vec(scores, (histories.len(), 2_000), &Device::Cpu)
+    }
 }
 
 #[test]

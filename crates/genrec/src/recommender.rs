@@ -10,8 +10,12 @@ use candle_core::Device;
 use genrec_data::{Catalogue, Item};
 use genrec_decode::DeviceCatalogue;
 use genrec_embed::{AnyEmbedder, Embedder, TextTemplate};
-use genrec_model::{ItemScorer, Seq2Seq, t5::T5};
-use ndarray::{ArrayView1, Axis};
+use genrec_model::{
+    ItemScorer, Seq2Seq,
+    baseline::{KnnHistory, SemanticKnn},
+    t5::T5,
+};
+use ndarray::{Array2, ArrayView1, ArrayView2, Axis};
 use serde::Serialize;
 use sid_index::{CodebookId, ItemId, SemanticId, SidIndex, SidVocab};
 use sid_quantize::{AnyQuantizer, Quantizer};
@@ -240,6 +244,37 @@ impl<M: Seq2Seq> Recommender<M> {
     pub fn with_embedder(mut self, embedder: AnyEmbedder) -> Self {
         self.encoder.embedder = embedder.into();
         self
+    }
+
+    /// Chooses unseen items by Semantic-KNN: those nearest in content to the last item of a history.
+    ///
+    /// # Shapes
+    /// `embeddings`: `(items, features)`, of the first items of the catalogue, as a run keeps them
+    /// ([`RunDir::embeddings`]). Items added since are embedded from their texts.
+    ///
+    /// # Errors
+    /// [`Error::Mismatch`] when there are more embeddings than items, [`Error::NoEmbedder`] when items were added to a run that
+    /// was made from ready embeddings, and the errors of embedding.
+    pub fn with_semantic_knn(mut self, embeddings: ArrayView2<'_, f32>) -> Result<Self> {
+        let (rows, items) = (embeddings.nrows(), self.catalogue.len());
+        let Some(added) = self.catalogue.items().get(rows..) else {
+            let (left, right) = ("the embeddings", "the catalogue");
+            return Err(Error::Mismatch { what: "items", left, left_value: rows, right, right_value: items });
+        };
+        let knn = if added.is_empty() {
+            SemanticKnn::new(embeddings, KnnHistory::LastItem)?
+        } else {
+            let texts: Vec<String> =
+                added.iter().map(|item| self.encoder.text.render(|field| item.field(field))).collect();
+            let added = self.encoder.embedder.open()?.embed(&texts)?;
+            if added.ncols() != embeddings.ncols() {
+                return Err(Error::EmbeddingDim { expected: embeddings.ncols(), got: added.ncols() });
+            }
+            let values = embeddings.iter().chain(&added).copied().collect();
+            let all = Array2::from_shape_vec((items, embeddings.ncols()), values).unwrap_or_default();
+            SemanticKnn::new(all.view(), KnnHistory::LastItem)?
+        };
+        Ok(self.with_unseen_scorer(Arc::new(knn)))
     }
 
     /// The `k` best items for each history, best first, none twice. Items of the history stay eligible, as in the paper's

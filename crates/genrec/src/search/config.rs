@@ -175,3 +175,16 @@ impl<'a> Wanted<'a> {
         self.filters.is_empty() && !self.unseen_by_user
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn prefixes_are_matched_once() {
+        let cold = DecodeConfig::default().with_cold_start(ColdStart::default());
+        assert!(cold.clone().with_free(Resolve::Exact).validate().is_ok());
+        let both = cold.with_free(Resolve::LongestPrefix { at_least: 1 }).validate();
+        assert!(matches!(both, Err(Error::Config { field: "free", .. })), "{both:?}");
+    }
+}
