@@ -178,7 +178,9 @@ fn run(args: &Args) -> Result<(), BoxError> {
     let (held, mut others): (Vec<_>, Vec<_>) = questions(&dataset.sequences, Part::Test)?
         .into_iter()
         .partition(|question| held_out.items.binary_search(&question.target).is_ok());
-    others.truncate(OTHERS);
+    // Evenly spaced.
+    let every = others.len().div_ceil(OTHERS).max(1);
+    others = others.into_iter().step_by(every).collect();
     let users = Users { held_out: held, others };
     let mut report = Report {
         held_out_items: held_out.items.len(),

@@ -37,7 +37,7 @@ struct Args {
     /// Directory for `report.json`.
     #[arg(long)]
     out: PathBuf,
-    /// Asks the first users alone; all otherwise.
+    /// Asks so many users, evenly spaced; all otherwise.
     #[arg(long)]
     users: Option<usize>,
     /// Of the searches that draw.

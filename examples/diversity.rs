@@ -38,7 +38,7 @@ struct Args {
     /// Directory for the pictures and `report.json`.
     #[arg(long)]
     out: PathBuf,
-    /// Asks the first users alone.
+    /// Users that are asked, evenly spaced.
     #[arg(long, default_value_t = 2_000)]
     users: usize,
     /// Temperatures, of all levels alike and of each alone.

@@ -34,14 +34,14 @@ pub fn open(run: &Path, dataset: &Dataset, device: DeviceArg) -> Result<Recommen
     Ok(recommender)
 }
 
-/// The test questions of the first users.
+/// The test questions of so many users, evenly spaced, or of all.
 ///
 /// # Errors
 /// When no user has one.
 pub fn test_questions(dataset: &Dataset, users: Option<usize>) -> Result<Vec<Question<'_>>, BoxError> {
-    let mut questions = questions(&dataset.sequences, Part::Test)?;
-    questions.truncate(users.unwrap_or(usize::MAX));
-    Ok(questions)
+    let all = questions(&dataset.sequences, Part::Test)?;
+    let users = users.unwrap_or(all.len()).clamp(1, all.len());
+    Ok((0..users).map(|user| all[user * all.len() / users]).collect())
 }
 
 /// What a search answered.

@@ -161,7 +161,8 @@ impl Trie {
     /// from there on.
     #[inline]
     pub(crate) fn for_each_group(&self, depth: usize, node: u32, mut f: impl FnMut(u32, u64)) {
-        let Some(level) = self.levels.get(depth) else { return };
+        // Without an item there would be nothing but empty groups, as many as the codebook is large.
+        let Some(level) = self.levels.get(depth).filter(|level| level.nodes > 0) else { return };
         match &level.edges {
             Edges::Dense(bits) => {
                 let start = u64::from(node) * u64::from(level.size);
