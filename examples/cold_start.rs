@@ -14,7 +14,7 @@ use std::{path::PathBuf, sync::Arc, time::Duration};
 use clap::Parser;
 use genrec::{
     History, Recommender,
-    artifacts::RunDir,
+    artifacts::{self, RunDir},
     data::{Dataset, hold_out},
     decode::ColdStart,
     embed::io::read_safetensors,
@@ -117,6 +117,18 @@ fn train(args: &Args, dataset: &Dataset) -> Result<RunDir, BoxError> {
     Ok(run)
 }
 
+/// Checks that the run was trained without these items, and on nothing but this data.
+fn check(recommender: &Recommender, run: &RunDir, dataset: &Dataset, held_out: &[ItemId]) -> Result<(), BoxError> {
+    let report: pipeline::Report = artifacts::read_versioned(&run.report())?;
+    let known = held_out.iter().any(|&item| recommender.seen(item) != Some(false));
+    if known || report.dataset.interactions != dataset.statistics().interactions {
+        let path = run.root().display();
+        let remedy = "give its `--share` and `--seed`, or another `--out`";
+        return Err(format!("{path} was trained with other items held out; {remedy}").into());
+    }
+    Ok(())
+}
+
 /// Both groups of users.
 struct Users<'a> {
     held_out: Vec<Question<'a>>,
@@ -147,7 +159,7 @@ fn generated(recommender: &Recommender, histories: &[History<'_>], k: usize) -> 
     Ok(found.into_iter().map(|user| user.into_iter().map(|found| found.item).collect()).collect())
 }
 
-/// The nearest items by content, of all.
+/// The nearest items by content, of all but the one that they are nearest to.
 fn nearest(knn: &SemanticKnn, histories: &[History<'_>], k: usize) -> Result<Vec<Vec<ItemId>>, BoxError> {
     let mut found = Vec::new();
     for histories in histories.chunks(256) {
@@ -155,8 +167,9 @@ fn nearest(knn: &SemanticKnn, histories: &[History<'_>], k: usize) -> Result<Vec
         for history in histories {
             batch.push(&history.items.iter().map(|item| item.0).collect::<Vec<_>>(), &[])?;
         }
-        for scores in knn.scores(&batch)?.to_vec2::<f32>()? {
-            let mut order: Vec<ItemId> = (0..).zip(&scores).map(|(item, _)| ItemId(item)).collect();
+        for (history, scores) in histories.iter().zip(knn.scores(&batch)?.to_vec2::<f32>()?) {
+            let others = (0..scores.len() as u32).map(ItemId).filter(|&item| history.items.last() != Some(&item));
+            let mut order: Vec<ItemId> = others.collect();
             order.sort_by(|a, b| scores[b.index()].total_cmp(&scores[a.index()]));
             order.truncate(k);
             found.push(order);
@@ -172,8 +185,11 @@ fn run(args: &Args) -> Result<(), BoxError> {
     dataset.sequences = held_out.sequences;
     let run = train(args, &dataset)?;
     let mut recommender = asked::open(run.root(), &dataset, args.device)?;
+    check(&recommender, &run, &dataset, &held_out.items)?;
     let base = recommender.config().clone().with_beams(args.beams);
-    let knn = Arc::new(SemanticKnn::new(read_safetensors(&run.embeddings())?.view(), KnnHistory::LastItem)?);
+    let embeddings = read_safetensors(run.embeddings())?;
+    let nearest_to = |history| SemanticKnn::new(embeddings.view(), history);
+    let knn = Arc::new(nearest_to(KnnHistory::LastItem)?);
 
     let (held, mut others): (Vec<_>, Vec<_>) = questions(&dataset.sequences, Part::Test)?
         .into_iter()
@@ -189,8 +205,8 @@ fn run(args: &Args) -> Result<(), BoxError> {
         rows: Vec::new(),
     };
     let shares = (0..=10).map(|tenths| (f64::from(tenths) / 10.0, 10));
-    let mut settings: Vec<(f64, usize)> = LENGTHS.iter().map(|&k| (args.epsilon, k)).chain(shares).collect();
-    settings.dedup();
+    let mut settings: Vec<(f64, usize)> = LENGTHS.iter().map(|&k| (args.epsilon, k)).collect();
+    settings.extend(shares.filter(|&(epsilon, _)| (epsilon - args.epsilon).abs() > 1e-9));
     for method in ["TIGER", "TIGER, unseen items by Semantic-KNN"] {
         for &(epsilon, k) in &settings {
             recommender = recommender.with_config(base.clone().with_cold_start(ColdStart::new(epsilon)))?;
@@ -199,9 +215,14 @@ fn run(args: &Args) -> Result<(), BoxError> {
         }
         recommender = recommender.with_unseen_scorer(knn.clone());
     }
-    for k in LENGTHS {
-        let [held_out, others] = users.recall(k, |histories| nearest(&knn, histories, k))?;
-        report.rows.push(Row { method: "Semantic-KNN", epsilon: 1.0, k, held_out, others });
+    for (method, history) in
+        [("Semantic-KNN", KnnHistory::LastItem), ("Semantic-KNN, mean of history", KnnHistory::Mean)]
+    {
+        let knn = nearest_to(history)?;
+        for k in LENGTHS {
+            let [held_out, others] = users.recall(k, |histories| nearest(&knn, histories, k))?;
+            report.rows.push(Row { method, epsilon: 1.0, k, held_out, others });
+        }
     }
     print(&report);
     write_file(&args.out.join("report.json"), &serde_json::to_vec_pretty(&report)?)
@@ -209,7 +230,8 @@ fn run(args: &Args) -> Result<(), BoxError> {
 
 fn print(report: &Report) {
     println!(
-        "{} items held out; Recall over the {} users whose test item is one of them, and over {} other users",
+        "{} items held out; Recall over the {} users whose test item is one of them, and over {} other users.\n\
+         A list of K items has room for the whole part of epsilon K unseen ones.",
         report.held_out_items, report.users, report.others
     );
     let rows: Vec<Vec<String>> = report

@@ -5,8 +5,8 @@
 //! cargo run --release --example diversity -- --run runs/beauty --data DIR --out runs/diversity
 //! ```
 //!
-//! `variety.svg` shows how much of a list is its commonest category, its second, and so on; `categories.svg` which ones all lists
-//! together are made of; `report.json` has all figures.
+//! `variety.svg` shows how much of a list is its commonest category, its second, and so on; `categories.svg` which ones all
+//! lists together are made of; `report.json` has all figures.
 
 #![allow(clippy::print_stdout, reason = "a program that prints its result")]
 
@@ -95,7 +95,8 @@ fn measure(
     categories: &Categories,
     temperature: Option<Vec<f32>>,
 ) -> Result<Row, BoxError> {
-    let of = |item: &ItemId| categories.by_item().get(item.index()).copied();
+    let labels = categories.labels();
+    let of = |item: &ItemId| labels.get(item.index()).copied().flatten();
     let mut entropy = [0.0; 3];
     for (value, depth) in entropy.iter_mut().zip(DEPTHS) {
         let mut metric = Entropy::new(depth)?;

@@ -195,7 +195,7 @@ fn open(args: &Args) -> Result<Recommender, BoxError> {
     if !args.search.nearest {
         return Ok(recommender);
     }
-    let embeddings = genrec::embed::io::read_safetensors(&RunDir::new(&args.run).embeddings())?;
+    let embeddings = genrec::embed::io::read_safetensors(RunDir::new(&args.run).embeddings())?;
     Ok(recommender.with_semantic_knn(embeddings.view())?)
 }
 

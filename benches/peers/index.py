@@ -80,11 +80,11 @@ def report(table, name, items, found):
             own = times[what + suffix]
             table.bound(f"{name}: {what}{suffix}, times a plain array's read", own["in_turn"] / plain,
                         most if hard and not suffix else None, nanoseconds=own, plain=plain)
-    for what in ("SID to item, HashMap", "SID to item, sorted array", "children of a prefix of 3, sorted array",
-                 "children of a prefix of 3, constraint-decoding-trie"):
-        if what in times:
-            own = times[what.split(", ")[0]]["in_turn"]
-            table.bound(f"{name}: {what}, times ours", times[what]["in_turn"] / own, None, nanoseconds=times[what])
+    for what in times:
+        if what.split(", ")[-1] not in ("HashMap", "HashMap of packed keys", "sorted array", "constraint-decoding-trie"):
+            continue
+        own = times[what.split(", ")[0]]["in_turn"]
+        table.bound(f"{name}: {what}, times ours", times[what]["in_turn"] / own, None, nanoseconds=times[what])
     for other in found["others"]:
         table.bound(f"{name}: bytes an item, {other['name']}", other["bytes_per_item"], None,
                     build_seconds=other["build_seconds"])

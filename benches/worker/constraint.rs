@@ -43,8 +43,8 @@ pub(crate) struct Answers {
 pub(crate) struct Search {
     users: usize,
     beams: usize,
-    /// The first row of the log-probabilities.
-    first: usize,
+    /// For each search, one after the other, the first row of the log-probabilities.
+    firsts: Vec<usize>,
     /// Whether to answer with what is found.
     list: bool,
 }
@@ -173,19 +173,23 @@ impl Constraint {
         Ok(json!({ "steps": self.answers.len() }))
     }
 
-    /// A whole beam search under the catalogue, of which the model takes nothing.
+    /// Whole beam searches under the catalogue, of which the model takes nothing.
     pub(crate) fn search(&self, request: &Search) -> Result<Value, BoxError> {
-        let model = Prepared { vocab_size: self.vocab.size(), steps: &self.answers, first: request.first };
         let catalogue = Catalogue::new(&self.index, &self.vocab)?;
         let mut batch = RaggedBatch::new();
         for _ in 0..request.users {
             batch.push(&[0], &[])?;
         }
+        let search = BeamSearch::new(request.beams);
+        let mut all = Vec::new();
         let start = Instant::now();
-        let found = BeamSearch::new(request.beams).decode(&model, &batch, &[&catalogue])?;
+        for &first in &request.firsts {
+            let model = Prepared { vocab_size: self.vocab.size(), steps: &self.answers, first };
+            all.push(search.decode(&model, &batch, &[&catalogue])?);
+        }
         let seconds = start.elapsed().as_secs_f64();
         let codes = |tokens: &[u32]| self.vocab.decode_tokens(tokens).map(|sid| sid.to_vec());
-        let users = found.iter().take(if request.list { request.users } else { 0 });
+        let users = all.iter().flatten().take(if request.list { usize::MAX } else { 0 });
         let found: Vec<Vec<_>> = users.map(|user| user.iter().map(|found| codes(&found.tokens)).collect()).collect();
         Ok(json!({ "seconds": seconds, "found": found }))
     }

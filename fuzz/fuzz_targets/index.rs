@@ -10,4 +10,4 @@ static ALLOCATOR: memory::Limited = memory::Limited;
 
 static DIRECTORY: LazyLock<PathBuf> = LazyLock::new(memory::directory);
 
-libfuzzer_sys::fuzz_target!(|input: &[u8]| memory::within(input.len(), || readers::index::read(input, &DIRECTORY)));
+libfuzzer_sys::fuzz_target!(|input: &[u8]| memory::within(input.len(), || _ = readers::index::read(input, &DIRECTORY)));

@@ -33,14 +33,25 @@ fn tree_line(source: &Path) -> String {
     modules(source).into_iter().map(|(name, rest)| name + &rest).collect::<Vec<_>>().join(" ")
 }
 
-/// Relative targets of the links of a Markdown text, without anchors.
-fn links(text: &str) -> Vec<String> {
+/// Relative targets of the links of a Markdown text: files, nothing where it is the text itself, and headings in them.
+fn links(text: &str) -> Vec<(String, Option<String>)> {
     let targets = text.split("](").skip(1).filter_map(|rest| rest.split_once(')')).map(|(target, _)| target);
     targets
-        .filter_map(|target| target.split('#').next())
-        .filter(|target| !target.is_empty() && !target.contains("://"))
-        .map(str::to_owned)
+        .filter(|target| !target.contains("://"))
+        .map(|target| match target.split_once('#') {
+            Some((file, heading)) => (file.to_owned(), Some(heading.to_owned())),
+            None => (target.to_owned(), None),
+        })
         .collect()
+}
+
+/// What links call the headings of a Markdown text.
+fn headings(text: &str) -> Vec<String> {
+    let name = |heading: &str| -> String {
+        let kept = heading.trim().chars().filter(|c| c.is_alphanumeric() || matches!(c, ' ' | '-' | '_'));
+        kept.collect::<String>().to_lowercase().replace(' ', "-")
+    };
+    text.lines().filter(|line| line.starts_with('#')).map(|line| name(line.trim_start_matches('#'))).collect()
 }
 
 fn read(path: &str) -> String {
@@ -85,8 +96,15 @@ fn relative_links_lead_somewhere() {
     for document in &documents {
         let text = fs::read_to_string(document).expect("a readable document");
         let folder = document.parent().expect("a document in a folder");
-        let dead = links(&text).into_iter().filter(|target| !folder.join(target).exists());
-        broken.extend(dead.map(|target| format!("{}: {target}", document.display())));
+        for (file, heading) in links(&text) {
+            let path = if file.is_empty() { document.clone() } else { folder.join(&file) };
+            let there = heading
+                .as_ref()
+                .is_none_or(|heading| fs::read_to_string(&path).is_ok_and(|text| headings(&text).contains(heading)));
+            if !path.exists() || !there {
+                broken.push(format!("{}: {file}#{}", document.display(), heading.unwrap_or_default()));
+            }
+        }
     }
     assert!(broken.is_empty(), "links that lead nowhere: {broken:#?}");
 }
@@ -120,5 +138,8 @@ fn the_reader_of_trees_and_links_works() {
         fs::write(path, "").expect("a file");
     }
     assert_eq!(tree_line(dir.path()), "a/{only} b/{x,y} c");
-    assert_eq!(links("[a](b.md#c) [x](https://y.z) [d](#e) ![f](g/h.png)"), ["b.md", "g/h.png"]);
+    let expected = [("b.md", Some("c")), ("", Some("e")), ("g/h.png", None)];
+    let expected = expected.map(|(file, heading)| (file.to_owned(), heading.map(str::to_owned)));
+    assert_eq!(links("[a](b.md#c) [x](https://y.z) [d](#e) ![f](g/h.png)"), expected);
+    assert_eq!(headings("# A, `b` and C-d\ntext\n## RQ-VAE"), ["a-b-and-c-d", "rq-vae"]);
 }

@@ -234,7 +234,7 @@ fn searches_filters_and_cold_start_do_what_they_say() -> genrec::Result<()> {
     let twin = recommender.catalogue().get(new).cloned().unwrap();
     let newer = recommender.add_item(Item { id: "newer".into(), title: Some("Something else".into()), ..twin })?;
     let embeddings = genrec::embed::io::read_safetensors(&dir.path().join("embeddings.safetensors"))?;
-    let more = Array2::zeros((recommender.catalogue().len() + 1, embeddings.ncols()));
+    let more = Array2::zeros((recommender.catalogue().len() + 2, embeddings.ncols()));
     let cold = config.clone().with_beams(items).with_cold_start(ColdStart::new(0.1).with_prefix(1));
     recommender = recommender.with_config(cold)?;
     let chosen = |recommender: &Recommender| -> genrec::Result<Vec<ItemId>> {
@@ -246,11 +246,15 @@ fn searches_filters_and_cold_start_do_what_they_say() -> genrec::Result<()> {
     assert_eq!(chosen(&recommender)?, [new]);
     // The history's last item is 3, then 7, whose text the first new one has.
     recommender = recommender.with_semantic_knn(embeddings.view())?;
-    let of = |items: &[ItemId]| -> genrec::Result<Vec<ItemId>> {
+    let of = |recommender: &Recommender, items: &[ItemId]| -> genrec::Result<Vec<ItemId>> {
         let found = ids(recommender.recommend(&[History { user: None, items }], 10)?);
         Ok(found.into_iter().filter(|&item| item >= new).collect())
     };
-    assert_eq!(of(&[ItemId(3), ItemId(7)])?, [new]);
+    assert_eq!(of(&recommender, &[ItemId(3), ItemId(7)])?, [new]);
+    // One that comes later may stand in a history.
+    let relative = recommender.catalogue().get(ItemId(7)).cloned().unwrap();
+    let newest = recommender.add_item(Item { id: "newest".into(), ..relative })?;
+    assert_eq!(of(&recommender, &[ItemId(3), ItemId(7), newest])?, [new]);
     assert!(matches!(recommender.with_semantic_knn(more.view()), Err(Error::Mismatch { what: "items", .. })));
     Ok(())
 }

@@ -23,9 +23,9 @@ pub struct HeldOut {
 /// Removes a share of the test items from all that is trained on: the protocol for cold start of the TIGER paper
 /// (arXiv 2305.05065, section 4.3, "Cold-Start Recommendation": 5 % of the test items).
 ///
-/// The items are drawn by `seed` among the distinct test items of [`LeaveOneOut`], at least one of them. They are removed from
-/// training and validation parts and from histories, and stay where they are a user's test item. A user who is left with less
-/// than [`LeaveOneOut::MIN_LENGTH`] items loses such a last item too, since it would be trained on.
+/// The items are drawn by `seed` among the distinct test items of [`LeaveOneOut`], one at least where there is any. They are
+/// removed from training and validation parts and from histories, and stay where they are a user's test item. A user who is
+/// left with less than [`LeaveOneOut::MIN_LENGTH`] items loses such a last item too, since it would be trained on.
 ///
 /// ```
 /// use genrec_data::{ItemId, LeaveOneOut, Sequences, hold_out};

@@ -18,10 +18,10 @@ use crate::{
 /// `generate(num_beams=beams, length_penalty=0, do_sample=False)` with the same tokens allowed. Equal scores are ordered
 /// by their tokens, ascending, both in the result and when a step decides what to keep.
 ///
-/// The users of a run advance together, one call of the model a step; a model may prefer several smaller runs.
-/// Constraints are asked on the host, users in parallel. Beams that cannot be filled are not carried along: a user has as many rows as live hypotheses, one at the first step. A
-/// token of probability zero is never taken. A hypothesis that its constraint calls complete keeps its place at its
-/// score and is not continued.
+/// The users of a run advance together, one call of the model a step; a model may prefer several smaller runs. Constraints are
+/// asked on the host, users in parallel. Beams that cannot be filled are not carried along: a user has as many rows as live
+/// hypotheses, one at the first step. A token of probability zero is never taken. A hypothesis that its constraint calls
+/// complete keeps its place at its score and is not continued.
 ///
 /// With one beam the search is greedy; with as many beams as there are prefixes of any length it is exact.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -124,8 +124,13 @@ pub(crate) fn best_of<C: Constraint, K: Clone>(
             push(&mut best, place, beam, token, value);
             below(best.threshold(), beam.log_prob)
         })?;
+        if alone.is_full() {
+            step.for_each_alone(beams, &mut alone, |place, beam, token, value| {
+                push(&mut best, place, beam, token, value);
+            })?;
+        }
     }
-    step.for_each_alone(beams, &alone, |place, beam, token, value| push(&mut best, place, beam, token, value))?;
+    step.for_each_alone(beams, &mut alone, |place, beam, token, value| push(&mut best, place, beam, token, value))?;
     let choice = |candidate: Candidate| {
         let parent = candidate.parent as usize;
         let mark = beams.get(parent)?.mark.clone();

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use sid_index::{ItemFilter, ItemId, Node, SidIndex, SidVocab};
+use sid_index::{Groups, ItemFilter, ItemId, Node, SidIndex, SidVocab};
 
 use crate::{
     constraint::Constraint,
@@ -148,19 +148,10 @@ impl Constraint for Catalogue<'_> {
         if self.filter.is_none() {
             return self.index.for_each_group(*node, |code, group| f(start + code, group));
         }
-        let (mut first, mut group) = (0, 0);
-        for (code, _) in self.index.children(*node).filter(|&(_, child)| self.allows_below(child)) {
-            if group != 0 && code.wrapping_sub(first) >= 64 {
-                f(start + first, std::mem::take(&mut group));
-            }
-            if group == 0 {
-                first = code;
-            }
-            group |= 1 << (code - first);
-        }
-        if group != 0 {
-            f(start + first, group);
-        }
+        let mut groups = Groups::default();
+        let allowed = self.index.children(*node).filter(|&(_, child)| self.allows_below(child));
+        allowed.for_each(|(code, _)| groups.push(start + code, &mut |first, group| f(first, group)));
+        groups.finish(f);
     }
 
     fn prepare(&self, node: &Node) {

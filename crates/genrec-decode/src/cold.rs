@@ -26,7 +26,7 @@ use crate::{
 pub struct ColdStart {
     /// The greatest share of a list that unseen items may have, 0 to 1. Default: 0.1, the paper's figure 5a.
     pub epsilon: f64,
-    /// Codes that must agree. Default: 3, as in the paper, where a Semantic ID has three and a suffix.
+    /// Codes that must agree, at least one. Default: 3, as in the paper, where a Semantic ID has three and a suffix.
     pub prefix: usize,
 }
 
@@ -49,17 +49,20 @@ impl ColdStart {
         self
     }
 
-    /// Checks the share.
+    /// Checks the share and the prefix.
     ///
     /// # Errors
-    /// [`DecodeError::Epsilon`].
+    /// [`DecodeError::Epsilon`] and [`DecodeError::ColdPrefix`].
     pub fn validate(&self) -> Result<()> {
+        if self.prefix == 0 {
+            return Err(DecodeError::ColdPrefix);
+        }
         if (0.0..=1.0).contains(&self.epsilon) { Ok(()) } else { Err(DecodeError::Epsilon { epsilon: self.epsilon }) }
     }
 
     /// How many of `k` items may be unseen: the whole part of `epsilon * k`.
     pub fn quota(&self, k: usize) -> usize {
-        // Less than k, so within usize; a share such as 0.1 of 10 is not to fall a rounding short of 1.
+        // At most k, so within usize; a share such as 0.1 of 10 is not to fall a rounding short of 1.
         (self.epsilon * k as f64 + 1e-9) as usize
     }
 
@@ -69,7 +72,7 @@ impl ColdStart {
     /// unseen item suits the user, if anything does.
     ///
     /// # Errors
-    /// [`DecodeError::Epsilon`]; [`DecodeError::NoResults`] when `k` is zero; [`DecodeError::VocabMismatch`].
+    /// Those of [`validate`](Self::validate); [`DecodeError::NoResults`] when `k` is zero; [`DecodeError::VocabMismatch`].
     pub fn resolve(
         &self,
         (index, vocab): (&SidIndex, &SidVocab),
@@ -86,26 +89,34 @@ impl ColdStart {
         DecodeError::check_vocab(index, vocab)?;
         let sequences: Vec<Vec<u32>> =
             hypotheses.iter().map(|hypothesis| codes_of(vocab, &hypothesis.tokens).unwrap_or_default()).collect();
-        let near = |codes: &[u32]| {
-            let mut near: Vec<ItemId> = match codes {
-                [] => Vec::new(),
-                _ => index.items_with_prefix(codes.get(..self.prefix).unwrap_or(codes)).collect(),
-            };
-            near.retain(|&item| unseen(item) && allowed(item));
-            near.sort_unstable();
-            near
-        };
+        let prefix = |codes: &'_ Vec<u32>| codes.get(..self.prefix).unwrap_or(codes).to_vec();
+        let mut met = HashSet::new();
+        // What sequences stand for beside their items: of those that begin alike, the first for all.
+        let near: Vec<Vec<ItemId>> = sequences
+            .iter()
+            .map(|codes| {
+                if codes.is_empty() || self.quota(k) == 0 || !met.insert(prefix(codes)) {
+                    return Vec::new();
+                }
+                let mut near: Vec<ItemId> = index.items_with_prefix(&prefix(codes)).collect();
+                near.retain(|&item| unseen(item) && allowed(item));
+                near.sort_unstable();
+                near
+            })
+            .collect();
         let quota = self.quota(k);
         let chosen = score.filter(|_| quota > 0).map(|score| {
-            let all: BTreeSet<ItemId> = sequences.iter().flat_map(|codes| near(codes)).collect();
-            let mut all: Vec<(ItemId, f32)> = all.into_iter().map(|item| (item, score(item))).collect();
+            // Of different prefixes of one length, so that none comes twice but below a sequence that is shorter.
+            let all: BTreeSet<ItemId> = near.iter().flatten().copied().collect();
+            let known = |score: f32| if score.is_nan() { f32::NEG_INFINITY } else { score };
+            let mut all: Vec<(ItemId, f32)> = all.into_iter().map(|item| (item, known(score(item)))).collect();
             all.sort_by(|a, b| b.1.total_cmp(&a.1).then(a.0.cmp(&b.0)));
             all.truncate(quota);
             all.into_iter().map(|(item, _)| item).collect::<HashSet<_>>()
         });
         let room = k - chosen.as_ref().map_or(0, HashSet::len);
         let (mut items, mut taken, mut from_training, mut cold) = (Vec::new(), HashSet::new(), 0, 0);
-        for (hypothesis, codes) in hypotheses.iter().zip(&sequences) {
+        for ((hypothesis, codes), near) in hypotheses.iter().zip(&sequences).zip(&near) {
             let mut push = |item: ItemId| {
                 if items.len() < k
                     && taken.insert(item)
@@ -121,7 +132,7 @@ impl ColdStart {
             }
             if cold < quota {
                 let wanted = |item: &ItemId| chosen.as_ref().is_none_or(|chosen| chosen.contains(item));
-                for item in near(codes).into_iter().filter(wanted) {
+                for item in near.iter().copied().filter(wanted) {
                     cold += usize::from(cold < quota && push(item));
                 }
             }
@@ -182,6 +193,8 @@ mod tests {
     fn a_score_chooses_among_the_unseen_items_of_all_sequences() {
         let backwards = |item: ItemId| item.0 as f32;
         let cold = |epsilon| ColdStart::new(epsilon).with_prefix(2);
+        let unknown = |item: ItemId| if item.0 == 5 { f32::NAN } else { item.0 as f32 };
+        assert_eq!(run(cold(0.25), &FOUND, 4, Some(&unknown)), [0, 4, 2]);
         // Of 1, 4 and 5 the two best.
         assert_eq!(run(cold(0.5), &FOUND, 4, Some(&backwards)), [0, 4, 5, 2]);
         // Room is kept for one that a late sequence stands for.
@@ -195,7 +208,7 @@ mod tests {
         #[test]
         fn lists_keep_their_bounds(
             sids in prop::collection::vec((0u32..4, 0u32..4, 0u32..4), 0..12),
-            (k, epsilon, prefix) in (1usize..8, 0.0f64..=1.0, 0usize..5),
+            (k, epsilon, prefix) in (1usize..8, 0.0f64..=1.0, 1usize..5),
             scored in any::<bool>(),
         ) {
             let sids: Vec<[u32; 3]> = sids.into_iter().map(|(a, b, c)| [a, b, c]).collect();
@@ -214,6 +227,7 @@ mod tests {
         for epsilon in [-0.1, 1.1, f64::NAN] {
             assert!(matches!(ColdStart::new(epsilon).validate(), Err(DecodeError::Epsilon { .. })));
         }
+        assert!(matches!(ColdStart::new(0.5).with_prefix(0).validate(), Err(DecodeError::ColdPrefix)));
         assert_eq!([5, 10, 19, 20].map(|k| ColdStart::new(0.1).quota(k)), [0, 1, 1, 2]);
     }
 }

@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use sid_index::SidVocab;
+use sid_index::{Groups, SidVocab};
 
 use crate::error::{DecodeError, Result};
 
@@ -54,9 +54,12 @@ pub trait Constraint: Sync {
     fn for_each_allowed(&self, state: &Self::State, f: &mut dyn FnMut(u32));
 
     /// The same in groups: a first token, and a bit for each of the 64 from it on. Searches ask so, since they turn most tokens
-    /// away and can do that to 64 at once. By default each token is a group.
+    /// away and can do that to 64 at once. By default those of [`for_each_allowed`](Self::for_each_allowed), gathered, which
+    /// are few when they ascend.
     fn for_each_group(&self, state: &Self::State, f: &mut dyn FnMut(u32, u64)) {
-        self.for_each_allowed(state, &mut |token| f(token, 1));
+        let mut groups = Groups::default();
+        self.for_each_allowed(state, &mut |token| groups.push(token, &mut |first, group| f(first, group)));
+        groups.finish(f);
     }
 
     /// Told of the states of all prefixes before a step asks about the first: a constraint in much memory may begin to fetch

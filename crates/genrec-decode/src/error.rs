@@ -65,6 +65,9 @@ pub enum DecodeError {
         /// The value given.
         epsilon: f64,
     },
+    /// Unseen items that need agree in nothing.
+    #[error("`prefix` is 0 but unseen items must agree in one code at least")]
+    ColdPrefix,
     /// A list of no items was asked for.
     #[error("asked for the best 0 items; ask for at least one")]
     NoResults,

@@ -36,7 +36,7 @@ pub(crate) trait Policy: Sync {
 #[derive(Debug, Clone)]
 pub(crate) struct Beam<S, K> {
     pub(crate) tokens: SmallVec<[u32; 8]>,
-    /// The place of the prefix when all of its user are sorted by their tokens.
+    /// The place of the prefix when all that compete with it are sorted by their tokens.
     pub(crate) order: u32,
     pub(crate) log_prob: f32,
     pub(crate) state: S,
@@ -74,6 +74,13 @@ pub(crate) struct Step<'a, C> {
 /// fetching one does not wait for another.
 #[derive(Debug, Default)]
 pub(crate) struct Alone(Vec<(u32, u32)>);
+
+impl Alone {
+    /// Whether there are enough for their fetching to overlap; more would take memory for nothing.
+    pub(crate) fn is_full(&self) -> bool {
+        self.0.len() >= 1 << 12
+    }
+}
 
 impl<C: Constraint> Step<'_, C> {
     /// Calls `f` with every allowed token of a prefix and its log-probability, which is finite.
@@ -127,15 +134,16 @@ impl<C: Constraint> Step<'_, C> {
         failure.map_or(Ok(()), Err)
     }
 
-    /// Calls `f` with each of the prefixes and tokens that were kept, and its log-probability, which is finite.
+    /// Calls `f` with each of the prefixes and tokens that were kept, and its log-probability, which is finite; keeps them no
+    /// longer.
     #[inline]
     pub(crate) fn for_each_alone<K>(
         &self,
         beams: &[Beam<C::State, K>],
-        Alone(alone): &Alone,
+        Alone(alone): &mut Alone,
         mut f: impl FnMut(u32, &Beam<C::State, K>, u32, f32),
     ) -> Result<()> {
-        for &(place, token) in alone {
+        for (place, token) in alone.drain(..) {
             let Some(beam) = beams.get(place as usize) else { continue };
             let row = self.row(beam);
             match self.value(row, token) {

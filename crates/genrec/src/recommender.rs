@@ -1,7 +1,6 @@
 //! A trained run, ready to recommend.
 
 use std::{
-    fmt,
     path::PathBuf,
     sync::{Arc, OnceLock},
 };
@@ -24,7 +23,7 @@ use crate::{
     Error, Result,
     artifacts::{self, RunDir},
     catalogue,
-    search::{DecodeConfig, Ranked, Searcher, Wanted},
+    search::{DecodeConfig, Ranked, Searcher, UnseenScorer, Wanted},
     tokens::History,
 };
 
@@ -39,7 +38,8 @@ pub struct Recommendation {
     pub title: Option<String>,
     /// Its Semantic ID.
     pub sid: SemanticId,
-    /// Log-probability (nats) of the Semantic ID under the model.
+    /// Log-probability (nats) under the model of the sequence that it was found by: of its Semantic ID but where a prefix was
+    /// enough, after free generation or of an item that training has not seen.
     pub score: f32,
 }
 
@@ -103,17 +103,7 @@ pub struct Recommender<M = T5> {
     config: DecodeConfig,
     /// The catalogue on the model's GPU, once it has been asked there.
     tables: OnceLock<DeviceCatalogue>,
-    unseen_scorer: Option<SharedScorer>,
-}
-
-/// A scorer that many recommenders may have.
-#[derive(Clone)]
-struct SharedScorer(Arc<dyn ItemScorer + Send + Sync>);
-
-impl fmt::Debug for SharedScorer {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("SharedScorer")
-    }
+    unseen_scorer: Option<UnseenScorer>,
 }
 
 impl Recommender<T5> {
@@ -226,12 +216,13 @@ impl<M: Seq2Seq> Recommender<M> {
         Ok(Self { unseen_scorer, ..changed })
     }
 
-    /// Chooses unseen items by another model's scores, those of [`SemanticKnn`](genrec_model::baseline::SemanticKnn) for instance;
-    /// [`DecodeConfig::cold_start`] says how many there may be. The scorer must know every item of a history; candidates that
-    /// it does not know come last.
+    /// Chooses unseen items by another model's scores, those of
+    /// [`SemanticKnn`](genrec_model::baseline::SemanticKnn) for instance; [`DecodeConfig::cold_start`] says how many there may
+    /// be. The scorer must know the items that there are now. Of those added later it is not told; they are chosen last, until
+    /// it is given anew.
     #[must_use]
     pub fn with_unseen_scorer(mut self, scorer: Arc<dyn ItemScorer + Send + Sync>) -> Self {
-        self.unseen_scorer = Some(SharedScorer(scorer));
+        self.unseen_scorer = Some(UnseenScorer::new(scorer, self.catalogue.len()));
         self
     }
 
@@ -250,11 +241,13 @@ impl<M: Seq2Seq> Recommender<M> {
     ///
     /// # Shapes
     /// `embeddings`: `(items, features)`, of the first items of the catalogue, as a run keeps them
-    /// ([`RunDir::embeddings`]). Items added since are embedded from their texts.
+    /// ([`RunDir::embeddings`]). Items added since are embedded from their texts; those added after this call are chosen last,
+    /// until it is made again.
     ///
     /// # Errors
     /// [`Error::Mismatch`] when there are more embeddings than items, [`Error::NoEmbedder`] when items were added to a run that
     /// was made from ready embeddings, and the errors of embedding.
+    #[allow(clippy::needless_pass_by_value, reason = "a view is passed by value, as ndarray does")]
     pub fn with_semantic_knn(mut self, embeddings: ArrayView2<'_, f32>) -> Result<Self> {
         let (rows, items) = (embeddings.nrows(), self.catalogue.len());
         let Some(added) = self.catalogue.items().get(rows..) else {
@@ -317,12 +310,10 @@ impl<M: Seq2Seq> Recommender<M> {
 
     /// Searches with this run's index and settings.
     pub fn searcher(&self) -> Searcher<'_> {
-        let searcher =
-            Searcher::new(&self.index, &self.vocab, &self.config).with_tables(&self.tables).with_seen(&self.seen);
-        match &self.unseen_scorer {
-            Some(SharedScorer(scorer)) => searcher.with_unseen_scorer(&**scorer),
-            None => searcher,
-        }
+        Searcher::new(&self.index, &self.vocab, &self.config)
+            .with_tables(&self.tables)
+            .with_seen(&self.seen)
+            .with_unseen_scorer(self.unseen_scorer.as_ref())
     }
 
     /// Adds an item that the model has never seen: its text is embedded and encoded, its Semantic ID inserted into the

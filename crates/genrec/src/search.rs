@@ -1,17 +1,19 @@
 //! Histories in, ranked items out: tokenisation, beam search and resolution over any model.
 
 mod config;
+mod unseen;
 
-use std::{fmt, sync::OnceLock};
+use std::sync::OnceLock;
 
 use genrec_decode::{
     AnySearch, BeamSearch, Catalogue as ValidSids, Decoder, DeviceBeamSearch, DeviceCatalogue, FixedLength, Hypothesis,
     Resolve,
 };
-use genrec_model::{ItemScorer, RaggedBatch, Seq2Seq};
+use genrec_model::{RaggedBatch, Seq2Seq};
 use sid_index::{ItemId, SidIndex, SidVocab};
 
 pub use config::{DecodeConfig, Wanted};
+pub(crate) use unseen::UnseenScorer;
 
 use crate::{
     Result,
@@ -24,7 +26,8 @@ type Decode<'f> = dyn Fn(&RaggedBatch, &[History<'_>], usize) -> Result<Vec<Vec<
 /// The ranked items of one user.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct Ranked {
-    /// Items and log-probabilities (nats), best first, none twice.
+    /// Items, best first, none twice, each with the log-probability (nats) of the sequence that it was found by: of its own
+    /// Semantic ID but where a prefix was enough.
     pub items: Vec<(ItemId, f32)>,
     /// For each generated sequence, best first, the item whose Semantic ID it is, or `None` for an invalid one.
     pub generated: Vec<Option<ItemId>>,
@@ -41,27 +44,7 @@ pub struct Searcher<'a> {
     tables: Option<&'a OnceLock<DeviceCatalogue>>,
     /// Whether training has seen each item.
     seen: &'a [bool],
-    unseen_scorer: Option<UnseenScorer<'a>>,
-}
-
-/// What unseen items are chosen by.
-#[derive(Clone, Copy)]
-struct UnseenScorer<'a>(&'a (dyn ItemScorer + Sync));
-
-impl fmt::Debug for UnseenScorer<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("UnseenScorer")
-    }
-}
-
-impl UnseenScorer<'_> {
-    /// The score of every item for one history.
-    fn scores(&self, history: &History<'_>) -> Result<Vec<f32>> {
-        let mut batch = RaggedBatch::new();
-        let rows: Vec<u32> = history.items.iter().map(|item| item.0).collect();
-        batch.push(&rows, &[])?;
-        Ok(self.0.scores(&batch)?.flatten_all()?.to_vec1()?)
-    }
+    unseen_scorer: Option<&'a UnseenScorer>,
 }
 
 impl<'a> Searcher<'a> {
@@ -83,10 +66,9 @@ impl<'a> Searcher<'a> {
         self
     }
 
-    /// Chooses unseen items by these scores, see [`ColdStart`](genrec_decode::ColdStart). Items past the end of the scores come last.
-    #[must_use]
-    pub fn with_unseen_scorer(mut self, scorer: &'a (dyn ItemScorer + Sync)) -> Self {
-        self.unseen_scorer = Some(UnseenScorer(scorer));
+    /// Chooses unseen items by another model's scores.
+    pub(crate) fn with_unseen_scorer(mut self, scorer: Option<&'a UnseenScorer>) -> Self {
+        self.unseen_scorer = scorer;
         self
     }
 
@@ -95,7 +77,8 @@ impl<'a> Searcher<'a> {
     /// [`DeviceBeamSearch::max_beams`].
     ///
     /// # Errors
-    /// [`Error::UnknownItem`](crate::Error::UnknownItem) when a history names an item outside the catalogue, and the errors of decoding.
+    /// [`Error::UnknownItem`](crate::Error::UnknownItem) when a history names an item outside the catalogue, and the errors of
+    /// decoding.
     pub fn rank<M: Seq2Seq>(
         &self,
         model: &M,
@@ -254,9 +237,9 @@ impl<'a> Searcher<'a> {
         let found = match &self.config.cold_start {
             Some(cold) => {
                 let unseen = |item: ItemId| self.seen.get(item.index()).is_some_and(|seen| !seen);
-                let scores = self.unseen_scorer.map(|scorer| scorer.scores(history)).transpose()?;
-                let of = |scores: &[f32], item: ItemId| scores.get(item.index()).copied().unwrap_or(f32::NEG_INFINITY);
-                let score = scores.as_deref().map(|scores| move |item| of(scores, item));
+                let scorer = self.unseen_scorer.filter(|_| cold.quota(k) > 0);
+                let scores = scorer.map(|scorer| scorer.scores(history)).transpose()?;
+                let score = scores.as_ref().map(|scores| |item| scores.of(item));
                 let score = score.as_ref().map(|score| score as &dyn Fn(ItemId) -> f32);
                 cold.resolve((self.index, self.vocab), hypotheses, k, unseen, allowed, score)?
             }

@@ -63,6 +63,9 @@ impl Base {
             }
             node = self.trie.child(depth, node, code)?;
         }
+        if let Some(leaf) = self.trie.about_first(node) {
+            self.order.touch(leaf as usize);
+        }
         self.trie.leaf(node, last, |first| self.order.touch(first as usize))
     }
 

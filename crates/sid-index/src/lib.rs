@@ -77,7 +77,7 @@ pub use id::{CodebookId, ItemId, SemanticId};
 pub use index::{IndexBytes, SidIndex};
 pub use layout::SidLayout;
 pub use live::LiveIndex;
-pub use node::{Children, Items, Node};
+pub use node::{Children, Groups, Items, Node};
 pub use reassign::{CodeCosts, Reassign, ReassignMethod, ReassignReport, Reassigned};
 pub use vocab::SidVocab;
 

@@ -43,6 +43,45 @@ impl Node {
     }
 }
 
+/// Gathers numbers in groups: a first one, and a bit for each of the 64 from it on. Any order will do; ascending numbers make
+/// few groups.
+///
+/// ```
+/// use sid_index::Groups;
+///
+/// let (mut groups, mut found) = (Groups::default(), Vec::new());
+/// let mut f = |first, bits| found.push((first, bits));
+/// [3, 4, 66, 67].into_iter().for_each(|number| groups.push(number, &mut f));
+/// groups.finish(f);
+/// assert_eq!(found, [(3, 1 | 1 << 1 | 1 << 63), (67, 1)]);
+/// ```
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Groups {
+    first: u32,
+    bits: u64,
+}
+
+impl Groups {
+    /// Adds a number that was not added before; a group that it ends is handed to `f`.
+    #[inline]
+    pub fn push(&mut self, number: u32, f: &mut impl FnMut(u32, u64)) {
+        let offset = number.wrapping_sub(self.first);
+        if self.bits != 0 && offset < 64 {
+            self.bits |= 1 << offset;
+            return;
+        }
+        std::mem::replace(self, Self { first: number, bits: 1 }).finish(f);
+    }
+
+    /// Hands over what is left.
+    #[inline]
+    pub fn finish(self, mut f: impl FnMut(u32, u64)) {
+        if self.bits != 0 {
+            f(self.first, self.bits);
+        }
+    }
+}
+
 impl SidIndex {
     /// The empty prefix.
     #[inline]
@@ -90,7 +129,9 @@ impl SidIndex {
         {
             return self.base.trie.for_each_group(node.depth(), base, f);
         }
-        self.children(node).for_each(|(code, _)| f(code, 1));
+        let mut groups = Groups::default();
+        self.children(node).for_each(|(code, _)| groups.push(code, &mut f));
+        groups.finish(f);
     }
 
     /// Has the memory fetched that tells the children of a node. A hint: to be given for all nodes of a step before the first

@@ -210,6 +210,16 @@ impl Trie {
         Some(leaf)
     }
 
+    /// About where the first leaf below a node of the last depth but one is: what codes that do not spread evenly
+    /// leave for [`guess`](Self::guess) to miss.
+    #[inline]
+    pub(crate) fn about_first(&self, node: u32) -> Option<u32> {
+        let Some(Level { edges: Edges::Sparse { codes, first }, .. }) = self.levels.last() else { return None };
+        let leaf = first.guess(node);
+        codes.touch(leaf as usize);
+        Some(leaf)
+    }
+
     /// Ranks of the items below a node.
     #[inline]
     pub(crate) fn ranks(&self, depth: usize, node: u32) -> Range<u32> {

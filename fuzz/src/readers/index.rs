@@ -14,9 +14,9 @@ use super::{put, split, told};
 
 const PAYLOADS: [&str; 2] = ["index.safetensors", "index.safetensors.next"];
 
-/// Reads an input as an index in `dir`.
-pub fn read(input: &[u8], dir: &Path) {
-    let Some((&mode, rest)) = input.split_first() else { return };
+/// Reads an input as an index in `dir`; says whether it is one.
+pub fn read(input: &[u8], dir: &Path) -> bool {
+    let Some((&mode, rest)) = input.split_first() else { return false };
     let (json, payload) = split(rest);
     let forged = if mode & 1 == 0 { None } else { forge::files(json, payload, mode & 2 != 0) };
     let (name, other) = if mode & 4 == 0 { (PAYLOADS[0], PAYLOADS[1]) } else { (PAYLOADS[1], PAYLOADS[0]) };
@@ -37,9 +37,7 @@ pub fn read(input: &[u8], dir: &Path) {
         }
         None => assert!(opened.is_none(), "`open` must refuse what `open_mapped` refuses"),
     }
-    if let Some(opened) = opened {
-        believe(&opened);
-    }
+    opened.inspect(believe).is_some()
 }
 
 /// An index that was verified finds each item where it says that it is.
