@@ -233,7 +233,7 @@ fn searches_filters_and_cold_start_do_what_they_say() -> genrec::Result<()> {
     // Of two that agree in their codes a score chooses.
     let twin = recommender.catalogue().get(new).cloned().unwrap();
     let newer = recommender.add_item(Item { id: "newer".into(), title: Some("Something else".into()), ..twin })?;
-    let embeddings = genrec::embed::io::read_safetensors(&dir.path().join("embeddings.safetensors"))?;
+    let embeddings = genrec::embed::io::read_safetensors(dir.path().join("embeddings.safetensors"))?;
     let more = Array2::zeros((recommender.catalogue().len() + 2, embeddings.ncols()));
     let cold = config.clone().with_beams(items).with_cold_start(ColdStart::new(0.1).with_prefix(1));
     recommender = recommender.with_config(cold)?;
