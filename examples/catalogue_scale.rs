@@ -38,7 +38,7 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 #[derive(Debug, Parser)]
 struct Args {
     /// Number of items.
-    #[arg(long, default_value_t = 1_000_000)]
+    #[arg(long, default_value_t = 1_000_000, value_parser = clap::builder::RangedU64ValueParser::<usize>::new().range(1..))]
     items: usize,
     /// Codes of every level, the coarsest first.
     #[arg(long, value_delimiter = ',', default_value = "256,256,256,256")]
@@ -50,13 +50,13 @@ struct Args {
     #[arg(long, default_value = "paper", value_parser = ["paper", "cpu"])]
     model: String,
     /// Users decoded together.
-    #[arg(long, default_value_t = 32)]
+    #[arg(long, default_value_t = 32, value_parser = clap::builder::RangedU64ValueParser::<usize>::new().range(1..))]
     users: usize,
     /// Beams of each.
-    #[arg(long, default_value_t = 50)]
+    #[arg(long, default_value_t = 50, value_parser = clap::builder::RangedU64ValueParser::<usize>::new().range(1..))]
     beams: usize,
     /// Items of a history.
-    #[arg(long, default_value_t = 20)]
+    #[arg(long, default_value_t = 20, value_parser = clap::builder::RangedU64ValueParser::<usize>::new().range(1..))]
     history: usize,
     /// Items inserted and removed.
     #[arg(long, default_value_t = 1_000)]
@@ -74,6 +74,11 @@ struct Report {
     items: usize,
     sizes: Vec<u32>,
     zipf: f64,
+    model: String,
+    users: usize,
+    beams: usize,
+    history: usize,
+    seed: u64,
     build_seconds: f64,
     bytes_per_item: f64,
     /// The trie alone.
@@ -235,7 +240,17 @@ fn change(args: &Args, index: SidIndex, report: &mut Report, draws: &mut Draws) 
 }
 
 fn run(args: &Args) -> Result<(), BoxError> {
-    let mut report = Report { items: args.items, sizes: args.sizes.clone(), zipf: args.zipf, ..Report::default() };
+    let mut report = Report {
+        items: args.items,
+        sizes: args.sizes.clone(),
+        zipf: args.zipf,
+        model: args.model.clone(),
+        users: args.users,
+        beams: args.beams,
+        history: args.history,
+        seed: args.seed,
+        ..Report::default()
+    };
     let codes = distinct_codes(args.items, &args.sizes, args.zipf, args.seed)?;
     let codes = ArrayView2::from_shape((args.items, args.sizes.len()), &codes)?;
     let layout = SidLayout::new(args.sizes.clone())?.without_suffix();
@@ -272,13 +287,16 @@ fn write(out: &Path, report: &Report) -> Result<(), BoxError> {
         .into_iter()
         .flatten()
         .map(|(name, value)| {
-            vec![name.replace('_', " "), value.as_f64().map_or(value.to_string(), |v| format!("{v:.3}"))]
+            vec![
+                name.replace('_', " "),
+                if value.is_f64() { format!("{:.3}", value.as_f64().unwrap_or(f64::NAN)) } else { value.to_string() },
+            ]
         })
         .collect();
     println!("{}", support::table(&["measure", "value"], &rows));
     let path = out.join("report.json");
     std::fs::write(&path, serde_json::to_vec_pretty(&value)?)?;
-    println!("The index and {} are in {}", path.display(), out.display());
+    println!("The index and report.json are in {}", out.display());
     Ok(())
 }
 

@@ -38,7 +38,7 @@ struct Args {
     #[arg(long)]
     out: PathBuf,
     /// Asks so many users, evenly spaced; all otherwise.
-    #[arg(long)]
+    #[arg(long, value_parser = clap::builder::RangedU64ValueParser::<usize>::new().range(1..))]
     users: Option<usize>,
     /// Of the searches that draw.
     #[arg(long, default_value_t = 1)]
@@ -137,6 +137,7 @@ fn run(args: &Args) -> Result<(), BoxError> {
         std::iter::once(row.search.clone()).chain(rates.map(cell)).collect()
     });
     println!("{}", table(&head, &free.collect::<Vec<_>>()));
+    println!("All figures are in {}", args.out.join("report.json").display());
     Ok(())
 }
 

@@ -39,7 +39,7 @@ struct Args {
     #[arg(long)]
     out: PathBuf,
     /// Users that are asked, evenly spaced.
-    #[arg(long, default_value_t = 2_000)]
+    #[arg(long, default_value_t = 2_000, value_parser = clap::builder::RangedU64ValueParser::<usize>::new().range(1..))]
     users: usize,
     /// Temperatures, of all levels alike and of each alone.
     #[arg(long, value_delimiter = ',', default_value = "0.5,1,1.5,2,3")]
@@ -181,7 +181,7 @@ fn run(args: &Args) -> Result<(), BoxError> {
     let (all, each) = (args.out.join("categories.svg"), args.out.join("variety.svg"));
     figures::shares(&all, "categories of the ten first items of all users", categories.names(), &bars)?;
     figures::shares(&each, "a user's ten first items: commonest category, second, ...", &ranks, &by_rank)?;
-    println!("The pictures are {} and {}", each.display(), all.display());
+    println!("The pictures {} and {} are beside report.json", each.display(), all.display());
     Ok(())
 }
 

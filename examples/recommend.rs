@@ -65,11 +65,11 @@ struct SearchArgs {
     /// How sequences are found.
     #[arg(long, value_enum, default_value_t = Kind::Beam)]
     search: Kind,
-    /// Sequences kept; the run's own number by default.
+    /// Sequences kept, as many as items are asked for at least; the run's own number by default.
     #[arg(long)]
     beams: Option<usize>,
     /// Of sampling: one temperature, or one a level separated by commas.
-    #[arg(long, value_delimiter = ',', default_value = "1")]
+    #[arg(long, value_delimiter = ',')]
     temperature: Vec<f32>,
     /// Of sampling: keeps so many tokens at each step; one number, or one a level.
     #[arg(long, value_delimiter = ',')]
@@ -81,11 +81,11 @@ struct SearchArgs {
     #[arg(long, default_value_t = 0)]
     seed: u64,
     /// Of the diverse search.
-    #[arg(long, default_value_t = 5)]
-    groups: usize,
+    #[arg(long)]
+    groups: Option<usize>,
     /// Of the diverse search: what a token costs that another group has taken, in nats.
-    #[arg(long, default_value_t = 0.5)]
-    strength: f32,
+    #[arg(long)]
+    strength: Option<f32>,
     /// Generates freely, as the paper does, and passes over what is no item.
     #[arg(long)]
     free: bool,
@@ -95,29 +95,53 @@ struct SearchArgs {
     /// Repeats a free search up to so wide for a user who got too few items.
     #[arg(long, default_value_t = 0)]
     widen_to: usize,
-    /// Makes room for items that training has not seen: their greatest share of the list.
+    /// Makes room for items that training has not seen: the whole part of this share of the list at most.
     #[arg(long, value_name = "SHARE")]
     epsilon: Option<f64>,
     /// Chooses these by Semantic-KNN, the nearest to the last item of the history, among all that sequences agree with.
     #[arg(long, requires = "epsilon")]
     nearest: bool,
-    /// Codes in which such an item must agree.
-    #[arg(long, default_value_t = 3)]
+    /// Codes in which such an item must agree; where there are not so many beside the suffix, all of these.
+    #[arg(long, default_value_t = 3, requires = "epsilon")]
     cold_prefix: usize,
 }
 
 impl SearchArgs {
+    /// Refuses options that the search would not ask for.
+    fn check(&self) -> Result<(), BoxError> {
+        let sampling = [
+            ("--temperature", !self.temperature.is_empty()),
+            ("--top-k", !self.top_k.is_empty()),
+            ("--top-p", !self.top_p.is_empty()),
+        ];
+        let diverse = [("--groups", self.groups.is_some()), ("--strength", self.strength.is_some())];
+        for (options, kind, needed) in
+            [(&sampling[..], Kind::Sampling, "--search sampling"), (&diverse[..], Kind::Diverse, "--search diverse")]
+        {
+            if let Some((option, _)) = options.iter().find(|(_, given)| *given && self.search != kind) {
+                return Err(format!("`{option}` needs `{needed}`").into());
+            }
+        }
+        if self.widen_to > 0 && !self.free && self.free_prefix.is_none() {
+            return Err("`--widen-to` needs `--free` or `--free-prefix`: other searches pass over nothing".into());
+        }
+        Ok(())
+    }
+
     fn search(&self, width: usize) -> AnySearch {
         let list = |values: &[f32]| PerLevel::Each(values.to_vec());
         let mut shape = Shape::default();
-        shape.temperature = list(&self.temperature);
+        if !self.temperature.is_empty() {
+            shape.temperature = list(&self.temperature);
+        }
         shape.top_k = (!self.top_k.is_empty()).then(|| PerLevel::Each(self.top_k.clone()));
         shape.top_p = (!self.top_p.is_empty()).then(|| list(&self.top_p));
         match self.search {
             Kind::Beam => AnySearch::Beam(BeamSearch::new(width)),
             Kind::Sampling => AnySearch::Sampling(Sampling::new(width, self.seed).with_shape(shape)),
             Kind::Diverse => {
-                AnySearch::Diverse(DiverseBeamSearch::new(width, self.groups).with_strength(self.strength))
+                let search = DiverseBeamSearch::new(width, self.groups.unwrap_or(5));
+                AnySearch::Diverse(search.with_strength(self.strength.unwrap_or(0.5)))
             }
             Kind::Exact => AnySearch::Exact(ExactSearch::new(width)),
         }
@@ -174,6 +198,7 @@ impl WantedArgs {
 }
 
 fn open(args: &Args) -> Result<Recommender, BoxError> {
+    args.search.check()?;
     let recommender = Recommender::load(&args.run, &args.device.open()?)?;
     let mut config = recommender.config().clone();
     if let Some(beams) = args.search.beams {
@@ -228,7 +253,10 @@ fn run(args: &Args) -> Result<(), BoxError> {
         found.iter().flatten().enumerate().map(|(i, item)| row(Some(i + 1), item.item, Some(item.score))).collect();
     println!("Recommended\n{}", support::table(&["rank", "id", "title", "log p", "SID"], &rows));
     if rows.len() < args.k {
-        println!("Only {} of {} items were found; a wider search (`--beams`) finds more.", rows.len(), args.k);
+        println!("Only {} of {} items were found: filters, catalogue and search leave no more.", rows.len(), args.k);
+        if args.search.free || args.search.free_prefix.is_some() {
+            println!("A free search is filtered afterwards; `--widen-to` searches on until the list is full.");
+        }
     }
     Ok(())
 }

@@ -26,7 +26,8 @@ use crate::{
 pub struct ColdStart {
     /// The greatest share of a list that unseen items may have, 0 to 1. Default: 0.1, the paper's figure 5a.
     pub epsilon: f64,
-    /// Codes that must agree, at least one. Default: 3, as in the paper, where a Semantic ID has three and a suffix.
+    /// Codes that must agree, at least one; of Semantic IDs that have fewer beside the suffix, all of these. Default: 3, as in
+    /// the paper, where a Semantic ID has three and a suffix.
     pub prefix: usize,
 }
 
@@ -89,7 +90,8 @@ impl ColdStart {
         DecodeError::check_vocab(index, vocab)?;
         let sequences: Vec<Vec<u32>> =
             hypotheses.iter().map(|hypothesis| codes_of(vocab, &hypothesis.tokens).unwrap_or_default()).collect();
-        let prefix = |codes: &'_ Vec<u32>| codes.get(..self.prefix).unwrap_or(codes).to_vec();
+        let length = self.prefix.min(index.layout().levels());
+        let prefix = |codes: &'_ Vec<u32>| codes.get(..length).unwrap_or(codes).to_vec();
         let mut met = HashSet::new();
         // What sequences stand for beside their items: of those that begin alike, the first for all.
         let near: Vec<Vec<ItemId>> = sequences
@@ -185,7 +187,8 @@ mod tests {
         assert_eq!(run(cold(1.0), &FOUND, 10, None), [0, 1, 4, 5, 2]);
         // A shorter prefix reaches further.
         assert_eq!(run(cold(1.0).with_prefix(1), &FOUND, 10, None), [0, 1, 4, 5, 6, 2]);
-        assert_eq!(run(cold(1.0).with_prefix(9), &FOUND, 10, None), [0, 2]);
+        // No longer than what comes before the suffix.
+        assert_eq!(run(cold(1.0).with_prefix(9), &FOUND, 10, None), [0, 1, 4, 5, 2]);
         assert_eq!(run(cold(0.1), &FOUND, 10, None), [0, 1, 2]);
     }
 
