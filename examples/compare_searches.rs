@@ -20,7 +20,7 @@ use genrec::{
     pipeline::Metrics,
 };
 use serde::Serialize;
-use support::{BoxError, DeviceArg, asked, create_dir, table, write_file};
+use support::{BoxError, asked, create_dir, table, write_file};
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
@@ -28,12 +28,8 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 /// Compares searches on the test items of a data set.
 #[derive(Debug, Parser)]
 struct Args {
-    /// Directory of a finished run.
-    #[arg(long)]
-    run: PathBuf,
-    /// The data it was made from: `sequences.txt` and `items.jsonl`.
-    #[arg(long)]
-    data: PathBuf,
+    #[command(flatten)]
+    source: asked::Source,
     /// Directory for `report.json`.
     #[arg(long)]
     out: PathBuf,
@@ -43,9 +39,6 @@ struct Args {
     /// Of the searches that draw.
     #[arg(long, default_value_t = 1)]
     seed: u64,
-    /// Where tensors live.
-    #[arg(long, value_enum, default_value_t = DeviceArg::Cpu)]
-    device: DeviceArg,
 }
 
 /// Depths at which invalid sequences are counted: TIGER reports those at 10 and 20.
@@ -67,11 +60,7 @@ struct Row {
 
 /// The searches by name, the exact one first.
 fn searches(base: &DecodeConfig, seed: u64) -> Vec<(String, DecodeConfig)> {
-    let config = |beams| {
-        let mut config = DecodeConfig::default().with_beams(beams).with_users_per_batch(base.users_per_batch);
-        (config.max_history, config.user_tokens) = (base.max_history, base.user_tokens);
-        config
-    };
+    let config = |beams| asked::beam_search(base, beams);
     let exact = AnySearch::Exact(ExactSearch::new(K));
     let mut searches = vec![("exact".to_owned(), config(K).with_search(exact))];
     for beams in [10, 20, 50] {
@@ -107,8 +96,7 @@ fn invalid(ranked: &[Ranked], deepest: usize) -> Result<Vec<(usize, f64)>, BoxEr
 
 fn run(args: &Args) -> Result<(), BoxError> {
     create_dir(&args.out)?;
-    let dataset = asked::dataset(&args.data)?;
-    let recommender = asked::open(&args.run, &dataset, args.device)?;
+    let (dataset, recommender) = args.source.open()?;
     let questions: Vec<Question<'_>> = asked::test_questions(&dataset, args.users)?;
     let (mut rows, mut exact): (Vec<Row>, Vec<Vec<ItemId>>) = (Vec::new(), Vec::new());
     for (search, config) in searches(recommender.config(), args.seed) {

@@ -21,7 +21,7 @@ use genrec::{
     index::ItemId,
 };
 use serde::Serialize;
-use support::{BoxError, DeviceArg, asked, categories::Categories, create_dir, figures, table, write_file};
+use support::{BoxError, asked, categories::Categories, create_dir, figures, table, write_file};
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
@@ -29,12 +29,8 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 /// Measures the variety of sampled recommendations.
 #[derive(Debug, Parser)]
 struct Args {
-    /// Directory of a finished run.
-    #[arg(long)]
-    run: PathBuf,
-    /// The data it was made from: `sequences.txt` and `items.jsonl`.
-    #[arg(long)]
-    data: PathBuf,
+    #[command(flatten)]
+    source: asked::Source,
     /// Directory for the pictures and `report.json`.
     #[arg(long)]
     out: PathBuf,
@@ -46,9 +42,6 @@ struct Args {
     temperatures: Vec<f32>,
     #[arg(long, default_value_t = 1)]
     seed: u64,
-    /// Where tensors live.
-    #[arg(long, value_enum, default_value_t = DeviceArg::Cpu)]
-    device: DeviceArg,
 }
 
 /// Cut-offs of the paper's table.
@@ -81,8 +74,7 @@ fn sweep(temperatures: &[f32], levels: usize) -> Vec<Vec<f32>> {
 }
 
 fn config(base: &DecodeConfig, temperature: Option<&Vec<f32>>, seed: u64) -> DecodeConfig {
-    let mut config = DecodeConfig::default().with_beams(DEPTHS[2]).with_users_per_batch(base.users_per_batch);
-    (config.max_history, config.user_tokens) = (base.max_history, base.user_tokens);
+    let config = asked::beam_search(base, DEPTHS[2]);
     let Some(temperature) = temperature else { return config };
     let mut shape = Shape::default();
     shape.temperature = PerLevel::Each(temperature.clone());
@@ -142,8 +134,7 @@ fn name(temperature: Option<&[f32]>) -> String {
 
 fn run(args: &Args) -> Result<(), BoxError> {
     create_dir(&args.out)?;
-    let dataset = asked::dataset(&args.data)?;
-    let recommender = asked::open(&args.run, &dataset, args.device)?;
+    let (dataset, recommender) = args.source.open()?;
     let questions = asked::test_questions(&dataset, Some(args.users))?;
     let categories = Categories::of(recommender.catalogue());
     let levels = recommender.index().layout().positions();

@@ -1,6 +1,9 @@
 //! A finished run and the questions of a data set, to ask one by the other.
 
-use std::{path::Path, time::Instant};
+use std::{
+    path::{Path, PathBuf},
+    time::Instant,
+};
 
 use genrec::{
     DecodeConfig, History, Ranked, Recommender, Searcher,
@@ -32,6 +35,39 @@ pub fn open(run: &Path, dataset: &Dataset, device: DeviceArg) -> Result<Recommen
         return Err(format!("the run in {} was made from other items than `--data` has", run.display()).into());
     }
     Ok(recommender)
+}
+
+/// Where a finished run and its data are.
+#[derive(Debug, clap::Args)]
+pub struct Source {
+    /// Directory of a finished run.
+    #[arg(long)]
+    run: PathBuf,
+    /// The data it was made from: `sequences.txt` and `items.jsonl`.
+    #[arg(long)]
+    data: PathBuf,
+    /// Where tensors live.
+    #[arg(long, value_enum, default_value_t = DeviceArg::Cpu)]
+    device: DeviceArg,
+}
+
+impl Source {
+    /// Reads the data and opens the run.
+    ///
+    /// # Errors
+    /// Those of [`dataset`] and [`open`].
+    pub fn open(&self) -> Result<(Dataset, Recommender), BoxError> {
+        let dataset = dataset(&self.data)?;
+        let recommender = open(&self.run, &dataset, self.device)?;
+        Ok((dataset, recommender))
+    }
+}
+
+/// A beam search under the catalogue, of the same histories and batches as a run's own search.
+pub fn beam_search(base: &DecodeConfig, beams: usize) -> DecodeConfig {
+    let mut config = DecodeConfig::default().with_beams(beams).with_users_per_batch(base.users_per_batch);
+    (config.max_history, config.user_tokens) = (base.max_history, base.user_tokens);
+    config
 }
 
 /// The test questions of so many users, evenly spaced, or of all.

@@ -90,25 +90,24 @@ impl ColdStart {
         DecodeError::check_vocab(index, vocab)?;
         let sequences: Vec<Vec<u32>> =
             hypotheses.iter().map(|hypothesis| codes_of(vocab, &hypothesis.tokens).unwrap_or_default()).collect();
-        let length = self.prefix.min(index.layout().levels());
-        let prefix = |codes: &'_ Vec<u32>| codes.get(..length).unwrap_or(codes).to_vec();
+        let (quota, length) = (self.quota(k), self.prefix.min(index.layout().levels()));
         let mut met = HashSet::new();
         // What sequences stand for beside their items: of those that begin alike, the first for all.
         let near: Vec<Vec<ItemId>> = sequences
             .iter()
             .map(|codes| {
-                if codes.is_empty() || self.quota(k) == 0 || !met.insert(prefix(codes)) {
+                let prefix = codes.get(..length).unwrap_or(codes);
+                if prefix.is_empty() || quota == 0 || !met.insert(prefix) {
                     return Vec::new();
                 }
-                let mut near: Vec<ItemId> = index.items_with_prefix(&prefix(codes)).collect();
+                let mut near: Vec<ItemId> = index.items_with_prefix(prefix).collect();
                 near.retain(|&item| unseen(item) && allowed(item));
                 near.sort_unstable();
                 near
             })
             .collect();
-        let quota = self.quota(k);
         let chosen = score.filter(|_| quota > 0).map(|score| {
-            // Of different prefixes of one length, so that none comes twice but below a sequence that is shorter.
+            // A set, since a sequence that is cut short may stand for what a longer one does.
             let all: BTreeSet<ItemId> = near.iter().flatten().copied().collect();
             let known = |score: f32| if score.is_nan() { f32::NEG_INFINITY } else { score };
             let mut all: Vec<(ItemId, f32)> = all.into_iter().map(|item| (item, known(score(item)))).collect();

@@ -3,8 +3,7 @@
 use std::collections::HashMap;
 use std::hash::Hash;
 
-use crate::error::{EvalError, Result};
-use crate::metric::{Metric, RunningMean};
+use crate::metric::{ListMetric, RunningMean, averaged_over_users};
 
 /// Entropy@k: the entropy, in bits, of the kinds of the first `k` items of a list, averaged over users.
 ///
@@ -32,71 +31,16 @@ pub struct Entropy {
     mean: RunningMean,
 }
 
-impl Entropy {
-    /// Over the first `k` items of each list, with no user seen yet.
-    ///
-    /// # Errors
-    /// [`EvalError::ZeroCutoff`] when `k` is 0.
-    pub fn new(k: usize) -> Result<Self> {
-        if k == 0 {
-            return Err(EvalError::ZeroCutoff { metric: "entropy" });
-        }
-        Ok(Self { k, mean: RunningMean::default() })
-    }
+averaged_over_users!(Entropy, "entropy");
 
-    /// Number of items of each list that count.
-    pub fn k(&self) -> usize {
-        self.k
-    }
-
-    /// Users seen whose list was not empty.
-    pub fn users(&self) -> u64 {
-        self.mean.count()
-    }
-
-    /// Name in reports, with the cut-off.
-    pub fn name(&self) -> String {
-        format!("entropy@{}", self.k)
-    }
-
-    /// The mean over all users so far, or `None` when there were none.
-    pub fn value(&self) -> Option<f64> {
-        self.mean.value()
-    }
-
-    /// Adds everything that another accumulator of the same cut-off has seen; see [`Metric::merge`].
-    pub fn merge(&mut self, other: &Self) {
-        self.mean.merge(&other.mean, self.k == other.k);
-    }
-
-    /// Forgets every user.
-    pub fn reset(&mut self) {
-        self.mean = RunningMean::default();
-    }
-}
-
-impl<I: Eq + Hash> Metric<I> for Entropy {
+impl<I: Eq + Hash> ListMetric<I> for Entropy {
     fn name(&self) -> String {
         self.name()
     }
 
-    fn update(&mut self, ranked: &[I], _relevant: &[I]) {
+    fn score(&self, ranked: &[I], _relevant: &[I]) -> Option<f64> {
         let top = &ranked[..self.k.min(ranked.len())];
-        if !top.is_empty() {
-            self.mean.add(bits(top));
-        }
-    }
-
-    fn value(&self) -> Option<f64> {
-        self.value()
-    }
-
-    fn merge(&mut self, other: &Self) {
-        self.merge(other);
-    }
-
-    fn reset(&mut self) {
-        self.reset();
+        (!top.is_empty()).then(|| bits(top))
     }
 }
 
@@ -119,6 +63,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::{EvalError, Metric};
 
     #[test]
     fn known_lists() {

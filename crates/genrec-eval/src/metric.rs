@@ -72,3 +72,81 @@ impl RunningMean {
         (self.count > 0 && !self.spoilt).then(|| self.sum / self.count as f64)
     }
 }
+
+/// What metrics have in common that are a mean over users of their [`ListMetric::score`]: fields `k` and `mean`.
+macro_rules! averaged_over_users {
+    ($metric:ident, $name:literal) => {
+        impl $metric {
+            /// The metric over the first `k` ranks, with no user seen yet.
+            ///
+            /// # Errors
+            /// [`EvalError::ZeroCutoff`](crate::EvalError::ZeroCutoff) when `k` is 0.
+            pub fn new(k: usize) -> $crate::error::Result<Self> {
+                if k == 0 {
+                    return Err($crate::error::EvalError::ZeroCutoff { metric: $name });
+                }
+                Ok(Self::over(k))
+            }
+
+            pub(crate) fn over(k: usize) -> Self {
+                Self { k, mean: $crate::metric::RunningMean::default() }
+            }
+
+            /// Number of ranks that count.
+            pub fn k(&self) -> usize {
+                self.k
+            }
+
+            /// Users that counted so far.
+            pub fn users(&self) -> u64 {
+                self.mean.count()
+            }
+
+            /// Name in reports, with the cut-off.
+            pub fn name(&self) -> String {
+                format!(concat!($name, "@{}"), self.k)
+            }
+
+            /// The mean over all users that counted so far, or `None` when there were none.
+            pub fn value(&self) -> Option<f64> {
+                self.mean.value()
+            }
+
+            /// Adds everything that another accumulator of the same cut-off has seen; see [`Metric::merge`](crate::Metric::merge).
+            pub fn merge(&mut self, other: &Self) {
+                self.mean.merge(&other.mean, self.k == other.k);
+            }
+
+            /// Forgets every user.
+            pub fn reset(&mut self) {
+                self.mean = $crate::metric::RunningMean::default();
+            }
+        }
+
+        impl<I: Eq + std::hash::Hash> $crate::metric::Metric<I> for $metric {
+            fn name(&self) -> String {
+                self.name()
+            }
+
+            fn update(&mut self, ranked: &[I], relevant: &[I]) {
+                if let Some(score) = $crate::metric::ListMetric::score(self, ranked, relevant) {
+                    self.mean.add(score);
+                }
+            }
+
+            fn value(&self) -> Option<f64> {
+                self.value()
+            }
+
+            fn merge(&mut self, other: &Self) {
+                self.merge(other);
+            }
+
+            fn reset(&mut self) {
+                self.reset();
+            }
+        }
+    };
+}
+
+pub(crate) use averaged_over_users;

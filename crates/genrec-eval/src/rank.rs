@@ -11,8 +11,7 @@
 use std::collections::HashSet;
 use std::hash::Hash;
 
-use crate::error::{EvalError, Result};
-use crate::metric::{ListMetric, Metric, RunningMean};
+use crate::metric::{ListMetric, RunningMean, averaged_over_users};
 
 /// Ranks, from 0, at which a relevant item appears for the first time among the first `k`, and the number of distinct
 /// relevant items. `None` without relevant items.
@@ -34,81 +33,6 @@ fn hits<I: Eq + Hash>(ranked: &[I], relevant: &[I], k: usize) -> Option<(Vec<usi
 /// What an item at a rank (from 0) is worth in DCG.
 fn discount(rank: usize) -> f64 {
     1.0 / (rank as f64 + 2.0).log2()
-}
-
-macro_rules! averaged_over_users {
-    ($metric:ident, $name:literal) => {
-        impl $metric {
-            /// The metric over the first `k` ranks, with no user seen yet.
-            ///
-            /// # Errors
-            /// [`EvalError::ZeroCutoff`] when `k` is 0.
-            pub fn new(k: usize) -> Result<Self> {
-                if k == 0 {
-                    return Err(EvalError::ZeroCutoff { metric: $name });
-                }
-                Ok(Self::over(k))
-            }
-
-            pub(crate) fn over(k: usize) -> Self {
-                Self { k, mean: RunningMean::default() }
-            }
-
-            /// Number of ranks that count.
-            pub fn k(&self) -> usize {
-                self.k
-            }
-
-            /// Users seen that had at least one relevant item.
-            pub fn users(&self) -> u64 {
-                self.mean.count()
-            }
-
-            /// Name in reports, with the cut-off.
-            pub fn name(&self) -> String {
-                format!(concat!($name, "@{}"), self.k)
-            }
-
-            /// The mean over all users that counted so far, or `None` when there were none.
-            pub fn value(&self) -> Option<f64> {
-                self.mean.value()
-            }
-
-            /// Adds everything that another accumulator of the same cut-off has seen; see [`Metric::merge`].
-            pub fn merge(&mut self, other: &Self) {
-                self.mean.merge(&other.mean, self.k == other.k);
-            }
-
-            /// Forgets every user.
-            pub fn reset(&mut self) {
-                self.mean = RunningMean::default();
-            }
-        }
-
-        impl<I: Eq + Hash> Metric<I> for $metric {
-            fn name(&self) -> String {
-                self.name()
-            }
-
-            fn update(&mut self, ranked: &[I], relevant: &[I]) {
-                if let Some(score) = self.score(ranked, relevant) {
-                    self.mean.add(score);
-                }
-            }
-
-            fn value(&self) -> Option<f64> {
-                self.value()
-            }
-
-            fn merge(&mut self, other: &Self) {
-                self.merge(other);
-            }
-
-            fn reset(&mut self) {
-                self.reset();
-            }
-        }
-    };
 }
 
 /// Recall@k: the share of a user's relevant items that are among the first `k` ranked, averaged over users.

@@ -1,6 +1,7 @@
 use proptest::prelude::*;
 
 use super::*;
+use crate::{EvalError, Metric};
 
 /// Scores by another route: for each rank look at the list and the relevant items directly, without hashing.
 fn brute_force(ranked: &[u8], relevant: &[u8], k: usize) -> Option<[f64; 4]> {
