@@ -80,6 +80,14 @@ pub enum EmbedError {
         /// The values allowed.
         bound: &'static str,
     },
+    /// A sequence has an item that is not among those to embed.
+    #[error("a sequence has item {item}, there are {items}; sequences and catalogue must be of one data set")]
+    UnknownItem {
+        /// The item.
+        item: u32,
+        /// Number of items.
+        items: usize,
+    },
     /// TF-IDF was asked to fit texts that leave no vocabulary.
     #[error(
         "{texts} texts leave no term that occurs in at least {min_df} of them and in at most a share of {max_df}; lower `min_df`, raise `max_df` or give more texts"

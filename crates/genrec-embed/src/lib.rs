@@ -12,6 +12,7 @@
 //! - [`Embedder`]: texts in, one row a text out; the contract to bring your own.
 //! - [`AnyEmbedder`]: the built-in ones ([`Tfidf`], [`Bert`], [`SentenceT5`], [`CausalLm`]) by value of an
 //!   [`EmbedderSpec`], saved into and loaded from a run directory.
+//! - [`behaviour::Blend`]: content with who takes what, side by side; [`behaviour::embed`]: behaviour alone.
 //! - [`EmbeddingCache`]: embeds only texts it has not seen, [`TextTemplate`]: fields to text.
 //!
 //! ```
@@ -76,8 +77,11 @@ mod encoder;
 mod error;
 mod hash;
 mod sentence_t5;
+mod sparse;
+mod svd;
 mod text;
 
+pub mod behaviour;
 pub mod cache;
 #[cfg(feature = "hub")]
 pub mod hub;

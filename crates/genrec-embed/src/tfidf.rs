@@ -2,21 +2,18 @@
 
 mod config;
 mod persist;
-mod sparse;
-mod svd;
 mod terms;
 
 use ndarray::Array2;
 use rayon::prelude::*;
 
 pub use self::config::TfidfConfig;
-use self::{
-    sparse::Csr,
-    terms::{Vocabulary, count_terms},
-};
+use self::terms::{Vocabulary, count_terms};
 use crate::{
     embedder::Embedder,
     error::{EmbedError, Result},
+    sparse::Csr,
+    svd::{self, Subspace},
 };
 
 /// Texts embedded between two calls of the progress function.
@@ -70,7 +67,8 @@ impl Tfidf {
         let idf = vocabulary.smoothed_idf(texts.len());
         let rows: Vec<_> = texts.par_iter().map(|text| weigh(text, &config, &vocabulary, &idf)).collect();
         let matrix = Csr::from_rows(&rows, vocabulary.len());
-        let components = svd::right_singular_vectors(&matrix, &config);
+        let &TfidfConfig { dim, oversample, power_iterations, seed, .. } = &config;
+        let components = svd::right_singular(&matrix, Subspace { dim, oversample, power_iterations, seed }).vectors;
         tracing::debug!(terms = vocabulary.len(), dim = components.ncols(), "fitted TF-IDF");
         Self::from_parts(config, vocabulary, idf, components)
     }

@@ -5,7 +5,7 @@ use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use rayon::prelude::*;
 
-use super::{TfidfConfig, sparse::Csr};
+use crate::sparse::Csr;
 
 /// Most row blocks of a dense product; their partial sums are added in order.
 const BLOCKS: usize = 32;
@@ -14,20 +14,41 @@ const DEPENDENT: f64 = 1e-12;
 /// An eigenvalue below this share of the largest is rounding.
 const NEGLIGIBLE: f64 = 1e-10;
 
-/// The leading right singular vectors of a matrix, in order of decreasing singular value.
+/// How the leading singular vectors are looked for.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Subspace {
+    /// Vectors that are wanted.
+    pub(crate) dim: usize,
+    /// Directions beyond those, so that the last ones are right too (Halko et al., section 4.2).
+    pub(crate) oversample: usize,
+    /// Products by the matrix and its transpose between the first and the last look at the basis.
+    pub(crate) power_iterations: usize,
+    /// Seed of the random start.
+    pub(crate) seed: u64,
+}
+
+/// Singular values, in decreasing order, and their right singular vectors.
+#[derive(Debug, Clone)]
+pub(crate) struct Singular {
+    pub(crate) values: Vec<f64>,
+    /// `(columns, k)`.
+    pub(crate) vectors: Array2<f32>,
+}
+
+/// The leading right singular vectors of a matrix, with their values.
 ///
 /// Subspace iteration with orthonormalisation after every product (Halko, Martinsson and Tropp 2011,
 /// algorithm 4.4), then the small eigenproblem of `B B^T` with `B = Q^T A` (algorithm 5.1). The
 /// component of greatest magnitude of every vector is positive.
 ///
 /// # Shapes
-/// `(columns, k)` with `k = min(dim, rank)`.
-pub(super) fn right_singular_vectors(matrix: &Csr, config: &TfidfConfig) -> Array2<f32> {
+/// Vectors: `(columns, k)` with `k = min(dim, rank)`.
+pub(crate) fn right_singular(matrix: &Csr, subspace: Subspace) -> Singular {
     let (height, width) = matrix.dim();
     let transposed = matrix.transpose();
-    let sketch = (config.dim + config.oversample).min(height).min(width);
-    let mut basis = orthonormal(&matrix.dot(&gaussian(width, sketch, config.seed)));
-    for _ in 0..config.power_iterations {
+    let sketch = (subspace.dim + subspace.oversample).min(height).min(width);
+    let mut basis = orthonormal(&matrix.dot(&gaussian(width, sketch, subspace.seed)));
+    for _ in 0..subspace.power_iterations {
         let other = orthonormal(&transposed.dot(&basis));
         basis = orthonormal(&matrix.dot(&other));
     }
@@ -36,7 +57,8 @@ pub(super) fn right_singular_vectors(matrix: &Csr, config: &TfidfConfig) -> Arra
     let (eigenvalues, rotation) = symmetric_eigen(gram(&projected));
     let largest = eigenvalues.first().copied().unwrap_or(0.0);
     let rank = eigenvalues.iter().take_while(|value| **value > NEGLIGIBLE * largest).count();
-    let mut scaled = rotation.slice(s![.., ..rank.min(config.dim)]).to_owned();
+    let kept = rank.min(subspace.dim);
+    let mut scaled = rotation.slice(s![.., ..kept]).to_owned();
     for (mut column, value) in scaled.axis_iter_mut(Axis(1)).zip(&eigenvalues) {
         column /= value.sqrt();
     }
@@ -51,7 +73,8 @@ pub(super) fn right_singular_vectors(matrix: &Csr, config: &TfidfConfig) -> Arra
         }
     }
     #[allow(clippy::cast_possible_truncation, reason = "components of unit vectors")]
-    vectors.mapv(|value| value as f32)
+    let vectors = vectors.mapv(|value| value as f32);
+    Singular { values: eigenvalues.iter().take(kept).map(|value| value.sqrt()).collect(), vectors }
 }
 
 /// Standard normal numbers by Box and Muller's transform.

@@ -15,8 +15,8 @@ fn matrix(rows: usize, columns: usize, seed: u64) -> (Csr, Array2<f64>) {
     (Csr::from_rows(&sparse, columns), dense)
 }
 
-fn config(dim: usize) -> TfidfConfig {
-    TfidfConfig::default().with_dim(dim).with_power_iterations(6)
+fn subspace(dim: usize) -> Subspace {
+    Subspace { dim, oversample: 16, power_iterations: 6, seed: 0 }
 }
 
 #[test]
@@ -33,12 +33,13 @@ fn eigenvectors_diagonalise() {
 fn leading_vectors_match_the_exact_decomposition() {
     let (sparse, dense) = matrix(120, 90, 1);
     let (values, exact) = symmetric_eigen(dense.t().dot(&dense));
-    let found = right_singular_vectors(&sparse, &config(6));
-    assert_eq!(found.dim(), (90, 6));
+    let Singular { values: singular, vectors: found } = right_singular(&sparse, subspace(6));
+    assert_eq!((found.dim(), singular.len()), ((90, 6), 6));
     for (k, value) in values.iter().enumerate().take(6) {
         let column = found.column(k).mapv(f64::from);
         let image = dense.dot(&column);
         assert!((image.dot(&image) / value - 1.0).abs() < 1e-4, "singular value {k}");
+        assert!((singular[k] / value.sqrt() - 1.0).abs() < 1e-4, "singular value {k}");
         assert!(column.dot(&exact.column(k)).abs() > 0.999, "direction {k}");
         let extreme = column.iter().copied().max_by(|a, b| a.abs().total_cmp(&b.abs())).unwrap();
         assert!(extreme > 0.0);
@@ -52,7 +53,7 @@ fn a_deficient_rank_narrows_the_result() {
     let row = vec![(0, 0.6), (3, 0.8)];
     let other = vec![(1, 1.0)];
     let sparse = Csr::from_rows(&[row.clone(), other.clone(), row.clone(), row, other], 5);
-    let found = right_singular_vectors(&sparse, &config(4));
+    let found = right_singular(&sparse, subspace(4)).vectors;
     assert_eq!(found.dim(), (5, 2));
     assert!(
         (found[(0, 0)] - 0.6).abs() < 1e-6 && (found[(3, 0)] - 0.8).abs() < 1e-6 && (found[(1, 1)] - 1.0).abs() < 1e-6

@@ -5,7 +5,7 @@ use rayon::prelude::*;
 
 /// Rows of `(column, value)`, columns ascending.
 #[derive(Debug)]
-pub(super) struct Csr {
+pub(crate) struct Csr {
     offsets: Vec<usize>,
     columns: Vec<u32>,
     values: Vec<f32>,
@@ -13,7 +13,7 @@ pub(super) struct Csr {
 }
 
 impl Csr {
-    pub(super) fn from_rows(rows: &[Vec<(u32, f32)>], width: usize) -> Self {
+    pub(crate) fn from_rows(rows: &[Vec<(u32, f32)>], width: usize) -> Self {
         let entries = rows.iter().map(Vec::len).sum();
         let mut matrix =
             Self { offsets: vec![0], columns: Vec::with_capacity(entries), values: Vec::with_capacity(entries), width };
@@ -26,11 +26,11 @@ impl Csr {
     }
 
     /// `(rows, columns)`.
-    pub(super) fn dim(&self) -> (usize, usize) {
+    pub(crate) fn dim(&self) -> (usize, usize) {
         (self.offsets.len() - 1, self.width)
     }
 
-    pub(super) fn transpose(&self) -> Self {
+    pub(crate) fn transpose(&self) -> Self {
         let (height, width) = self.dim();
         let mut rows = vec![Vec::new(); width];
         for row in 0..height {
@@ -44,7 +44,7 @@ impl Csr {
     }
 
     /// The product with a dense `(columns, k)` matrix. Each row is summed by one thread, in the order of its columns.
-    pub(super) fn dot(&self, dense: &Array2<f64>) -> Array2<f64> {
+    pub(crate) fn dot(&self, dense: &Array2<f64>) -> Array2<f64> {
         let (height, _) = self.dim();
         let width = dense.ncols();
         let mut product = Array2::zeros((height, width));
