@@ -10,7 +10,11 @@
 //! SplitMix64 sequence (Steele, Lea and Flood, OOPSLA 2014) that starts at the seed. The same arguments give the same
 //! interval everywhere.
 
-use crate::error::{EvalError, Result};
+use crate::error::{EvalError, Result, check_finite, check_level};
+use crate::rng::SplitMix64;
+
+/// Most resamples that a configuration may ask for: their means take 128 MiB.
+pub const MAX_RESAMPLES: usize = 1 << 24;
 
 /// How an interval is made.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -19,7 +23,7 @@ use crate::error::{EvalError, Result};
 #[non_exhaustive]
 pub struct BootstrapConfig {
     /// Number of resamples, default 2,000: the ends of a 95 % interval then rest on 50 resamples each. Time is
-    /// proportional to resamples times users.
+    /// proportional to resamples times users; at most [`MAX_RESAMPLES`].
     pub resamples: usize,
     /// Probability that the interval covers, between 0 and 1, default 0.95.
     pub level: f64,
@@ -58,15 +62,15 @@ impl BootstrapConfig {
     /// Checks every field.
     ///
     /// # Errors
-    /// [`EvalError::NoResamples`] or [`EvalError::Level`].
+    /// [`EvalError::NoResamples`], [`EvalError::TooManyResamples`] or [`EvalError::Level`].
     pub fn validate(&self) -> Result<()> {
         if self.resamples == 0 {
             return Err(EvalError::NoResamples);
         }
-        if !(self.level > 0.0 && self.level < 1.0) {
-            return Err(EvalError::Level { level: self.level });
+        if self.resamples > MAX_RESAMPLES {
+            return Err(EvalError::TooManyResamples { resamples: self.resamples, limit: MAX_RESAMPLES });
         }
-        Ok(())
+        check_level(self.level)
     }
 }
 
@@ -107,12 +111,7 @@ impl Interval {
 /// When the configuration is out of range, there are no values, or one is not finite.
 pub fn mean_interval(values: &[f64], config: BootstrapConfig) -> Result<Interval> {
     config.validate()?;
-    if values.is_empty() {
-        return Err(EvalError::NoValues);
-    }
-    if let Some((index, &value)) = values.iter().enumerate().find(|(_, value)| !value.is_finite()) {
-        return Err(EvalError::NotFinite { index, value });
-    }
+    check_finite(values)?;
     let n = values.len();
     let mut rng = SplitMix64(config.seed);
     let mut means: Vec<f64> =
@@ -131,11 +130,15 @@ pub fn mean_interval(values: &[f64], config: BootstrapConfig) -> Result<Interval
 /// # Errors
 /// [`EvalError::Unpaired`] when the lengths differ, and the errors of [`mean_interval`].
 pub fn paired_difference(a: &[f64], b: &[f64], config: BootstrapConfig) -> Result<Interval> {
+    mean_interval(&differences(a, b)?, config)
+}
+
+/// `a - b` user by user.
+pub(crate) fn differences(a: &[f64], b: &[f64]) -> Result<Vec<f64>> {
     if a.len() != b.len() {
         return Err(EvalError::Unpaired { left: a.len(), right: b.len() });
     }
-    let differences: Vec<f64> = a.iter().zip(b).map(|(a, b)| a - b).collect();
-    mean_interval(&differences, config)
+    Ok(a.iter().zip(b).map(|(a, b)| a - b).collect())
 }
 
 /// The `q`-quantile of sorted values, interpolated linearly between neighbours (NumPy's default).
@@ -146,23 +149,6 @@ fn quantile(sorted: &[f64], q: f64) -> f64 {
     let low = (below as usize).min(sorted.len() - 1);
     let high = (low + 1).min(sorted.len() - 1);
     sorted[low] + (sorted[high] - sorted[low]) * (position - below)
-}
-
-/// SplitMix64: the state is a counter, the output a hash of it.
-struct SplitMix64(u64);
-
-impl SplitMix64 {
-    fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let z = (self.0 ^ (self.0 >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        let z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        z ^ (z >> 31)
-    }
-
-    /// A number below `n`, by multiplication; its bias is at most `n` in 2^64.
-    fn below(&mut self, n: usize) -> usize {
-        ((u128::from(self.next()) * n as u128) >> 64) as usize
-    }
 }
 
 #[cfg(test)]

@@ -1,9 +1,9 @@
 //! How much of the catalogue is ever recommended.
 
-use std::collections::HashSet;
 use std::hash::Hash;
 
-use crate::error::{EvalError, Result};
+use crate::error::Result;
+use crate::exposure::Exposure;
 use crate::metric::Metric;
 
 /// Catalogue coverage@k: the share of the catalogue's items that are among the first `k` of at least one user.
@@ -26,73 +26,56 @@ use crate::metric::Metric;
 /// ```
 #[derive(Debug, Clone)]
 pub struct Coverage<I> {
-    k: usize,
-    catalogue: usize,
-    seen: HashSet<I>,
-    lists: u64,
-    spoilt: bool,
+    exposure: Exposure<I>,
 }
 
 impl<I: Eq + Hash + Clone> Coverage<I> {
     /// Coverage of a catalogue of `items` items by the first `k` of each list.
     ///
     /// # Errors
-    /// [`EvalError::ZeroCutoff`] when `k` is 0, [`EvalError::EmptyCatalogue`] when there are no items.
+    /// [`EvalError::ZeroCutoff`](crate::EvalError::ZeroCutoff) when `k` is 0,
+    /// [`EvalError::EmptyCatalogue`](crate::EvalError::EmptyCatalogue) when there are no items.
     pub fn new(k: usize, items: usize) -> Result<Self> {
-        if k == 0 {
-            return Err(EvalError::ZeroCutoff { metric: "coverage" });
-        }
-        if items == 0 {
-            return Err(EvalError::EmptyCatalogue);
-        }
-        Ok(Self { k, catalogue: items, seen: HashSet::new(), lists: 0, spoilt: false })
+        Ok(Self { exposure: Exposure::new("coverage", k, items)? })
     }
 
     /// Number of ranks that count.
     pub fn k(&self) -> usize {
-        self.k
+        self.exposure.k()
     }
 
     /// Distinct items recommended so far.
     pub fn items(&self) -> usize {
-        self.seen.len()
+        self.exposure.distinct()
     }
 }
 
 impl<I: Eq + Hash + Clone> Metric<I> for Coverage<I> {
     fn name(&self) -> String {
-        format!("coverage@{}", self.k)
+        format!("coverage@{}", self.k())
     }
 
     fn update(&mut self, ranked: &[I], _relevant: &[I]) {
-        self.lists += 1;
-        for item in ranked.iter().take(self.k) {
-            if !self.seen.contains(item) {
-                self.seen.insert(item.clone());
-            }
-        }
+        self.exposure.update(ranked);
     }
 
     fn value(&self) -> Option<f64> {
-        (self.lists > 0 && !self.spoilt).then(|| self.seen.len() as f64 / self.catalogue as f64)
+        self.exposure.has_value().then(|| self.items() as f64 / self.exposure.catalogue() as f64)
     }
 
     fn merge(&mut self, other: &Self) {
-        self.seen.extend(other.seen.iter().cloned());
-        self.lists += other.lists;
-        self.spoilt |= other.spoilt || self.k != other.k || self.catalogue != other.catalogue;
+        self.exposure.merge(&other.exposure);
     }
 
     fn reset(&mut self) {
-        self.seen.clear();
-        self.lists = 0;
-        self.spoilt = false;
+        self.exposure.reset();
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::EvalError;
 
     #[test]
     fn counts_each_item_once_over_all_lists() {

@@ -3,17 +3,19 @@
 use std::collections::HashMap;
 use std::hash::Hash;
 
+use crate::error::{Result, check_cutoff};
 use crate::metric::{ListMetric, RunningMean, averaged_over_users};
 
-/// Entropy@k: the entropy, in bits, of the kinds of the first `k` items of a list, averaged over users.
+/// Entropy@k: the entropy, in bits or [nats](Self::in_nats), of the kinds of the first `k` items of a list, averaged
+/// over users.
 ///
 /// A list is given as the kinds of its items, for instance their categories. With $p_c$ the share of kind $c$:
 ///
 /// $$ \text{Entropy@}k = -\sum_c p_c \log_2 p_c $$
 ///
-/// 0 where all are of one kind, $\log_2 n$ where `n` kinds are equally frequent. A list shorter than `k` is taken as it is, an
-/// empty one is left out of the mean; what is relevant plays no part. TIGER (arXiv 2305.05065, section 4.3 and table 3)
-/// measures how diverse sampling is by it.
+/// 0 where all are of one kind, $\log_2 n$ where `n` kinds are equally frequent. A list shorter than `k` is taken as
+/// it is, an empty one is left out of the mean (a [`Suite`](crate::Suite) takes it as 0); what is relevant plays no
+/// part. TIGER (arXiv 2305.05065, section 4.3 and table 3) measures how diverse sampling is by it.
 ///
 /// ```
 /// use genrec_eval::{Entropy, Metric};
@@ -28,10 +30,43 @@ use crate::metric::{ListMetric, RunningMean, averaged_over_users};
 #[derive(Debug, Clone, PartialEq)]
 pub struct Entropy {
     k: usize,
+    nats: bool,
     mean: RunningMean,
 }
 
-averaged_over_users!(Entropy, "entropy");
+impl Entropy {
+    /// The entropy in bits of the first `k` ranks, with no user seen yet.
+    ///
+    /// # Errors
+    /// [`EvalError::ZeroCutoff`](crate::EvalError::ZeroCutoff) when `k` is 0.
+    pub fn new(k: usize) -> Result<Self> {
+        check_cutoff("entropy", k)?;
+        Ok(Self { k, nats: false, mean: RunningMean::default() })
+    }
+
+    /// The same in nats, a bit being $\ln 2$ of them. Users seen so far are forgotten, and the name becomes
+    /// `entropy_nats@k`.
+    #[must_use]
+    pub fn in_nats(self) -> Self {
+        Self { nats: true, mean: RunningMean::default(), ..self }
+    }
+
+    /// Number of ranks that count.
+    pub fn k(&self) -> usize {
+        self.k
+    }
+
+    /// Name in reports, with the cut-off: `entropy@k` for bits.
+    pub fn name(&self) -> String {
+        format!("entropy{}@{}", if self.nats { "_nats" } else { "" }, self.k)
+    }
+
+    fn same_settings(&self, other: &Self) -> bool {
+        (self.k, self.nats) == (other.k, other.nats)
+    }
+}
+
+averaged_over_users!([] Entropy, Eq + Hash);
 
 impl<I: Eq + Hash> ListMetric<I> for Entropy {
     fn name(&self) -> String {
@@ -40,7 +75,8 @@ impl<I: Eq + Hash> ListMetric<I> for Entropy {
 
     fn score(&self, ranked: &[I], _relevant: &[I]) -> Option<f64> {
         let top = &ranked[..self.k.min(ranked.len())];
-        (!top.is_empty()).then(|| bits(top))
+        let unit = if self.nats { std::f64::consts::LN_2 } else { 1.0 };
+        (!top.is_empty()).then(|| bits(top) * unit)
     }
 }
 
@@ -77,6 +113,18 @@ mod tests {
         assert_eq!(value(&[1, 2, 3, 4, 4], 4), Some(2.0));
         let known = -(0.75f64 * 0.75f64.log2() + 0.25 * 0.25f64.log2());
         assert!((value(&[1, 2, 1, 1], 9).unwrap() - known).abs() < 1e-15);
+    }
+
+    #[test]
+    fn nats_are_another_unit_and_another_metric() {
+        let mut bits = Entropy::new(4).unwrap();
+        bits.update(&[1, 1, 2, 3], &[]);
+        let mut nats = bits.clone().in_nats();
+        assert_eq!((bits.name(), nats.name(), nats.users()), ("entropy@4".into(), "entropy_nats@4".into(), 0));
+        nats.update(&[1, 1, 2, 3], &[]);
+        assert_eq!(nats.value(), bits.value().map(|bits| bits * std::f64::consts::LN_2));
+        bits.merge(&nats);
+        assert_eq!(bits.value(), None);
     }
 
     #[test]

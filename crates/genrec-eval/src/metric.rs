@@ -30,7 +30,8 @@ pub trait Metric<I> {
 /// [`Suite`](crate::Suite) takes any implementation and keeps the value of every user, which is what confidence
 /// intervals and paired comparisons need.
 pub trait ListMetric<I> {
-    /// Name in reports, with the cut-off: `"recall@10"`.
+    /// Name in reports, with the cut-off and whatever else sets it apart: `"recall@10"`. Two metrics of one name are
+    /// taken to measure the same.
     fn name(&self) -> String;
 
     /// The value for one user.
@@ -50,12 +51,8 @@ pub(crate) struct RunningMean {
 
 impl RunningMean {
     pub(crate) fn add(&mut self, value: f64) {
-        self.add_many(value, 1);
-    }
-
-    pub(crate) fn add_many(&mut self, sum: f64, count: u64) {
-        self.sum += sum;
-        self.count += count;
+        self.sum += value;
+        self.count += 1;
     }
 
     pub(crate) fn merge(&mut self, other: &Self, same_settings: bool) {
@@ -73,8 +70,8 @@ impl RunningMean {
     }
 }
 
-/// What metrics have in common that are a mean over users of their [`ListMetric::score`]: fields `k` and `mean`.
-macro_rules! averaged_over_users {
+/// A metric that has no setting but its cut-off: fields `k` and `mean`.
+macro_rules! first_ranks {
     ($metric:ident, $name:literal) => {
         impl $metric {
             /// The metric over the first `k` ranks, with no user seen yet.
@@ -82,9 +79,7 @@ macro_rules! averaged_over_users {
             /// # Errors
             /// [`EvalError::ZeroCutoff`](crate::EvalError::ZeroCutoff) when `k` is 0.
             pub fn new(k: usize) -> $crate::error::Result<Self> {
-                if k == 0 {
-                    return Err($crate::error::EvalError::ZeroCutoff { metric: $name });
-                }
+                $crate::error::check_cutoff($name, k)?;
                 Ok(Self::over(k))
             }
 
@@ -97,14 +92,26 @@ macro_rules! averaged_over_users {
                 self.k
             }
 
-            /// Users that counted so far.
-            pub fn users(&self) -> u64 {
-                self.mean.count()
-            }
-
             /// Name in reports, with the cut-off.
             pub fn name(&self) -> String {
                 format!(concat!($name, "@{}"), self.k)
+            }
+
+            fn same_settings(&self, other: &Self) -> bool {
+                self.k == other.k
+            }
+        }
+    };
+}
+
+/// What metrics have in common that are a mean over users of their [`ListMetric::score`]: a field `mean`, and the
+/// methods `name` and `same_settings`. After the metric stand the bounds of the items that it takes.
+macro_rules! averaged_over_users {
+    ([$($generics:tt)*] $metric:ty, $($bounds:tt)+) => {
+        impl $($generics)* $metric {
+            /// Users that counted so far.
+            pub fn users(&self) -> u64 {
+                self.mean.count()
             }
 
             /// The mean over all users that counted so far, or `None` when there were none.
@@ -112,9 +119,11 @@ macro_rules! averaged_over_users {
                 self.mean.value()
             }
 
-            /// Adds everything that another accumulator of the same cut-off has seen; see [`Metric::merge`](crate::Metric::merge).
+            /// Adds everything that another accumulator of the same settings has seen; see
+            /// [`Metric::merge`](crate::Metric::merge).
             pub fn merge(&mut self, other: &Self) {
-                self.mean.merge(&other.mean, self.k == other.k);
+                let same_settings = self.same_settings(other);
+                self.mean.merge(&other.mean, same_settings);
             }
 
             /// Forgets every user.
@@ -123,7 +132,7 @@ macro_rules! averaged_over_users {
             }
         }
 
-        impl<I: Eq + std::hash::Hash> $crate::metric::Metric<I> for $metric {
+        impl<I: $($bounds)+> $crate::metric::Metric<I> for $metric {
             fn name(&self) -> String {
                 self.name()
             }
@@ -150,3 +159,4 @@ macro_rules! averaged_over_users {
 }
 
 pub(crate) use averaged_over_users;
+pub(crate) use first_ranks;

@@ -11,7 +11,7 @@
 use std::collections::HashSet;
 use std::hash::Hash;
 
-use crate::metric::{ListMetric, RunningMean, averaged_over_users};
+use crate::metric::{ListMetric, RunningMean, averaged_over_users, first_ranks};
 
 /// Ranks, from 0, at which a relevant item appears for the first time among the first `k`, and the number of distinct
 /// relevant items. `None` without relevant items.
@@ -58,7 +58,8 @@ pub struct Recall {
     mean: RunningMean,
 }
 
-averaged_over_users!(Recall, "recall");
+first_ranks!(Recall, "recall");
+averaged_over_users!([] Recall, Eq + Hash);
 
 impl<I: Eq + Hash> ListMetric<I> for Recall {
     fn name(&self) -> String {
@@ -95,7 +96,8 @@ pub struct Ndcg {
     mean: RunningMean,
 }
 
-averaged_over_users!(Ndcg, "ndcg");
+first_ranks!(Ndcg, "ndcg");
+averaged_over_users!([] Ndcg, Eq + Hash);
 
 impl<I: Eq + Hash> ListMetric<I> for Ndcg {
     fn name(&self) -> String {
@@ -121,7 +123,8 @@ pub struct Mrr {
     mean: RunningMean,
 }
 
-averaged_over_users!(Mrr, "mrr");
+first_ranks!(Mrr, "mrr");
+averaged_over_users!([] Mrr, Eq + Hash);
 
 impl<I: Eq + Hash> ListMetric<I> for Mrr {
     fn name(&self) -> String {
@@ -143,7 +146,8 @@ pub struct HitRate {
     mean: RunningMean,
 }
 
-averaged_over_users!(HitRate, "hit_rate");
+first_ranks!(HitRate, "hit_rate");
+averaged_over_users!([] HitRate, Eq + Hash);
 
 impl<I: Eq + Hash> ListMetric<I> for HitRate {
     fn name(&self) -> String {

@@ -9,6 +9,7 @@ use crate::bootstrap::{BootstrapConfig, Interval, mean_interval, paired_differen
 use crate::error::{EvalError, Result};
 use crate::metric::{ListMetric, RunningMean};
 use crate::rank::{HitRate, Mrr, Ndcg, Recall};
+use crate::significance::{PairedTest, RandomisationConfig, paired_randomisation};
 
 type SharedMetric<I> = Arc<dyn ListMetric<I> + Send + Sync>;
 
@@ -19,7 +20,7 @@ type SharedMetric<I> = Arc<dyn ListMetric<I> + Send + Sync>;
 /// values of all metrics belong to the same users, in the order of the updates. Memory is 8 bytes a user and metric.
 ///
 /// ```
-/// use genrec_eval::{Suite, bootstrap::BootstrapConfig};
+/// use genrec_eval::{Suite, bootstrap::BootstrapConfig, significance::RandomisationConfig};
 /// # fn main() -> Result<(), genrec_eval::EvalError> {
 /// let (mut ours, mut popular) = (Suite::standard(), Suite::standard());
 /// for user in 0..100u32 {
@@ -30,6 +31,8 @@ type SharedMetric<I> = Arc<dyn ListMetric<I> + Send + Sync>;
 /// assert_eq!(popular.report()["recall@5"], 0.03);
 /// let gain = ours.compare(&popular, BootstrapConfig::default())?["recall@5"];
 /// assert!(!gain.contains(0.0));
+/// let test = ours.test(&popular, RandomisationConfig::default())?["recall@5"];
+/// assert!(test.p_value < 0.001);
 /// # Ok(())
 /// # }
 /// ```
@@ -145,11 +148,29 @@ impl<I> Suite<I> {
     /// [`EvalError::DifferentMetrics`], [`EvalError::Unpaired`], or the errors of
     /// [`paired_difference`].
     pub fn compare(&self, baseline: &Self, config: BootstrapConfig) -> Result<BTreeMap<String, Interval>> {
+        self.paired_with(baseline, |ours, theirs| paired_difference(ours, theirs, config))
+    }
+
+    /// Whether each metric differs from that of `baseline` on the same users, by a paired randomisation test. As with
+    /// [`compare`](Self::compare), only the number of the users can be checked.
+    ///
+    /// # Errors
+    /// [`EvalError::DifferentMetrics`], [`EvalError::Unpaired`], or the errors of [`paired_randomisation`].
+    pub fn test(&self, baseline: &Self, config: RandomisationConfig) -> Result<BTreeMap<String, PairedTest>> {
+        self.paired_with(baseline, |ours, theirs| paired_randomisation(ours, theirs, config))
+    }
+
+    /// Name of every metric, and what `pair` makes of its values in both suites.
+    fn paired_with<T>(
+        &self,
+        baseline: &Self,
+        pair: impl Fn(&[f64], &[f64]) -> Result<T>,
+    ) -> Result<BTreeMap<String, T>> {
         self.check_same_metrics(baseline)?;
         self.names
             .iter()
             .zip(self.values.iter().zip(&baseline.values))
-            .map(|(name, (ours, theirs))| Ok((name.clone(), paired_difference(ours, theirs, config)?)))
+            .map(|(name, (ours, theirs))| Ok((name.clone(), pair(ours, theirs)?)))
             .collect()
     }
 

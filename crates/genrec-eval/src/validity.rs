@@ -1,7 +1,7 @@
 //! How much of what a generative model writes is no item at all.
 
-use crate::error::{EvalError, Result};
-use crate::metric::{Metric, RunningMean};
+use crate::error::{Result, check_cutoff};
+use crate::metric::Metric;
 
 /// Invalid-id rate@k: the share of the generated top-`k` that resolves to no item.
 ///
@@ -11,7 +11,9 @@ use crate::metric::{Metric, RunningMean};
 /// $$ \text{Invalid@}k = \sum_u |\\{ i \le k : L_u(i) \text{ is no item} \\}| / \sum_u \min(k, |L_u|) $$
 ///
 /// The rate is over hypotheses, not over users: a list shorter than `k` weighs less, an empty one nothing. Repeats
-/// count as often as they were generated. TIGER (arXiv 2305.05065, section 4.5) reports 0.1 to 1.6 % at 10.
+/// count as often as they were generated. TIGER (arXiv 2305.05065, section 4.5) reports 0.1 to 1.6 % at 10, and figure
+/// 6 the rate by `k`: one accumulator of the largest `k` gives the others [as well](Self::value_at). Counts are whole
+/// numbers, so merging in any order gives the same bits.
 ///
 /// ```
 /// use genrec_eval::{InvalidRate, Metric};
@@ -20,25 +22,33 @@ use crate::metric::{Metric, RunningMean};
 /// invalid.update(&[Some(4), None, None], &[]); // the third is beyond the cut-off
 /// invalid.update(&[Some(4), Some(8)], &[]);
 /// assert_eq!(invalid.value(), Some(0.25));
+/// assert_eq!(invalid.value_at(1), Some(0.0));
 /// # Ok(())
 /// # }
 /// ```
 #[derive(Debug, Clone, PartialEq)]
 pub struct InvalidRate {
     k: usize,
-    rate: RunningMean,
+    /// By rank, as far as lists reach.
+    ranks: Vec<Generated>,
+    spoilt: bool,
+}
+
+/// Hypotheses at one rank.
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
+struct Generated {
+    all: u64,
+    invalid: u64,
 }
 
 impl InvalidRate {
     /// The rate over the first `k` hypotheses of each list.
     ///
     /// # Errors
-    /// [`EvalError::ZeroCutoff`] when `k` is 0.
+    /// [`EvalError::ZeroCutoff`](crate::EvalError::ZeroCutoff) when `k` is 0.
     pub fn new(k: usize) -> Result<Self> {
-        if k == 0 {
-            return Err(EvalError::ZeroCutoff { metric: "invalid_rate" });
-        }
-        Ok(Self { k, rate: RunningMean::default() })
+        check_cutoff("invalid_rate", k)?;
+        Ok(Self { k, ranks: Vec::new(), spoilt: false })
     }
 
     /// Number of hypotheses of each list that count.
@@ -48,7 +58,7 @@ impl InvalidRate {
 
     /// Hypotheses counted so far.
     pub fn generated(&self) -> u64 {
-        self.rate.count()
+        self.ranks.iter().map(|rank| rank.all).sum()
     }
 
     /// Name in reports, with the cut-off.
@@ -58,17 +68,39 @@ impl InvalidRate {
 
     /// The rate over all hypotheses so far, or `None` when there were none.
     pub fn value(&self) -> Option<f64> {
-        self.rate.value()
+        self.value_at(self.k)
+    }
+
+    /// The rate over the first `k` hypotheses of each list, for any `k` up to the [cut-off](Self::k). `None` for a
+    /// larger one and for 0, and when there were no hypotheses.
+    pub fn value_at(&self, k: usize) -> Option<f64> {
+        if k > self.k || self.spoilt {
+            return None;
+        }
+        let top = &self.ranks[..k.min(self.ranks.len())];
+        let (all, invalid) = top.iter().fold((0, 0), |(all, invalid), rank| (all + rank.all, invalid + rank.invalid));
+        (all > 0).then(|| invalid as f64 / all as f64)
     }
 
     /// Adds everything that another accumulator of the same cut-off has seen; see [`Metric::merge`].
     pub fn merge(&mut self, other: &Self) {
-        self.rate.merge(&other.rate, self.k == other.k);
+        self.reach(other.ranks.len());
+        for (rank, more) in self.ranks.iter_mut().zip(&other.ranks) {
+            rank.all += more.all;
+            rank.invalid += more.invalid;
+        }
+        self.spoilt |= other.spoilt || self.k != other.k;
     }
 
     /// Forgets every hypothesis.
     pub fn reset(&mut self) {
-        self.rate = RunningMean::default();
+        self.ranks.clear();
+        self.spoilt = false;
+    }
+
+    /// Makes room for lists of a length.
+    fn reach(&mut self, ranks: usize) {
+        self.ranks.resize(self.ranks.len().max(ranks), Generated::default());
     }
 }
 
@@ -79,8 +111,11 @@ impl<I> Metric<Option<I>> for InvalidRate {
 
     fn update(&mut self, ranked: &[Option<I>], _relevant: &[Option<I>]) {
         let top = &ranked[..self.k.min(ranked.len())];
-        let invalid = top.iter().filter(|hypothesis| hypothesis.is_none()).count();
-        self.rate.add_many(invalid as f64, top.len() as u64);
+        self.reach(top.len());
+        for (rank, hypothesis) in self.ranks.iter_mut().zip(top) {
+            rank.all += 1;
+            rank.invalid += u64::from(hypothesis.is_none());
+        }
     }
 
     fn value(&self) -> Option<f64> {
@@ -98,7 +133,27 @@ impl<I> Metric<Option<I>> for InvalidRate {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
+    use crate::EvalError;
+
+    proptest! {
+        #[test]
+        fn one_accumulator_has_the_rate_of_every_smaller_cutoff(
+            lists in prop::collection::vec(prop::collection::vec(prop::option::of(0u8..4), 0..9), 0..10),
+            k in 1usize..10,
+        ) {
+            let mut widest = InvalidRate::new(k)?;
+            lists.iter().for_each(|list| widest.update(list, &[]));
+            for narrower in 1..=k {
+                let mut alone = InvalidRate::new(narrower)?;
+                lists.iter().for_each(|list| alone.update(list, &[]));
+                prop_assert_eq!(widest.value_at(narrower), alone.value());
+            }
+            prop_assert_eq!((widest.value_at(0), widest.value_at(k + 1)), (None, None));
+        }
+    }
 
     #[test]
     fn counts_hypotheses_within_the_cutoff() {
@@ -122,7 +177,7 @@ mod tests {
         left.merge(&right);
         assert_eq!(left.value(), Some(0.25));
         left.merge(&InvalidRate::new(3).unwrap());
-        assert_eq!(left.value(), None);
+        assert_eq!((left.value(), left.value_at(1)), (None, None));
     }
 
     #[test]

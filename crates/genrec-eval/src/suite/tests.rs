@@ -82,6 +82,9 @@ fn unlike_suites_are_neither_merged_nor_compared() {
     longer.update(&[1], &[1]);
     assert_eq!(standard.compare(&longer, config), Err(EvalError::Unpaired { left: 0, right: 1 }));
     assert_eq!(standard.intervals(config), Err(EvalError::NoValues));
+    let config = RandomisationConfig::default();
+    assert!(matches!(standard.test(&other, config), Err(EvalError::DifferentMetrics { .. })));
+    assert_eq!(standard.test(&longer, config), Err(EvalError::Unpaired { left: 0, right: 1 }));
 }
 
 #[test]
@@ -97,4 +100,8 @@ fn comparison_is_paired_by_user() {
     assert_eq!(differences["mrr@10"], paired_difference(a, b, config).unwrap());
     assert_eq!(differences["recall@5"], Interval { mean: 0.0, low: 0.0, high: 0.0 });
     assert_eq!(ours.intervals(config).unwrap()["mrr@10"], mean_interval(a, config).unwrap());
+    let config = RandomisationConfig::default().with_relabellings(500);
+    let tests = ours.test(&theirs, config).unwrap();
+    assert_eq!(tests["mrr@10"], paired_randomisation(a, b, config).unwrap());
+    assert_eq!((tests.len(), tests["recall@5"].p_value), (6, 1.0));
 }
