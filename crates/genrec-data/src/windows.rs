@@ -7,7 +7,7 @@ use crate::rng::Rng;
 use crate::{DataError, LeaveOneOut, Result};
 
 /// How training sequences are cut into windows.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 #[non_exhaustive]
 pub struct WindowConfig {
@@ -19,11 +19,20 @@ pub struct WindowConfig {
     /// last `max_history` items, with more it is up to that many items less one shorter, and histories of a user that
     /// start at the same item begin alike. Default: 1.
     pub start_step: usize,
+    /// Share of the items that histories are trained without, from 0 to below 1: [`Windows::thinned`] draws them anew in every
+    /// epoch, so that a model learns from items that lie further back too. Default: 0.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub drop_items: f64,
+}
+
+#[allow(clippy::trivially_copy_pass_by_ref, reason = "serde passes a reference")]
+fn is_zero(share: &f64) -> bool {
+    *share == 0.0
 }
 
 impl Default for WindowConfig {
     fn default() -> Self {
-        Self { max_history: 20, min_history: 1, start_step: 1 }
+        Self { max_history: 20, min_history: 1, start_step: 1, drop_items: 0.0 }
     }
 }
 
@@ -49,6 +58,13 @@ impl WindowConfig {
         self
     }
 
+    /// Sets [`drop_items`](Self::drop_items).
+    #[must_use]
+    pub fn with_drop_items(mut self, share: f64) -> Self {
+        self.drop_items = share;
+        self
+    }
+
     /// The first item of the history of the item at `at`.
     fn start(&self, at: usize) -> usize {
         at.saturating_sub(self.max_history).next_multiple_of(self.start_step)
@@ -57,8 +73,8 @@ impl WindowConfig {
     /// Checks the bounds.
     ///
     /// # Errors
-    /// [`DataError::Config`] unless `1 <= min_history <= max_history` and
-    /// `1 <= start_step <= max_history - min_history + 1`.
+    /// [`DataError::Config`] unless `1 <= min_history <= max_history`,
+    /// `1 <= start_step <= max_history - min_history + 1` and `0 <= drop_items < 1`.
     pub fn validate(&self) -> Result<()> {
         if self.min_history == 0 {
             return Err(DataError::config(
@@ -79,6 +95,13 @@ impl WindowConfig {
                 "WindowConfig::start_step",
                 self.start_step,
                 "a step is at least one item and leaves at least `min_history` items of `max_history`",
+            ));
+        }
+        if !(0.0..1.0).contains(&self.drop_items) {
+            return Err(DataError::config(
+                "WindowConfig::drop_items",
+                self.drop_items,
+                "a share from 0 to below 1 of the items is left out",
             ));
         }
         Ok(())
@@ -155,11 +178,38 @@ impl<'a> Windows<'a> {
 
     /// Window `i`, in the order of users and time.
     pub fn get(&self, i: usize) -> Option<Window<'a>> {
+        Some(self.locate(i)?.0)
+    }
+
+    /// Window `i` and where in the user's sequence its history starts.
+    fn locate(&self, i: usize) -> Option<(Window<'a>, usize)> {
         let i = u32::try_from(i).ok().filter(|&i| (i as usize) < self.len())?;
         let user = self.starts.partition_point(|&start| start <= i) - 1;
         let at = self.config.min_history + (i - self.starts[user]) as usize;
-        let items = self.split.train(user);
-        Some(Window { user, history: &items[self.config.start(at)..at], target: items[at] })
+        let (items, start) = (self.split.train(user), self.config.start(at));
+        Some((Window { user, history: &items[start..at], target: items[at] }, start))
+    }
+
+    /// Window `i` with the history that an epoch trains it with: without the items that [`WindowConfig::drop_items`] leaves out,
+    /// or with the last item alone where all would be.
+    ///
+    /// Which items of a user are left out is drawn from `seed` and `epoch`, alike for all windows of the user, so that their
+    /// histories still begin alike. Targets are never left out. Written to `history`, which is emptied first.
+    pub fn thinned(&self, i: usize, seed: u64, epoch: u32, history: &mut Vec<ItemId>) -> Option<Window<'a>> {
+        let (window, start) = self.locate(i)?;
+        history.clear();
+        if self.config.drop_items == 0.0 {
+            history.extend_from_slice(window.history);
+            return Some(window);
+        }
+        // Streams of their own beside those of the epochs' batches; users fit u32, as their windows do.
+        let mut rng = Rng::new(seed, 1 << 63 | u64::from(epoch) << 31 | window.user as u64);
+        (0..start).for_each(|_| _ = rng.unit());
+        history.extend(window.history.iter().filter(|_| rng.unit() >= self.config.drop_items));
+        if history.is_empty() {
+            history.extend(window.history.last());
+        }
+        Some(window)
     }
 
     /// All windows, in the order of users and time.

@@ -99,15 +99,15 @@ impl<'a> WindowBatches<'a> {
         read(plan.as_ref().map_or(&[], |(_, batches)| batches))
     }
 
-    fn build(&self, rows: &[u32]) -> Result<RaggedBatch> {
+    fn build(&self, rows: &[u32], epoch: u32) -> Result<RaggedBatch> {
         let mut batch = RaggedBatch::new();
-        let (mut tokens, mut target) = (Vec::new(), Vec::new());
+        let (mut history, mut tokens, mut target) = (Vec::new(), Vec::new(), Vec::new());
         for &row in rows {
-            let Some(window) = self.windows.get(row as usize) else { continue };
+            let Some(window) = self.windows.thinned(row as usize, self.config.seed, epoch, &mut history) else { continue };
             tokens.clear();
             target.clear();
             let user = self.users.get(window.user).map(String::as_str);
-            self.tokenizer.history(&History { user, items: window.history }, &mut tokens)?;
+            self.tokenizer.history(&History { user, items: &history }, &mut tokens)?;
             self.tokenizer.item(window.target, &mut target)?;
             batch.push(&tokens, &target)?;
         }
@@ -124,7 +124,7 @@ impl BatchSource for WindowBatches<'_> {
 
     fn batch(&self, epoch: u32, index: usize) -> std::result::Result<RaggedBatch, genrec_train::BoxError> {
         let rows = self.with_plan(epoch, |plan| plan.get(index).cloned().unwrap_or_default());
-        Ok(self.build(&rows)?)
+        Ok(self.build(&rows, epoch)?)
     }
 
     fn num_examples(&self) -> usize {

@@ -183,3 +183,53 @@ fn bounds_are_checked() {
     let windows = Windows::new(&split, WindowConfig::default()).unwrap();
     assert_eq!(windows.batches(BatchConfig::default().with_batch_size(0), 0).len(), 2);
 }
+
+#[test]
+fn thinned_histories_leave_the_same_items_out_of_all_windows_of_a_user() {
+    let sequences = sequences(&[30, 5, 62]);
+    let config = WindowConfig::default().with_drop_items(0.3).with_start_step(10);
+    let windows = Windows::new(&LeaveOneOut::new(&sequences), config).unwrap();
+    let thinned = |epoch| {
+        let history = |i| {
+            let mut history = vec![ItemId(u32::MAX)];
+            let window = windows.thinned(i, 7, epoch, &mut history).unwrap();
+            assert_eq!(Some(window), windows.get(i));
+            (window, history)
+        };
+        (0..windows.len()).map(history).collect::<Vec<_>>()
+    };
+    let first = thinned(0);
+    let mut kept = 0;
+    for (window, history) in &first {
+        let mut rest = window.history.iter();
+        assert!(!history.is_empty() && history.iter().all(|item| rest.any(|other| other == item)), "not in order");
+        kept += history.len();
+        for (other, others) in first.iter().filter(|(other, _)| other.user == window.user) {
+            let both = |item: &ItemId| window.history.contains(item) && other.history.contains(item);
+            // The one item of a history that would be empty is the exception.
+            if history.len() > 1 && others.len() > 1 {
+                assert!(history.iter().filter(|i| both(i)).eq(others.iter().filter(|i| both(i))));
+            }
+        }
+    }
+    let all: usize = first.iter().map(|(window, _)| window.history.len()).sum();
+    let share = kept as f64 / all as f64;
+    assert!((0.6..0.8).contains(&share), "{share}");
+    assert_eq!(first, thinned(0));
+    assert_ne!(first, thinned(1));
+    assert!(windows.thinned(windows.len(), 7, 0, &mut Vec::new()).is_none());
+}
+
+#[test]
+fn nothing_is_thinned_by_default() {
+    let sequences = sequences(&[12]);
+    let windows = Windows::new(&LeaveOneOut::new(&sequences), WindowConfig::default()).unwrap();
+    let mut history = Vec::new();
+    for i in 0..windows.len() {
+        let window = windows.thinned(i, 7, 3, &mut history).unwrap();
+        assert_eq!(history, window.history);
+    }
+    for share in [-0.1, 1.0, f64::NAN] {
+        assert!(WindowConfig::default().with_drop_items(share).validate().is_err());
+    }
+}
