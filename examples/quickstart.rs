@@ -16,7 +16,7 @@ use genrec::{
     History,
     data::{Item, LeaveOneOut, Synthetic, SyntheticConfig},
     eval::Suite,
-    evaluate::{self, Part, Question},
+    evaluate::{self, OwnItems, Part, Question},
     index::ItemId,
     model::baseline::Transitions,
     pipeline::{self, Metrics, TigerConfig},
@@ -77,7 +77,7 @@ fn run(args: &Args) -> Result<(), BoxError> {
     let training = (0..shop.dataset.sequences.len()).map(|user| split.train(user));
     let transitions =
         Transitions::fit(training.map(|items| items.iter().map(|item| item.0)), shop.dataset.catalogue.len())?;
-    let transitions = evaluate::evaluate_scorer(&transitions, &questions)?;
+    let transitions = evaluate::evaluate_scorer(&transitions, &questions, OwnItems::Ranked)?;
     let oracle = oracle(&shop, &questions);
     let extra: BTreeMap<String, Metrics> =
         [("transition table".to_owned(), transitions.report()), ("oracle (the limit)".to_owned(), oracle.report())]

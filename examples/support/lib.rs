@@ -110,7 +110,7 @@ pub fn create_dir(path: &Path) -> Result<(), BoxError> {
 }
 
 /// Replaces the settings that `given` has, down to single fields; those of another `type` as a whole.
-pub(crate) fn overlay(base: &mut Value, given: Value) {
+pub fn overlay(base: &mut Value, given: Value) {
     match (base, given) {
         (Value::Object(base), Value::Object(given))
             if given.get("type").is_none_or(|other| base.get("type") == Some(other))

@@ -65,7 +65,8 @@ where
     };
     let found = svd::right_singular(&matrix, subspace);
     let mut rows = Array2::<f64>::zeros((items, dims));
-    for ((mut column, vector), value) in rows.columns_mut().into_iter().zip(found.vectors.columns()).zip(&found.values) {
+    for ((mut column, vector), value) in rows.columns_mut().into_iter().zip(found.vectors.columns()).zip(&found.values)
+    {
         column.assign(&vector.mapv(|part| f64::from(part) * value.sqrt()));
     }
     let lengths: Vec<f64> = rows.outer_iter().map(|row| row.dot(&row).sqrt()).collect();

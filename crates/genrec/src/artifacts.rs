@@ -5,6 +5,7 @@
 //! catalogue/items.jsonl     one item a line, with whether training saw it
 //! embedder/                 how new texts are embedded
 //! embeddings.safetensors    (items, features), f32
+//! behaviour/                who took what, where Semantic IDs are made of it too
 //! quantizer/                embeddings -> codes
 //! index/                    codes <-> items
 //! train/{last,best}/        checkpoints of the training loop
@@ -51,7 +52,8 @@ impl RunDir {
     /// [`Error::Io`] names the file that could not be removed.
     pub(crate) fn sweep(&self) -> Result<()> {
         let catalogue = self.root.join("catalogue");
-        for dir in [&self.root, &catalogue, &self.embedder(), &self.quantizer(), &self.index(), &self.model()] {
+        let parts = [self.embedder(), self.behaviour(), self.quantizer(), self.index(), self.model()];
+        for dir in [&self.root, &catalogue].into_iter().chain(&parts) {
             let Ok(entries) = fs::read_dir(dir) else { continue };
             for path in entries.flatten().map(|entry| entry.path()) {
                 if path.is_file() && path.extension().is_some_and(|extension| extension == "tmp") {
@@ -71,6 +73,7 @@ impl RunDir {
     pub(crate) fn any_result(&self) -> Option<PathBuf> {
         let results = [
             self.embeddings(),
+            self.behaviour(),
             self.quantizer(),
             self.index(),
             self.train(),
@@ -115,6 +118,11 @@ impl RunDir {
     /// Content embeddings of every item.
     pub fn embeddings(&self) -> PathBuf {
         self.root.join("embeddings.safetensors")
+    }
+
+    /// Who took what, where Semantic IDs are made of it too.
+    pub fn behaviour(&self) -> PathBuf {
+        self.root.join("behaviour")
     }
 
     /// Embeddings to codes.

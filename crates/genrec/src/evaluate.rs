@@ -1,6 +1,6 @@
 //! Leave-one-out evaluation of a recommender and of item scorers, over the same users.
 
-use candle_core::Tensor;
+use candle_core::DType;
 use genrec_data::{LeaveOneOut, Sequences};
 use genrec_eval::{InvalidRate, Metric, Suite};
 use genrec_model::{ItemScorer, RaggedBatch, Seq2Seq};
@@ -98,11 +98,22 @@ pub fn invalid_rate<M: Seq2Seq>(
     Ok(Metric::<Option<ItemId>>::value(&rate).unwrap_or(0.0))
 }
 
-/// Puts the questions to a model that scores all items. Ties go to the lower row; seen items stay in the ranking.
+/// What becomes of the items that a user has taken already.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum OwnItems {
+    /// They are ranked with the others, as TIGER's protocol has it.
+    #[default]
+    Ranked,
+    /// They are left out, as S3-Rec's protocol has it, from which the paper took its baselines' figures.
+    LeftOut,
+}
+
+/// Puts the questions to a model that scores all items. Ties go to the lower row.
 ///
 /// # Errors
 /// When a history names an item that the scorer does not know, or a tensor operation fails.
-pub fn evaluate_scorer<S: ItemScorer>(scorer: &S, questions: &[Question<'_>]) -> Result<Suite<ItemId>> {
+pub fn evaluate_scorer<S: ItemScorer>(scorer: &S, questions: &[Question<'_>], own: OwnItems) -> Result<Suite<ItemId>> {
     const QUESTIONS_PER_BATCH: usize = 512;
     let mut suite = Suite::standard();
     for chunk in questions.chunks(QUESTIONS_PER_BATCH) {
@@ -113,7 +124,13 @@ pub fn evaluate_scorer<S: ItemScorer>(scorer: &S, questions: &[Question<'_>]) ->
             rows.extend(question.history.items.iter().map(|item| item.0));
             batch.push(&rows, &[])?;
         }
-        for (question, items) in chunk.iter().zip(top_items(&scorer.scores(&batch)?, DEPTH)?) {
+        let mut scores = scorer.scores(&batch)?.to_dtype(DType::F32)?.to_vec2::<f32>()?;
+        if own == OwnItems::LeftOut {
+            for (question, row) in chunk.iter().zip(&mut scores) {
+                question.history.items.iter().for_each(|item| row[item.index()] = f32::NEG_INFINITY);
+            }
+        }
+        for (question, items) in chunk.iter().zip(top_items(&scores, DEPTH)) {
             suite.update(&items, &[question.target]);
         }
     }
@@ -121,14 +138,12 @@ pub fn evaluate_scorer<S: ItemScorer>(scorer: &S, questions: &[Question<'_>]) ->
 }
 
 /// The `k` items of highest score in each row.
-fn top_items(scores: &Tensor, k: usize) -> Result<Vec<Vec<ItemId>>> {
-    let (_, items) = scores.dims2()?;
-    let flat = scores.flatten_all()?.to_vec1::<f32>()?;
-    Ok(flat
-        .par_chunks(items.max(1))
+fn top_items(scores: &[Vec<f32>], k: usize) -> Vec<Vec<ItemId>> {
+    scores
+        .par_iter()
         .map(|row| {
             let best_first = |a: &u32, b: &u32| row[*b as usize].total_cmp(&row[*a as usize]).then(a.cmp(b));
-            let mut order: Vec<u32> = (0..items as u32).collect();
+            let mut order: Vec<u32> = (0..row.len() as u32).collect();
             if k < order.len() {
                 order.select_nth_unstable_by(k, best_first);
                 order.truncate(k);
@@ -136,20 +151,36 @@ fn top_items(scores: &Tensor, k: usize) -> Result<Vec<Vec<ItemId>>> {
             order.sort_unstable_by(best_first);
             order.into_iter().map(ItemId).collect()
         })
-        .collect())
+        .collect()
 }
 
 #[cfg(test)]
 mod tests {
+    use genrec_model::baseline::Popularity;
+
     use super::*;
 
     #[test]
-    fn the_best_items_come_first_and_ties_go_to_the_lower_row() -> Result<()> {
-        let scores = Tensor::new(&[[0.5_f32, 2.0, 2.0, -1.0], [0.0, 0.0, 0.0, 1.0]], &candle_core::Device::Cpu)?;
-        let best = top_items(&scores, 3)?;
+    fn the_best_items_come_first_and_ties_go_to_the_lower_row() {
+        let scores = [vec![0.5_f32, 2.0, 2.0, -1.0], vec![0.0, 0.0, 0.0, 1.0]];
+        let best = top_items(&scores, 3);
         assert_eq!(best[0], [1, 2, 0].map(ItemId));
         assert_eq!(best[1], [3, 0, 1].map(ItemId));
-        assert_eq!(top_items(&scores, 9)?[0].len(), 4);
+        assert_eq!(top_items(&scores, 9)[0].len(), 4);
+    }
+
+    #[test]
+    fn own_items_are_left_out_where_that_is_asked_for() -> Result<()> {
+        let popular = Popularity::fit(vec![9, 8, 7, 6])?;
+        let (own, target) = ([ItemId(0), ItemId(1)], ItemId(2));
+        let question = Question { history: History { user: None, items: &own }, target };
+        let ndcg = |question: Question<'_>, own| -> Result<Option<f64>> {
+            Ok(evaluate_scorer(&popular, &[question], own)?.value("mrr@10"))
+        };
+        assert_eq!(ndcg(question, OwnItems::Ranked)?, Some(1.0 / 3.0));
+        assert_eq!(ndcg(question, OwnItems::LeftOut)?, Some(1.0));
+        let again = Question { target: ItemId(1), ..question };
+        assert_eq!(ndcg(again, OwnItems::LeftOut)?, Some(0.25), "what is taken again comes last");
         Ok(())
     }
 }

@@ -59,6 +59,7 @@
 
 pub mod artifacts;
 mod catalogue;
+mod encoder;
 mod error;
 pub mod evaluate;
 pub mod pipeline;
@@ -67,8 +68,9 @@ mod repair;
 mod search;
 mod tokens;
 
+pub use encoder::{ItemBlend, ItemEmbedder, ItemEncoder};
 pub use error::{Error, Result};
-pub use recommender::{ItemEmbedder, ItemEncoder, Recommendation, Recommender};
+pub use recommender::{Recommendation, Recommender};
 pub use repair::QuantizerCosts;
 pub use search::{DecodeConfig, Ranked, Searcher, Wanted};
 pub use tokens::{History, SequenceTokenizer, WindowBatches};

@@ -8,7 +8,7 @@ use std::{
 use candle_core::Device;
 use genrec_data::{Catalogue, Item};
 use genrec_decode::DeviceCatalogue;
-use genrec_embed::{AnyEmbedder, Embedder, TextTemplate};
+use genrec_embed::{AnyEmbedder, Embedder, behaviour::Blend};
 use genrec_model::{
     ItemScorer, Seq2Seq,
     baseline::{KnnHistory, SemanticKnn},
@@ -23,6 +23,7 @@ use crate::{
     Error, Result,
     artifacts::{self, RunDir},
     catalogue,
+    encoder::{ItemBlend, ItemEmbedder, ItemEncoder},
     search::{DecodeConfig, Ranked, Searcher, UnseenScorer, Wanted},
     tokens::History,
 };
@@ -41,52 +42,6 @@ pub struct Recommendation {
     /// Log-probability (nats) under the model of the sequence that it was found by: of its Semantic ID but where a prefix was
     /// enough, after free generation or of an item that training has not seen.
     pub score: f32,
-}
-
-/// What embeds the text of a new item.
-#[derive(Debug)]
-#[non_exhaustive]
-pub enum ItemEmbedder {
-    /// Nothing: the run was made from ready embeddings.
-    Absent,
-    /// An open embedder.
-    Open(Box<AnyEmbedder>),
-    /// One that a run keeps, opened when the first text asks for it: recommending needs no encoder's weights.
-    Saved {
-        /// Directory of the embedder inside the run.
-        dir: PathBuf,
-        /// Where it is to compute.
-        device: Device,
-    },
-}
-
-impl ItemEmbedder {
-    fn open(&mut self) -> Result<&AnyEmbedder> {
-        if let Self::Saved { dir, device } = self {
-            *self = Self::Open(Box::new(AnyEmbedder::load(dir, device)?));
-        }
-        match self {
-            Self::Open(embedder) => Ok(embedder),
-            Self::Absent | Self::Saved { .. } => Err(Error::NoEmbedder),
-        }
-    }
-}
-
-impl From<AnyEmbedder> for ItemEmbedder {
-    fn from(embedder: AnyEmbedder) -> Self {
-        Self::Open(Box::new(embedder))
-    }
-}
-
-/// Text to codes: what a new item passes through.
-#[derive(Debug)]
-pub struct ItemEncoder {
-    /// Fields to text.
-    pub text: TextTemplate,
-    /// Text to embedding.
-    pub embedder: ItemEmbedder,
-    /// Embedding to codes.
-    pub quantizer: AnyQuantizer,
 }
 
 /// A trained run: catalogue, index, model, and what encodes new items.
@@ -123,6 +78,8 @@ impl Recommender<T5> {
             ItemEmbedder::Absent
         };
         let quantizer = AnyQuantizer::load(run.quantizer(), device)?;
+        let blend = manifest.config.blend.is_some().then(|| Blend::load(run.behaviour())).transpose()?;
+        let blend = blend.map(|blend| ItemBlend::saved(blend, run.embeddings()));
         let index = SidIndex::open(&run.index())?;
         let (catalogue, seen) = catalogue::read(&run.catalogue(), index.id_bound() as usize)?;
         let model = T5::load(run.model(), device)?;
@@ -131,7 +88,7 @@ impl Recommender<T5> {
             seen,
             index,
             model,
-            ItemEncoder { text: manifest.config.text, embedder, quantizer },
+            ItemEncoder { text: manifest.config.text, embedder, blend, quantizer },
             config,
         )
     }
@@ -333,23 +290,19 @@ impl<M: Seq2Seq> Recommender<M> {
     /// Adds an item whose embedding is at hand.
     ///
     /// # Shapes
-    /// `embedding`: `(features,)`, from the same encoder as the run's other embeddings.
+    /// `embedding`: `(features,)`, of content, from the same encoder as the run's other embeddings.
     ///
     /// # Errors
-    /// [`Error::EmbeddingDim`] when the embedding has another size than the quantiser reads; the errors of encoding and the
+    /// [`Error::EmbeddingDim`] when the embedding has another size than the run's; the errors of encoding and the
     /// index otherwise, and [`Error::Data`] for an id that is taken or empty or a price that is not finite. Nothing is changed
     /// then.
     #[allow(clippy::needless_pass_by_value, reason = "a view is passed by value, as ndarray does")]
     pub fn add_item_with_embedding(&mut self, item: Item, embedding: ArrayView1<'_, f32>) -> Result<ItemId> {
-        let quantizer = &self.encoder.quantizer;
-        if embedding.len() != quantizer.dim() {
-            return Err(Error::EmbeddingDim { expected: quantizer.dim(), got: embedding.len() });
-        }
-        let codes = quantizer.encode_array(embedding.insert_axis(Axis(0)), 1)?;
+        let codes = self.encoder.encode(embedding)?;
         // The catalogue refuses a duplicate id before the index is touched.
         let mut catalogue = self.catalogue.clone();
         let row = catalogue.push(item)?;
-        self.index.insert(codes.row(0).to_vec().as_slice())?;
+        self.index.insert(codes.as_slice())?;
         self.tables.take();
         self.catalogue = catalogue;
         self.seen.push(false);

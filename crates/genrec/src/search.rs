@@ -106,8 +106,9 @@ impl<'a> Searcher<'a> {
         for (name, filter) in &wanted.filters {
             common = common.filtered(name, filter)?;
         }
+        let by_user = wanted.unseen_by_user || self.config.exclude_history;
         let for_user = |history: &History<'_>| -> Result<ValidSids<'a>> {
-            match wanted.unseen_by_user {
+            match by_user {
                 true => {
                     // Of an old history some items may be gone.
                     let items = history.items.iter().copied().filter(|&item| self.index.contains(item));
@@ -126,12 +127,13 @@ impl<'a> Searcher<'a> {
         let beams = self.width(k);
         if model.device().is_cpu()
             || self.config.search.is_some()
-            || !wanted.is_any()
+            || by_user
+            || !wanted.filters.is_empty()
             || beams > DeviceBeamSearch::max_beams(model.device())
         {
             let decode = |batch: &RaggedBatch, users: &[History<'_>], width| {
                 let search = self.search_of(width);
-                if !wanted.unseen_by_user {
+                if !by_user {
                     return Ok(search.decode(model, batch, std::slice::from_ref(&common))?);
                 }
                 let each = users.iter().map(for_user).collect::<Result<Vec<_>>>()?;

@@ -103,7 +103,9 @@ impl<'a> WindowBatches<'a> {
         let mut batch = RaggedBatch::new();
         let (mut history, mut tokens, mut target) = (Vec::new(), Vec::new(), Vec::new());
         for &row in rows {
-            let Some(window) = self.windows.thinned(row as usize, self.config.seed, epoch, &mut history) else { continue };
+            let Some(window) = self.windows.thinned(row as usize, self.config.seed, epoch, &mut history) else {
+                continue;
+            };
             tokens.clear();
             target.clear();
             let user = self.users.get(window.user).map(String::as_str);

@@ -4,7 +4,7 @@ use std::{path::PathBuf, time::Duration};
 
 use candle_core::DType;
 use genrec_data::{BatchConfig, WindowConfig};
-use genrec_embed::{EmbedderSpec, TextTemplate, TfidfConfig};
+use genrec_embed::{EmbedderSpec, TextTemplate, TfidfConfig, behaviour::BlendConfig};
 use genrec_kernels::optim::{AdafactorConfig, AdamWConfig, OptimizerConfig, Schedule};
 use genrec_model::t5::T5Config;
 use genrec_train::{Every, TrainConfig};
@@ -78,6 +78,10 @@ pub struct TigerConfig {
     pub text: TextTemplate,
     /// Where content embeddings come from. TF-IDF by default: it needs no weights.
     pub embedder: EmbeddingSource,
+    /// Makes Semantic IDs of content and of behaviour, who takes what in the training parts; `None`, the default, of content
+    /// alone, as in the paper.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub blend: Option<BlendConfig>,
     /// Embeddings to codes. RQ-VAE by default, as in the paper.
     pub quantizer: QuantizerConfig,
     /// Items that may share all codes of the quantiser. 256, as in the paper (section 3.1).
@@ -135,6 +139,7 @@ impl TigerConfig {
             seed: 42,
             text: TextTemplate::default(),
             embedder: EmbeddingSource::default(),
+            blend: None,
             quantizer: QuantizerConfig::RqVae(RqVaeConfig::default()),
             suffix_size: 256,
             reassign: None,
@@ -230,6 +235,13 @@ impl TigerConfig {
         self
     }
 
+    /// Semantic IDs of content and of behaviour.
+    #[must_use]
+    pub fn with_blend(mut self, blend: Option<BlendConfig>) -> Self {
+        self.blend = blend;
+        self
+    }
+
     /// Another quantiser.
     #[must_use]
     pub fn with_quantizer(mut self, quantizer: QuantizerConfig) -> Self {
@@ -293,6 +305,7 @@ impl TigerConfig {
         if let EmbeddingSource::Text { embedder: EmbedderSpec::Tfidf(config) } = &self.embedder {
             config.validate()?;
         }
+        self.blend.as_ref().map_or(Ok(()), BlendConfig::validate)?;
         self.quantizer.validate()?;
         self.reassign.as_ref().map_or(Ok(()), Reassign::validate)?;
         self.windows.validate()?;
@@ -319,6 +332,9 @@ impl TigerConfig {
         let seed = self.seed;
         if let EmbeddingSource::Text { embedder: EmbedderSpec::Tfidf(config) } = &mut self.embedder {
             config.seed = seed;
+        }
+        if let Some(blend) = &mut self.blend {
+            blend.behaviour.seed = seed;
         }
         self.quantizer = self.quantizer.with_seed(seed);
         self.train.seed = seed;

@@ -1,16 +1,17 @@
 //! The stages that read the items' content: embeddings and codes.
 
 use std::{
+    borrow::Cow,
     ops::ControlFlow,
     time::{Duration, Instant},
 };
 
-use genrec_embed::{AnyEmbedder, Embedder};
+use genrec_embed::{AnyEmbedder, Embedder, behaviour::Blend};
 use ndarray::Array2;
 use sid_quantize::{AnyQuantizer, ArrayRows, EpochReport, Fit, FitControl, Quantizer, usage};
 
 use super::{EmbeddingSource, Event, Observer, SidReport, Stage, run::Context};
-use crate::{Error, Result, recommender::ItemEmbedder};
+use crate::{Error, Result, encoder::ItemEmbedder};
 
 /// Rows encoded together.
 pub(super) const ENCODE_BATCH: usize = 4_096;
@@ -58,6 +59,26 @@ fn check_rows(ctx: &Context<'_>, embeddings: Array2<f32>) -> Result<Array2<f32>>
         right: "the embeddings",
         right_value: embeddings.nrows(),
     })
+}
+
+/// What Semantic IDs are made of: content as it is, or blended with behaviour.
+pub(super) fn features<'e>(
+    ctx: &Context<'_>,
+    content: &'e Array2<f32>,
+) -> Result<(Cow<'e, Array2<f32>>, Option<Blend>)> {
+    let Some(config) = &ctx.config.blend else { return Ok((Cow::Borrowed(content), None)) };
+    let dir = ctx.run.behaviour();
+    // Of the blend's files the one that is written last.
+    let blend = if dir.join("config.json").exists() {
+        Blend::load(&dir)?
+    } else {
+        let users = 0..ctx.dataset.sequences.len();
+        let sequences = users.map(|user| ctx.split.train(user).iter().map(|item| item.0));
+        let blend = Blend::fit(content.view(), sequences, config.clone())?;
+        blend.save(&dir)?;
+        blend
+    };
+    Ok((Cow::Owned(blend.rows(content.view())?), Some(blend)))
 }
 
 /// Fits the quantiser, or reads what an earlier run left.

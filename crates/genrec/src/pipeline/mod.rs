@@ -14,4 +14,4 @@ mod training;
 pub use config::{Budget, EmbeddingSource, Manifest, Precision, TigerConfig};
 pub use observer::{Event, Observer, Stage};
 pub use report::{DatasetReport, Metrics, Report, SidReport, TimingReport, TrainSummary};
-pub use run::{Outcome, run};
+pub use run::{Outcome, fingerprint, run};

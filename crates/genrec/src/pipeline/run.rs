@@ -21,8 +21,8 @@ use crate::{
     Error, QuantizerCosts, Recommender, Result,
     artifacts::{self, FORMAT_VERSION, RunDir},
     catalogue,
+    encoder::{ItemBlend, ItemEncoder},
     evaluate::{self, Part, Question},
-    recommender::ItemEncoder,
 };
 
 /// A finished run.
@@ -112,13 +112,17 @@ pub fn run(
     }
     let (embeddings, embedder) =
         staged(Stage::Embed, &mut timing.embed_seconds, observer, |observer| content::embed(&ctx, observer))?;
-    let (quantizer, codes) = staged(Stage::Quantize, &mut timing.quantize_seconds, observer, |observer| {
-        let (quantizer, resumed) = content::quantize(&ctx, &embeddings, observer)?;
-        let codes = quantizer.encode_array(embeddings.view(), content::ENCODE_BATCH)?;
-        Ok(((quantizer, codes), resumed))
-    })?;
-    let index = staged(Stage::Index, &mut 0.0, observer, |_| build_index(&ctx, &quantizer, &embeddings, &codes))?;
-    let sid = content::sid_report(&quantizer, &embeddings, &codes)?;
+    let quantized = |observer: &mut dyn Observer| {
+        let (features, blend) = content::features(&ctx, &embeddings)?;
+        let (quantizer, resumed) = content::quantize(&ctx, &features, observer)?;
+        let codes = quantizer.encode_array(features.view(), content::ENCODE_BATCH)?;
+        Ok(((features, blend, quantizer, codes), resumed))
+    };
+    let (features, blend, quantizer, codes) =
+        staged(Stage::Quantize, &mut timing.quantize_seconds, observer, quantized)?;
+    let index = staged(Stage::Index, &mut 0.0, observer, |_| build_index(&ctx, &quantizer, &features, &codes))?;
+    let sid = content::sid_report(&quantizer, &features, &codes)?;
+    drop(features);
 
     let validation = ctx.sample(validation, config.validation_users);
     let trained = staged(Stage::Train, &mut 0.0, observer, |observer| {
@@ -127,7 +131,8 @@ pub fn run(
     timing.train_seconds = trained.report.seconds;
     timing.examples_per_second = trained.report.examples_seen as f64 / trained.report.seconds.max(1e-9);
 
-    let encoder = ItemEncoder { text: config.text.clone(), embedder, quantizer };
+    let blend = blend.map(|blend| ItemBlend::saved(blend, ctx.run.embeddings()));
+    let encoder = ItemEncoder { text: config.text.clone(), embedder, blend, quantizer };
     let summary = trained.summary();
     let recommender =
         Recommender::new(dataset.catalogue.clone(), seen, index, trained.model, encoder, config.decode.clone())?;
@@ -203,8 +208,11 @@ fn first_difference(at: &str, was: &serde_json::Value, now: &serde_json::Value) 
     (was != now).then(|| (at.to_owned(), was.to_string(), now.to_string()))
 }
 
-/// CRC-32 over every item and sequence.
-fn fingerprint(dataset: &Dataset) -> Result<u32> {
+/// CRC-32 over every item and sequence, which a run's manifest keeps.
+///
+/// # Errors
+/// [`Error::Json`] when an item cannot be written as JSON: a price that is not finite.
+pub fn fingerprint(dataset: &Dataset) -> Result<u32> {
     let mut hash = crc32fast::Hasher::new();
     for item in dataset.catalogue.items() {
         let bytes = serde_json::to_vec(item).map_err(|source| Error::Json { path: "catalogue".into(), source })?;

@@ -20,7 +20,7 @@ use super::{
 use crate::{
     Recommender, Result,
     artifacts::FORMAT_VERSION,
-    evaluate::{self, Question},
+    evaluate::{self, OwnItems, Question},
 };
 
 /// Every figure of the test.
@@ -52,9 +52,10 @@ pub(super) fn test(
 
     let popularity = Popularity::fit(training_counts(&ctx.split, ctx.dataset.sequences.len(), embeddings.nrows()))?;
     let knn = SemanticKnn::new(embeddings.view(), KnnHistory::LastItem)?;
+    let own = if ctx.config.decode.exclude_history { OwnItems::LeftOut } else { OwnItems::Ranked };
     let baselines = BTreeMap::from([
-        ("popularity".to_owned(), evaluate::evaluate_scorer(&popularity, test)?),
-        ("semantic_knn".to_owned(), evaluate::evaluate_scorer(&knn, test)?),
+        ("popularity".to_owned(), evaluate::evaluate_scorer(&popularity, test, own)?),
+        ("semantic_knn".to_owned(), evaluate::evaluate_scorer(&knn, test, own)?),
     ]);
     Ok(Tested { ours, users_per_second, valid, invalid_rate, baselines })
 }

@@ -35,6 +35,10 @@ pub struct DecodeConfig {
     /// Makes room for items that training has not seen.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub cold_start: Option<ColdStart>,
+    /// Leaves the items of a history out of what is found. Default: no, as the paper says nothing of it; where nobody takes an
+    /// item twice, as in sets of reviews, they only take the place of others.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub exclude_history: bool,
 }
 
 fn is_zero(value: &usize) -> bool {
@@ -53,6 +57,7 @@ impl Default for DecodeConfig {
             free: None,
             widen_to: 0,
             cold_start: None,
+            exclude_history: false,
         }
     }
 }
@@ -97,6 +102,13 @@ impl DecodeConfig {
     #[must_use]
     pub fn with_cold_start(mut self, cold_start: ColdStart) -> Self {
         self.cold_start = Some(cold_start);
+        self
+    }
+
+    /// Whether the items of a history are left out of what is found.
+    #[must_use]
+    pub fn with_exclude_history(mut self, exclude: bool) -> Self {
+        self.exclude_history = exclude;
         self
     }
 
@@ -169,10 +181,6 @@ impl<'a> Wanted<'a> {
     pub fn without_history(mut self) -> Self {
         self.unseen_by_user = true;
         self
-    }
-
-    pub(super) fn is_any(&self) -> bool {
-        self.filters.is_empty() && !self.unseen_by_user
     }
 }
 

@@ -6,7 +6,8 @@ use crate::error::ArrayProblem;
 /// Ten items in two groups that users keep to; content tells nothing of the groups. The last two nobody takes.
 fn shop() -> (Array2<f32>, Vec<Vec<u32>>) {
     let content = Array2::from_shape_fn((10, 3), |(item, column)| ((item * 7 + column * 5) % 11) as f32 / 11.0);
-    let sequences = (0..40).map(|user| (0..4).map(|at| 4 * (user % 2) + (at * (user / 2 % 3 + 1) + user) % 4).collect());
+    let sequences =
+        (0..40).map(|user| (0..4).map(|at| 4 * (user % 2) + (at * (user / 2 % 3 + 1) + user) % 4).collect());
     (content, sequences.collect())
 }
 

@@ -1,0 +1,175 @@
+//! The tables and figures of TIGER (arXiv 2305.05065), made anew by one command each.
+//!
+//! ```sh
+//! cargo run --release --example reproduce -- table2 --data DIR --embedder bert:MODEL_DIR --budget 30
+//! ```
+//!
+//! `DIR` holds the sets: `beauty`, `sports`, `toys`. Each row of a table is a file under `--results`, with its manifest: rows that
+//! are there are not run again, so a table grows over many sittings, and what was interrupted goes on where it stopped.
+
+#![allow(clippy::print_stdout, reason = "a program that prints its result")]
+
+mod document;
+mod plan;
+mod published;
+mod ranks;
+mod row;
+mod table;
+mod train;
+
+use std::{fmt::Write as _, path::PathBuf, time::Duration};
+
+use clap::Parser;
+use genrec::pipeline::EmbeddingSource;
+use support::{BoxError, DeviceArg};
+
+use crate::{
+    plan::{Experiment, Set},
+    table::Rows,
+    train::{Bench, Settings},
+};
+
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+/// Makes a table or figure of the paper anew, and prints the published figures beside ours.
+#[derive(Debug, Parser)]
+struct Args {
+    /// Which tables, in this order.
+    #[arg(required = true, value_enum)]
+    experiments: Vec<Experiment>,
+    /// Directory of the sets `beauty`, `sports` and `toys`, each with `sequences.txt` and `items.jsonl`.
+    #[arg(long)]
+    data: PathBuf,
+    /// The sets; those of the paper's table otherwise.
+    #[arg(long, value_enum, value_delimiter = ',')]
+    sets: Vec<Set>,
+    /// Content embeddings: `tfidf`, `bert:DIR`, `sentence-t5:DIR`, `llm:DIR`. All rows of a table are to have the same.
+    #[arg(long, value_parser = support::parse_embedder, default_value = "tfidf")]
+    embedder: EmbeddingSource,
+    /// Minutes of training a row.
+    #[arg(long, value_parser = support::parse_minutes, allow_negative_numbers = true, default_value = "30")]
+    budget: Duration,
+    /// Seeds a row, from 1 on; the table's own number otherwise.
+    #[arg(long)]
+    seeds: Option<u64>,
+    /// Where tensors live.
+    #[arg(long, value_enum, default_value_t = DeviceArg::Cpu)]
+    device: DeviceArg,
+    /// Directory of the runs: embeddings, checkpoints, models. What lies there is taken up.
+    #[arg(long, default_value = "runs/reproduce")]
+    out: PathBuf,
+    /// Directory of the finished rows.
+    #[arg(long, default_value = "docs/results")]
+    results: PathBuf,
+    /// A Markdown file whose sections are replaced by the tables.
+    #[arg(long)]
+    document: Option<PathBuf>,
+    /// Runs nothing: tables of the rows that are there.
+    #[arg(long)]
+    finished: bool,
+}
+
+/// What was typed, without the places of this machine.
+fn command(args: &Args) -> String {
+    let names: Vec<String> = args.experiments.iter().map(|experiment| experiment.name()).collect();
+    let embedder = match &args.embedder {
+        EmbeddingSource::Text { embedder } => serde_json::to_value(embedder).ok(),
+        _ => None,
+    };
+    let kind = embedder.as_ref().and_then(|value| value.get("type")?.as_str()).unwrap_or("npy").to_owned();
+    let place = if kind == "tfidf" { "" } else { ":MODEL_DIR" };
+    let mut text = format!(
+        "reproduce {} --data $GENREC_DATA --embedder {kind}{place} --budget {}",
+        names.join(" "),
+        args.budget.as_secs_f64() / 60.0
+    );
+    if let Some(seeds) = args.seeds {
+        text.push_str(&format!(" --seeds {seeds}"));
+    }
+    if args.device != DeviceArg::Cpu {
+        text.push_str(&format!(" --device {:?}", args.device).to_lowercase());
+    }
+    text
+}
+
+/// The rows of an experiment on a set, made where they are not there yet.
+fn rows(experiment: Experiment, bench: &Bench<'_>, set: Set, args: &Args) -> Result<Vec<Rows>, BoxError> {
+    let mut lines = Vec::new();
+    for line in experiment.lines() {
+        let seeds = 1..=args.seeds.unwrap_or(experiment.seeds());
+        let mut rows = Vec::new();
+        for seed in seeds {
+            if args.finished {
+                rows.extend(row::Row::read(&row::path(&args.results, set.name(), line.name, seed))?);
+            } else {
+                println!("{}, {}, seed {seed}", set.title(), line.label);
+                rows.push(bench.row(&line, seed)?);
+            }
+        }
+        if !rows.is_empty() {
+            lines.push(Rows { label: line.label.clone(), rows, paper: (line.paper)(set) });
+        }
+    }
+    Ok(lines)
+}
+
+fn section(experiment: Experiment, settings: &Settings, args: &Args) -> Result<String, BoxError> {
+    let sets = if args.sets.is_empty() { experiment.sets() } else { &args.sets };
+    let mut text = format!("### {}\n", experiment.title());
+    let mut statistics = Vec::new();
+    for &set in sets {
+        let bench = Bench::open(settings, set)?;
+        if experiment == Experiment::Table6 {
+            statistics.push((set, bench.dataset().statistics()));
+            continue;
+        }
+        let lines = rows(experiment, &bench, set, args)?;
+        if lines.is_empty() {
+            continue;
+        }
+        write!(text, "\n**{}**\n\n", set.title())?;
+        match experiment {
+            Experiment::Figure6 => text.push_str(&table::invalid(&lines)?),
+            _ => text.push_str(&table::recall_and_ndcg(&lines)?),
+        }
+        if lines.len() > 1 {
+            write!(text, "\n{}", table::differences(&lines, experiment.reference().min(lines.len() - 1))?)?;
+        }
+        if experiment == Experiment::Blocks {
+            write!(text, "\n{}", table::invalid(&lines)?)?;
+        }
+        if experiment.shows_codes() {
+            write!(text, "\n{}", table::codes(&lines)?)?;
+        }
+    }
+    if !statistics.is_empty() {
+        write!(text, "\n{}", table::statistics(&statistics)?)?;
+    }
+    Ok(text)
+}
+
+fn run(args: Args) -> Result<(), BoxError> {
+    let settings = Settings {
+        command: command(&args),
+        data: args.data.clone(),
+        out: args.out.clone(),
+        results: args.results.clone(),
+        embedder: args.embedder.clone(),
+        budget: args.budget,
+        device: args.device,
+    };
+    for &experiment in &args.experiments {
+        let text = section(experiment, &settings, &args)?;
+        println!("\n{text}");
+        if let Some(document) = &args.document {
+            document::write_section(document, &experiment.name(), &text)?;
+        }
+    }
+    Ok(())
+}
+
+fn main() {
+    support::start();
+    support::exit_on_error(run(Args::parse()));
+}

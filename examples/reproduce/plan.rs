@@ -1,0 +1,254 @@
+//! What each table of the paper and of the notes is made of: rows by name, shared wherever two tables have one in common.
+
+use clap::ValueEnum;
+use serde_json::{Value, json};
+
+use crate::published::{self, Figures};
+
+/// A data set: a directory of `--data` by that name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Set {
+    Beauty,
+    Sports,
+    Toys,
+}
+
+impl Set {
+    pub(crate) const ALL: [Self; 3] = [Self::Beauty, Self::Sports, Self::Toys];
+
+    /// The directory's name.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Beauty => "beauty",
+            Self::Sports => "sports",
+            Self::Toys => "toys",
+        }
+    }
+
+    /// As tables call it.
+    pub(crate) fn title(self) -> &'static str {
+        match self {
+            Self::Beauty => "Beauty",
+            Self::Sports => "Sports and Outdoors",
+            Self::Toys => "Toys and Games",
+        }
+    }
+}
+
+/// What makes a row.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) enum Work {
+    /// TIGER with these settings over those of [`base`](crate::train::base).
+    Tiger(Value),
+    /// The items that most users took.
+    Popularity,
+    /// The items nearest to the last in content.
+    SemanticKnn,
+    /// The items that most often followed the last.
+    Transitions,
+}
+
+/// A row of a table.
+#[derive(Debug, Clone)]
+pub(crate) struct Line {
+    /// As the table calls it.
+    pub(crate) label: String,
+    /// As files call it; the same name is the same work in every table.
+    pub(crate) name: &'static str,
+    pub(crate) work: Work,
+    /// What was published of it, by set.
+    pub(crate) paper: fn(Set) -> Option<Figures>,
+}
+
+fn line(label: &str, name: &'static str, work: Work, paper: fn(Set) -> Option<Figures>) -> Line {
+    Line { label: label.to_owned(), name, work, paper }
+}
+
+fn tiger(label: &str, name: &'static str, settings: Value, paper: fn(Set) -> Option<Figures>) -> Line {
+    line(label, name, Work::Tiger(settings), paper)
+}
+
+fn none(_: Set) -> Option<Figures> {
+    None
+}
+
+/// A table or figure that can be made anew.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+#[value(rename_all = "kebab-case")]
+pub(crate) enum Experiment {
+    /// TIGER beside other recommenders.
+    Table1,
+    /// Random, LSH and RQ-VAE Semantic IDs.
+    Table2,
+    /// Three, four and five layers.
+    Table5,
+    /// The data sets.
+    Table6,
+    /// With and without the user's token.
+    Table8,
+    /// Three seeds.
+    Table9,
+    /// The notes' nine quantisers.
+    Quantizers,
+    /// Share of invalid IDs by how many are generated.
+    Figure6,
+    /// Codes an item and codes a codebook.
+    Sizes,
+    /// Blocks of the transformer against invalid IDs.
+    Blocks,
+    /// Weight of the RQ-VAE's commitment loss.
+    Commitment,
+    /// Epochs of the RQ-VAE and perplexity of its codes.
+    QuantizerEpochs,
+    /// What raises TIGER, one change at a time, and the preset `best`.
+    Best,
+}
+
+impl Experiment {
+    /// As files and sections call it.
+    pub(crate) fn name(self) -> String {
+        self.to_possible_value().map_or_else(String::new, |value| value.get_name().to_owned())
+    }
+
+    pub(crate) fn title(self) -> &'static str {
+        match self {
+            Self::Table1 => "Table 1: TIGER beside other recommenders",
+            Self::Table2 => "Table 2: Semantic IDs by their origin",
+            Self::Table5 => "Table 5: layers",
+            Self::Table6 => "Table 6: data sets",
+            Self::Table8 => "Table 8: the user's token",
+            Self::Table9 => "Table 9: three seeds",
+            Self::Quantizers => "The notes' quantisers",
+            Self::Figure6 => "Figure 6: invalid IDs",
+            Self::Sizes => "Codes an item, codes a codebook",
+            Self::Blocks => "Blocks of the transformer",
+            Self::Commitment => "Weight of the commitment loss",
+            Self::QuantizerEpochs => "Epochs of the quantiser",
+            Self::Best => "Past the paper: one change at a time",
+        }
+    }
+
+    /// The sets that the paper's table has.
+    pub(crate) fn sets(self) -> &'static [Set] {
+        match self {
+            Self::Table1 | Self::Table2 | Self::Table6 | Self::Table9 | Self::Best => &Set::ALL,
+            _ => &[Set::Beauty],
+        }
+    }
+
+    /// Seeds a row, where the command does not say.
+    pub(crate) fn seeds(self) -> u64 {
+        match self {
+            Self::Table9 => 3,
+            Self::Best => 2,
+            _ => 1,
+        }
+    }
+
+    /// The line that the others are compared with.
+    pub(crate) fn reference(self) -> usize {
+        let lines = self.lines();
+        let at = |name| lines.iter().position(|line| line.name == name);
+        at("tiger").unwrap_or(0)
+    }
+
+    /// Whether its lines differ in their Semantic IDs.
+    pub(crate) fn shows_codes(self) -> bool {
+        matches!(self, Self::Table2 | Self::Quantizers | Self::Sizes | Self::Commitment | Self::QuantizerEpochs)
+    }
+
+    /// Rows in the table's order.
+    pub(crate) fn lines(self) -> Vec<Line> {
+        let base = || tiger("TIGER", "tiger", json!({}), published::tiger);
+        let rq_vae = |label: &str, name, settings: Value| tiger(label, name, json!({"quantizer": settings}), none);
+        match self {
+            Self::Table1 => vec![
+                line("popularity", "popularity", Work::Popularity, none),
+                line("item transitions", "transitions", Work::Transitions, none),
+                line("Semantic-KNN", "semantic-knn", Work::SemanticKnn, none),
+                base(),
+            ],
+            Self::Table2 => vec![
+                tiger("random", "tiger-random", json!({"quantizer": {"type": "random_ids"}}), published::random_ids),
+                tiger("LSH", "tiger-lsh", json!({"quantizer": {"type": "sim_hash_lsh"}}), published::lsh_ids),
+                tiger("RQ-VAE", "tiger", json!({}), published::tiger),
+                tiger("residual k-means", "tiger-k-means", k_means(json!({})), none),
+            ],
+            Self::Table5 => vec![
+                layers("3 layers", "tiger-3-layers", 3, published::three_layers),
+                layers("4 layers", "tiger-4-layers", 4, published::tiger),
+                layers("5 layers", "tiger-5-layers", 5, published::five_layers),
+            ],
+            Self::Table6 => Vec::new(),
+            Self::Table8 => vec![
+                tiger("without", "tiger-no-user", json!({"decode": {"user_tokens": 0}}), published::no_user),
+                tiger("with", "tiger", json!({}), published::tiger),
+            ],
+            Self::Table9 => vec![tiger("TIGER", "tiger", json!({}), published::three_seeds)],
+            Self::Quantizers => quantizers(),
+            Self::Figure6 => vec![base()],
+            Self::Sizes => vec![
+                rq_vae("2 x 256", "tiger-2x256", json!({"codebook_sizes": [256, 256]})),
+                tiger("3 x 256", "tiger", json!({}), none),
+                rq_vae("4 x 256", "tiger-4x256", json!({"codebook_sizes": [256, 256, 256, 256]})),
+                rq_vae("6 x 64", "tiger-6x64", json!({"codebook_sizes": [64, 64, 64, 64, 64, 64]})),
+            ],
+            Self::Blocks => vec![
+                layers("1 + 1", "tiger-1-layer", 1, none),
+                tiger("2 + 2", "tiger", json!({}), none),
+                layers("3 + 3", "tiger-3-layers", 3, none),
+                layers("4 + 4", "tiger-4-layers", 4, none),
+                layers("5 + 5", "tiger-5-layers", 5, none),
+            ],
+            Self::Commitment => vec![
+                rq_vae("0.05", "tiger-commitment-0.05", json!({"commitment": 0.05})),
+                tiger("0.25", "tiger", json!({}), none),
+                rq_vae("1", "tiger-commitment-1", json!({"commitment": 1.0})),
+            ],
+            Self::QuantizerEpochs => vec![
+                rq_vae("2", "tiger-quantizer-2-epochs", json!({"epochs": 2})),
+                rq_vae("10", "tiger-quantizer-10-epochs", json!({"epochs": 10})),
+                tiger("default", "tiger", json!({}), none),
+                rq_vae("400", "tiger-quantizer-400-epochs", json!({"epochs": 400})),
+            ],
+            Self::Best => vec![base(), tiger("residual k-means, 2 x 256", "tiger-k-means-2", two(json!({})), none)],
+        }
+    }
+}
+
+fn k_means(changes: Value) -> Value {
+    let mut settings = json!({"type": "residual_k_means"});
+    support::overlay(&mut settings, changes);
+    json!({ "quantizer": settings })
+}
+
+fn two(changes: Value) -> Value {
+    let mut settings = k_means(json!({"codebook_sizes": [256, 256]}));
+    support::overlay(&mut settings, changes);
+    settings
+}
+
+fn layers(label: &str, name: &'static str, layers: usize, paper: fn(Set) -> Option<Figures>) -> Line {
+    tiger(label, name, json!({"model": {"num_layers": layers, "num_decoder_layers": layers}}), paper)
+}
+
+/// The nine rows of the notes: residual k-means by start and iterations, RQ-VAE by gradient.
+fn quantizers() -> Vec<Line> {
+    let start = |init: &str, iterations| k_means(json!({"init": init, "iterations": iterations}));
+    let rq_vae = |settings: Value| json!({ "quantizer": settings });
+    let rotation = json!({"estimator": "rotation_trick", "commitment": 1.0});
+    let mut uninitialised = rotation.clone();
+    support::overlay(&mut uninitialised, json!({"init": "random", "init_iterations": 0}));
+    let named = |label: &'static str, name, settings, paper| tiger(label, name, settings, paper);
+    vec![
+        named("random", "tiger-random", json!({"quantizer": {"type": "random_ids"}}), none),
+        named("k-means, random start, 10 iterations", "tiger-k-means-random-10", start("random", 10), none),
+        named("k-means, random start, 100 iterations", "tiger-k-means-random-100", start("random", 100), none),
+        named("k-means, points start, 10 iterations", "tiger-k-means-points-10", start("points", 10), none),
+        named("k-means, points start, 100 iterations", "tiger-k-means-points-100", start("points", 100), none),
+        named("RQ-VAE, straight-through", "tiger", json!({}), none),
+        named("RQ-VAE, rotation trick", "tiger-rotation", rq_vae(rotation), none),
+        named("RQ-VAE, rotation trick, no k-means start", "tiger-rotation-random", rq_vae(uninitialised), none),
+        named("RQ-VAE, SimVQ", "tiger-sim-vq", rq_vae(json!({"codebook": "sim_vq", "restart_after": null})), none),
+    ]
+}

@@ -1,0 +1,253 @@
+//! Training and testing what makes a row.
+
+use std::{
+    collections::BTreeMap,
+    path::{Path, PathBuf},
+    process::Command,
+    time::{Duration, Instant},
+};
+
+use genrec::{
+    Searcher,
+    artifacts::{self, RunDir},
+    data::{Dataset, LeaveOneOut},
+    decode::Resolve,
+    embed::io::{read_npy, write_npy},
+    eval::{InvalidRate, Suite},
+    evaluate::{self, OwnItems, Part, questions},
+    index::ItemId,
+    model::{
+        ItemScorer,
+        baseline::{KnnHistory, Popularity, SemanticKnn, Transitions},
+    },
+    pipeline::{self, EmbeddingSource, Manifest as RunManifest, TigerConfig},
+    quantize::{QuantizerConfig, RqVaeConfig},
+};
+use serde_json::{Value, json};
+use support::{BoxError, DeviceArg, ProgressView, asked, create_dir, embed::embed};
+
+use crate::{
+    plan::{Line, Set, Work},
+    row::{self, Manifest, Row, Tested},
+};
+
+/// Depths at which invalid sequences are counted.
+const INVALID_AT: [usize; 4] = [1, 5, 10, 20];
+/// Users that are asked freely for it, evenly spaced.
+const INVALID_USERS: usize = 2_000;
+
+/// What all rows of a command share.
+#[derive(Debug)]
+pub(crate) struct Settings {
+    pub(crate) data: PathBuf,
+    pub(crate) out: PathBuf,
+    pub(crate) results: PathBuf,
+    pub(crate) embedder: EmbeddingSource,
+    pub(crate) budget: Duration,
+    pub(crate) device: DeviceArg,
+    /// What was typed, with the places of data and models left out.
+    pub(crate) command: String,
+}
+
+/// TIGER as the rows change it: the preset `cpu` with the paper's RQ-VAE, trained for the budget.
+fn base(budget: Duration, seed: u64) -> TigerConfig {
+    let quantizer = QuantizerConfig::RqVae(RqVaeConfig::default());
+    let mut config = TigerConfig::cpu().with_seed(seed).with_quantizer(quantizer);
+    config.train.epochs = None;
+    config.train.max_steps = Some(u64::MAX);
+    config.train.max_duration = Some(budget);
+    config
+}
+
+/// A set's data, and what its rows have in common.
+#[derive(Debug)]
+pub(crate) struct Bench<'s> {
+    settings: &'s Settings,
+    set: Set,
+    dataset: Dataset,
+}
+
+impl<'s> Bench<'s> {
+    /// Reads a set.
+    ///
+    /// # Errors
+    /// When a file is missing or malformed.
+    pub(crate) fn open(settings: &'s Settings, set: Set) -> Result<Self, BoxError> {
+        let dir = settings.data.join(set.name());
+        if !dir.is_dir() {
+            let have = settings.data.display();
+            return Err(format!("`{have}` has no `{}`: `--data` is the directory of all sets", set.name()).into());
+        }
+        Ok(Self { settings, set, dataset: asked::dataset(&dir)? })
+    }
+
+    pub(crate) fn dataset(&self) -> &Dataset {
+        &self.dataset
+    }
+
+    /// The row of a line: from its file, or made now and written.
+    ///
+    /// # Errors
+    /// When the file is no row, or the row cannot be made.
+    pub(crate) fn row(&self, line: &Line, seed: u64) -> Result<Row, BoxError> {
+        let path = row::path(&self.settings.results, self.set.name(), line.name, seed);
+        if let Some(row) = Row::read(&path)? {
+            return Ok(row);
+        }
+        let row = match &line.work {
+            Work::Tiger(changes) => self.tiger(line.name, changes, seed)?,
+            Work::Popularity => self.scored(line.name, seed, json!({}), &self.popularity()?)?,
+            Work::Transitions => self.scored(line.name, seed, json!({}), &self.transitions()?)?,
+            Work::SemanticKnn => self.scored(line.name, seed, json!({"history": "last_item"}), &self.knn()?)?,
+        };
+        row.write(&self.settings.results)?;
+        Ok(row)
+    }
+
+    /// Where a run of TIGER is, or will be.
+    fn run_dir(&self, name: &str, seed: u64) -> PathBuf {
+        self.settings.out.join(self.set.name()).join(format!("{name}-s{seed}"))
+    }
+
+    fn tiger(&self, name: &str, changes: &Value, seed: u64) -> Result<Row, BoxError> {
+        let start = Instant::now();
+        let mut config = serde_json::to_value(base(self.settings.budget, seed))?;
+        support::overlay(&mut config, changes.clone());
+        let config: TigerConfig = serde_json::from_value(config)?;
+        let config = config.with_embedder(EmbeddingSource::Npy { path: self.embedded()? });
+        let dir = self.run_dir(name, seed);
+        let device = self.settings.device.open()?;
+        let mut view = ProgressView::new(None);
+        let outcome = pipeline::run(&self.dataset, &config, &dir, &device, None, dir.exists(), &mut view)?;
+
+        let manifest: RunManifest = artifacts::read_versioned(&RunDir::new(&dir).manifest())?;
+        let settings = serde_json::to_value(manifest.config.with_embedder(self.settings.embedder.clone()))?;
+        let asked = questions(&self.dataset.sequences, Part::Test)?;
+        let recommender = outcome.recommender;
+        let without = recommender.config().clone().with_exclude_history(true);
+        let searcher = Searcher::new(recommender.index(), recommender.vocab(), &without);
+        let without_own = evaluate::evaluate(&searcher, recommender.model(), &asked, &mut |_, _| {})?;
+        let mut row = self.dress(name, seed, settings, manifest.data_crc32, [&outcome.test, &without_own])?;
+        row.valid = Some(outcome.report.valid);
+        row.sid = Some(outcome.report.sid);
+        row.invalid = self.invalid(&recommender)?;
+        let trained = Duration::from_secs_f64(outcome.report.timing.train_seconds.max(0.0));
+        row.train = Some(outcome.report.train);
+        // Earlier parts of a run that was interrupted count too.
+        row.manifest.minutes = start.elapsed().max(trained).as_secs_f64() / 60.0;
+        Ok(row)
+    }
+
+    fn invalid(&self, recommender: &genrec::Recommender) -> Result<BTreeMap<usize, f64>, BoxError> {
+        let deepest = INVALID_AT.into_iter().max().unwrap_or(1);
+        let questions = asked::test_questions(&self.dataset, Some(INVALID_USERS))?;
+        let free = asked::beam_search(recommender.config(), deepest).with_free(Resolve::Exact);
+        let answers = asked::ask(recommender, &free, &questions, deepest, "invalid IDs")?;
+        let mut rate = InvalidRate::new(deepest)?;
+        for user in &answers.ranked {
+            genrec::eval::Metric::<Option<ItemId>>::update(&mut rate, &user.generated, &[]);
+        }
+        Ok(INVALID_AT.into_iter().filter_map(|k| Some((k, rate.value_at(k)?))).collect())
+    }
+
+    fn scored<S: ItemScorer>(&self, name: &str, seed: u64, settings: Value, scorer: &S) -> Result<Row, BoxError> {
+        let start = Instant::now();
+        let questions = questions(&self.dataset.sequences, Part::Test)?;
+        let asked = |own| evaluate::evaluate_scorer(scorer, &questions, own);
+        let crc = pipeline::fingerprint(&self.dataset)?;
+        let suites = [&asked(OwnItems::Ranked)?, &asked(OwnItems::LeftOut)?];
+        let mut row = self.dress(name, seed, settings, crc, suites)?;
+        row.manifest.minutes = start.elapsed().as_secs_f64() / 60.0;
+        Ok(row)
+    }
+
+    fn dress(
+        &self,
+        name: &str,
+        seed: u64,
+        settings: Value,
+        data_crc32: u32,
+        [test, without_own]: [&Suite<ItemId>; 2],
+    ) -> Result<Row, BoxError> {
+        let manifest = Manifest {
+            command: self.settings.command.clone(),
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            commit: commit(),
+            settings: without_places(settings),
+            data_crc32,
+            machine: machine(self.settings.device),
+            threads: rayon::current_num_threads(),
+            minutes: 0.0,
+        };
+        let tested = [Tested::of(test, seed)?, Tested::of(without_own, seed)?];
+        Ok(Row::new(name, self.set.name(), seed, manifest, tested))
+    }
+
+    fn popularity(&self) -> Result<Popularity, BoxError> {
+        let split = LeaveOneOut::new(&self.dataset.sequences);
+        let mut counts = vec![0_u64; self.dataset.catalogue.len()];
+        for user in 0..self.dataset.sequences.len() {
+            split.train(user).iter().for_each(|item| counts[item.index()] += 1);
+        }
+        Ok(Popularity::fit(counts)?)
+    }
+
+    fn transitions(&self) -> Result<Transitions, BoxError> {
+        let split = LeaveOneOut::new(&self.dataset.sequences);
+        let sequences = (0..self.dataset.sequences.len()).map(|user| split.train(user).iter().map(|item| item.0));
+        Ok(Transitions::fit(sequences, self.dataset.catalogue.len())?)
+    }
+
+    fn knn(&self) -> Result<SemanticKnn, BoxError> {
+        Ok(SemanticKnn::new(read_npy(self.embedded()?)?.view(), KnnHistory::LastItem)?)
+    }
+
+    /// The set's embeddings, made once for all rows.
+    fn embedded(&self) -> Result<PathBuf, BoxError> {
+        let source = serde_json::to_vec(&self.settings.embedder)?;
+        let dir = self.settings.out.join(self.set.name());
+        create_dir(&dir)?;
+        let path = dir.join(format!("embeddings-{:08x}.npy", crc32fast::hash(&source)));
+        if !path.exists() {
+            let device = self.settings.device.open()?;
+            let rows = embed(&self.dataset.catalogue, &self.settings.embedder, &device, &dir.join("texts"))?;
+            let unfinished = path.with_extension("unfinished.npy");
+            write_npy(&unfinished, rows.view())?;
+            std::fs::rename(&unfinished, &path)?;
+        }
+        Ok(path)
+    }
+}
+
+/// The checkout that the program was started in.
+fn commit() -> Option<String> {
+    let output = Command::new("git").args(["rev-parse", "--short", "HEAD"]).output().ok()?;
+    let text = String::from_utf8(output.stdout).ok()?;
+    (output.status.success() && !text.trim().is_empty()).then(|| text.trim().to_owned())
+}
+
+fn machine(device: DeviceArg) -> String {
+    if device != DeviceArg::Cpu {
+        return format!("{device:?}").to_lowercase();
+    }
+    let name = std::fs::read_to_string("/proc/cpuinfo").ok().and_then(|text| {
+        let line = text.lines().find(|line| line.starts_with("model name"))?;
+        Some(line.split_once(':')?.1.trim().to_owned())
+    });
+    name.unwrap_or_else(|| std::env::consts::ARCH.to_owned())
+}
+
+/// Settings without the directories of this machine: of a path the last part stays.
+fn without_places(value: Value) -> Value {
+    match value {
+        Value::String(text) if Path::new(&text).is_absolute() => {
+            let last = Path::new(&text).file_name().map(|name| name.to_string_lossy().into_owned());
+            Value::String(last.unwrap_or_default())
+        }
+        Value::Array(values) => Value::Array(values.into_iter().map(without_places).collect()),
+        Value::Object(fields) => {
+            Value::Object(fields.into_iter().map(|(name, value)| (name, without_places(value))).collect())
+        }
+        other => other,
+    }
+}
