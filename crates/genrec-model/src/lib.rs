@@ -57,8 +57,11 @@
 
 pub mod baseline;
 pub mod batch;
+mod dropout;
+mod engine;
 mod error;
 mod io;
+pub mod sasrec;
 pub mod seq2seq;
 pub mod t5;
 
