@@ -172,6 +172,9 @@ impl Engine {
                             chunk.push(row, history);
                         }
                     }
+                    if chunk.spans.is_empty() {
+                        return Ok(());
+                    }
                     let states = pass.states(&chunk, workspace)?;
                     for span in &chunk.spans {
                         let end = (span.start + span.len) * width;
