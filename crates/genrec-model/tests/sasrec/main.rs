@@ -4,6 +4,7 @@
 
 mod engine;
 mod files;
+mod golden;
 mod gradients;
 mod reference;
 mod scoring;
