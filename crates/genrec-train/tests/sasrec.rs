@@ -90,7 +90,8 @@ fn it_learns_and_is_resumed_to_the_same_bytes() {
         let [whole, parts] = ["whole", "parts"].map(|name| dir.path().join(name));
         let best = fit(&loss, &whole, false, usize::MAX).unwrap();
         if loss == SasRecLoss::full_cross_entropy() {
-            assert!(best > 0.9, "{best}");
+            // By chance it would be 1 of 30.
+            assert!(best > 0.5, "{best}");
         }
         assert!(fit(&loss, &parts, false, 20).is_err());
         assert_eq!(fit(&loss, &parts, true, usize::MAX).unwrap(), best);
