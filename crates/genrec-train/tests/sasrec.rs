@@ -9,7 +9,7 @@ use candle_core::{Device, Tensor};
 use genrec_kernels::CounterRng;
 use genrec_model::sasrec::{SasRec, SasRecConfig, SasRecLoss};
 use genrec_model::{ItemScorer, RaggedBatch};
-use genrec_train::{BatchSource, BoxError, Checkpoint, TrainConfig, TrainError, Trainer};
+use genrec_train::{BatchSource, BoxError, Checkpoint, TrainConfig, Trainer};
 
 const ITEMS: u32 = 30;
 
@@ -52,8 +52,8 @@ fn hits(model: &SasRec) -> Result<f64, BoxError> {
     Ok(hits as f64 / 40.0)
 }
 
-/// Trains; fails at that validation, if at all.
-fn fit(loss: &SasRecLoss, dir: &Path, resume: bool, fail_at: usize) -> Result<f64, TrainError> {
+/// Trains, and returns the best share of hits; a failure at that validation, if it comes so far, ends the run without.
+fn fit(loss: &SasRecLoss, dir: &Path, resume: bool, fail_at: usize) -> Option<f64> {
     let config = SasRecConfig::new(ITEMS as usize)
         .with_d_model(16)
         .with_max_len(10)
@@ -70,9 +70,9 @@ fn fit(loss: &SasRecLoss, dir: &Path, resume: bool, fail_at: usize) -> Result<f6
         validations += 1;
         if validations == fail_at { Err("a failure".into()) } else { hits(model) }
     };
-    let trainer = Trainer::new(config)?.with_resume(resume);
-    let report = trainer.fit(&model, &Walks, &mut validate, &mut (), Some(dir))?;
-    Ok(report.best_metric.unwrap())
+    let trainer = Trainer::new(config).unwrap().with_resume(resume);
+    let report = trainer.fit(&model, &Walks, &mut validate, &mut (), Some(dir)).ok()?;
+    report.best_metric
 }
 
 fn weights(dir: &Path) -> BTreeMap<String, Vec<u32>> {
@@ -93,8 +93,8 @@ fn it_learns_and_is_resumed_to_the_same_bytes() {
             // By chance it would be 1 of 30.
             assert!(best > 0.5, "{best}");
         }
-        assert!(fit(&loss, &parts, false, 20).is_err());
-        assert_eq!(fit(&loss, &parts, true, usize::MAX).unwrap(), best);
+        assert_eq!(fit(&loss, &parts, false, 20), None);
+        assert_eq!(fit(&loss, &parts, true, usize::MAX), Some(best));
         assert_eq!(weights(&whole), weights(&parts));
     }
 }
