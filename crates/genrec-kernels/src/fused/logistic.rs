@@ -28,7 +28,7 @@ pub struct LogisticGrads<'a> {
 }
 
 /// $-\log\sigma(h \cdot e_+) - \sum_- \log(1 - \sigma(h \cdot e_-))$, summed over the rows, in nats (Kang and McAuley 2018,
-/// equation 6), and its gradients where they are asked for.
+/// section III-E), and its gradients where they are asked for.
 ///
 /// # Shapes
 /// `hidden`: `(rows, width)`. What does not fit is left out.

@@ -7,7 +7,7 @@ use crate::error::ModelError;
 /// The highest number of weights that a configuration may ask for: 16 GiB in `f32`.
 const MAX_PARAMETERS: usize = 1 << 32;
 /// The most blocks that a configuration may ask for.
-const MAX_LAYERS: usize = 1024;
+const MAX_LAYERS: usize = 256;
 /// The most positions: attention over longer sequences would take a gibibyte a head.
 const MAX_LEN: usize = 1 << 14;
 /// The most negatives of a position.
@@ -19,7 +19,7 @@ const MAX_NEGATIVES: usize = 1 << 16;
 #[non_exhaustive]
 pub enum SasRecLoss {
     /// Binary cross-entropy of the next item against items drawn uniformly from those that the sequence does not hold:
-    /// $-\log\sigma(r_+) - \sum_- \log(1 - \sigma(r_-))$, equation 6 of the paper.
+    /// $-\log\sigma(r_+) - \sum_- \log(1 - \sigma(r_-))$, section III-E of the paper.
     ///
     /// With few negatives the scores of most items are hardly ever lowered, which is known to leave the model
     /// overconfident ([Petrov and Macdonald 2023](https://arxiv.org/abs/2308.07192)). A sequence that holds every item
@@ -73,7 +73,7 @@ pub enum NormPlacement {
     /// branch is added to the normalised stream, $x \leftarrow \hat x + f(\hat x)$.
     #[default]
     Queries,
-    /// As in section III-B of the paper and in later transformers: all of a branch reads the normalised stream and is added
+    /// As in section III-C of the paper and in later transformers: all of a branch reads the normalised stream and is added
     /// to the stream itself, $x \leftarrow x + f(\hat x)$.
     Branches,
 }
@@ -100,7 +100,7 @@ pub struct SasRecConfig {
     /// Width of the embeddings and of the stream; 64, the multiple of a vector register's width that is nearest to the
     /// paper's 50.
     pub d_model: usize,
-    /// Self-attention blocks; 2, as in the paper. At most 1,024.
+    /// Self-attention blocks; 2, as in the paper. At most 256.
     pub num_layers: usize,
     /// Heads of each block, of which each has `d_model / num_heads` columns; 1, as in the paper, which found no gain in
     /// two.

@@ -9,7 +9,7 @@ use crate::{batch::RaggedBatch, dropout::Dropout, seq2seq::ItemScorer};
 /// Histories whose states the graph computes at once.
 const AT_ONCE: usize = 256;
 
-/// The product of the state at the last position with the embedding of each item, equation 5 of the paper; its softmax is
+/// The product of the state at the last position with the embedding of each item, section III-D of the paper; its softmax is
 /// the model's distribution of the next item where it was trained by
 /// [`FullCrossEntropy`](super::SasRecLoss::FullCrossEntropy).
 ///

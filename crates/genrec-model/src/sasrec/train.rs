@@ -174,3 +174,35 @@ impl Trainable for SasRec {
         Ok((total / positions(&examples) as f64) as f32)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use candle_core::Device;
+
+    use super::*;
+    use crate::sasrec::{NormPlacement, SasRecConfig};
+
+    /// As other devices compute them, padded to the longest.
+    #[test]
+    fn the_graph_sums_over_several_sequences_what_each_gives_alone() {
+        let mut batch = RaggedBatch::new();
+        for sequence in [&[1, 2, 3, 4, 5, 6, 0][..], &[3, 1], &[0], &[6, 6, 2, 1, 0, 3, 3, 5, 1]] {
+            batch.push(sequence, &[]).unwrap();
+        }
+        for (loss, norm) in [
+            (SasRecLoss::full_cross_entropy(), NormPlacement::Branches),
+            (SasRecLoss::FullCrossEntropy { label_smoothing: 0.3 }, NormPlacement::Queries),
+            (SasRecLoss::bce(2), NormPlacement::Queries),
+        ] {
+            let config =
+                SasRecConfig::new(9).with_d_model(8).with_heads(2).with_max_len(6).with_loss(loss).with_norm(norm);
+            let model = SasRec::new(config, 1, &Device::Cpu).unwrap();
+            let examples = examples(&batch, &model.config).unwrap();
+            let draws = Draws { dropout: None, negatives: Negatives::new(&model.config, 4) };
+            let sum = |examples| model.partial_loss(examples, &draws, false).unwrap().to_scalar::<f32>().unwrap();
+            let alone: f32 = examples.chunks(1).map(sum).sum();
+            let together = sum(&examples);
+            assert!((together - alone).abs() < 1e-5 * alone, "{together} {alone}");
+        }
+    }
+}

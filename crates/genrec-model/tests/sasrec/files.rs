@@ -179,7 +179,7 @@ fn every_field_has_its_bounds() {
     assert_eq!(named(&|c| c.max_len = 20_000), "max_len");
     assert_eq!(named(&|c| c.d_model = 0), "d_model");
     assert_eq!(named(&|c| c.num_layers = 0), "num_layers");
-    assert_eq!(named(&|c| c.num_layers = 1025), "num_layers");
+    assert_eq!(named(&|c| c.num_layers = 257), "num_layers");
     assert_eq!(named(&|c| c.num_heads = 0), "num_heads");
     assert_eq!(named(&|c| c.num_heads = 4), "num_heads");
     assert_eq!(named(&|c| c.d_ff = 0), "d_ff");

@@ -41,6 +41,20 @@ fn a_history_does_not_depend_on_the_others() {
 }
 
 #[test]
+fn threads_may_share_a_model() {
+    fn shared<T: ItemScorer + Send + Sync + Clone>(_: &T) {}
+    let model = random_model(tiny(7), 1);
+    shared(&model);
+    let histories = batch(&sequences(2, 40, 7, 9));
+    let alone = values(&model.scores(&histories).unwrap());
+    std::thread::scope(|scope| {
+        let other = || assert_eq!(values(&model.scores(&histories).unwrap()), alone);
+        let threads: Vec<_> = (0..3).map(|_| scope.spawn(other)).collect();
+        threads.into_iter().for_each(|thread| thread.join().unwrap());
+    });
+}
+
+#[test]
 fn what_lies_before_the_last_positions_is_not_read() {
     let model = random_model(tiny(7), 1);
     let long = model.scores(&batch(&[vec![4, 5, 6, 1, 2, 3, 4, 5, 6, 0]])).unwrap();
