@@ -61,6 +61,29 @@ pub fn rms_norm(x: &Tensor, weight: &Tensor, eps: f64) -> Result<Tensor> {
     compose::rms_norm(x, weight, eps)
 }
 
+/// Layer normalisation over the last axis, $y = w (x - \mathrm{mean}(x)) / \sqrt{\mathrm{var}(x) + \epsilon} + b$ with the
+/// variance of the elements themselves, not an estimate of it (Ba, Kiros and Hinton, *Layer Normalization*, 2016).
+///
+/// It is the composition of [`compose`] on every device; the fused form is
+/// [`fused::layer_norm`](crate::fused::layer_norm).
+///
+/// # Shapes
+/// `x`: `(.., d)`; `weight`, `bias`: `(d,)`. Returns `(.., d)`.
+///
+/// # Errors
+/// When the widths differ or a tensor operation fails.
+pub fn layer_norm(x: &Tensor, weight: &Tensor, bias: &Tensor, eps: f64) -> Result<Tensor> {
+    if weight.rank() != 1 || x.dims().last() != weight.dims().last() || weight.dims() != bias.dims() {
+        bail!(
+            "the norm's weight is {:?} and its bias {:?}, but both must be as wide as the last axis of {:?}",
+            weight.dims(),
+            bias.dims(),
+            x.dims()
+        )
+    }
+    compose::layer_norm(x, weight, bias, eps)
+}
+
 /// Inverted dropout: each element is 0 with probability `p` and divided by `1 - p` otherwise.
 ///
 /// Whether element `i` (counted in row-major order) stays is a hash of `rng` and `i`; the same `rng` gives the same

@@ -29,20 +29,24 @@ pub enum ModelError {
         #[source]
         source: std::io::Error,
     },
-    /// `config.json` is not the configuration of a T5.
-    #[error("{} is not the configuration of a T5; expected the `config.json` of a T5 in Hugging Face's form", path.display())]
+    /// `config.json` is not the configuration of the model.
+    #[error("{} is not the configuration of a model of type `{expected}`", path.display())]
     Json {
         /// The file.
         path: PathBuf,
+        /// The `model_type` that was to be read.
+        expected: &'static str,
         /// Where and why.
         #[source]
         source: serde_json::Error,
     },
     /// `config.json` belongs to another architecture.
-    #[error("{} describes a model of type `{found}`; only `t5` can be loaded", path.display())]
+    #[error("{} describes a model of type `{found}`; only `{expected}` can be loaded here", path.display())]
     Architecture {
         /// The file.
         path: PathBuf,
+        /// The `model_type` that was to be read.
+        expected: &'static str,
         /// The `model_type` found there.
         found: String,
     },
@@ -160,6 +164,15 @@ pub enum InputError {
         /// Number of items.
         items: usize,
     },
+    /// A batch of whole sequences, whose items are the targets of those before them, has targets besides.
+    #[error("the batch has {labels} labels, but each item of a sequence is the target of those before it; give none")]
+    Labels {
+        /// Number of labels given.
+        labels: usize,
+    },
+    /// No sequence has an item that follows another.
+    #[error("no sequence of the batch has two items, so that there is nothing to predict; skip shorter ones")]
+    NothingToPredict,
 }
 
 impl From<InputError> for candle_core::Error {

@@ -5,7 +5,8 @@
 //! tokens is `sid-index`'s work, how logits become ranked items is `genrec-decode`'s, and optimisers are
 //! `genrec-train`'s.
 //!
-//! The types that matter: [`t5::T5`], the model of TIGER; [`RaggedBatch`], what every model reads; [`Seq2Seq`] and
+//! The types that matter: [`t5::T5`], the model of TIGER; [`sasrec::SasRec`], which ranks items without Semantic IDs and is
+//! what generative models are compared with; [`RaggedBatch`], what every model reads; [`Seq2Seq`] and
 //! [`Trainable`], the two contracts.
 //!
 //! # Example
@@ -52,13 +53,18 @@
 //!
 //! - S. Rajput et al., *Recommender Systems with Generative Retrieval*, NeurIPS 2023,
 //!   [arXiv:2305.05065](https://arxiv.org/abs/2305.05065).
+//! - W.-C. Kang and J. McAuley, *Self-Attentive Sequential Recommendation*, ICDM 2018,
+//!   [arXiv:1808.09781](https://arxiv.org/abs/1808.09781).
 //! - C. Raffel et al., *Exploring the Limits of Transfer Learning with a Unified Text-to-Text Transformer*, JMLR 2020,
 //!   [arXiv:1910.10683](https://arxiv.org/abs/1910.10683).
 
 pub mod baseline;
 pub mod batch;
+mod dropout;
+mod engine;
 mod error;
 mod io;
+pub mod sasrec;
 pub mod seq2seq;
 pub mod t5;
 

@@ -6,7 +6,7 @@ use std::path::Path;
 use candle_core::{Device, Tensor};
 use genrec::{
     embed::{self, AnyEmbedder, Embedder, EmbedderSpec},
-    model::{RaggedBatch, Seq2Seq, Trainable, t5::T5},
+    model::{ItemScorer, RaggedBatch, Seq2Seq, Trainable, sasrec::SasRec, t5::T5},
     quantize::{AnyQuantizer, FileRows, Quantizer, RowSource},
     train::{Checkpoint, Progress},
 };
@@ -18,7 +18,7 @@ use super::{put, split, tell, told};
 type Reader = fn(&Path, &[u8], &[u8]);
 
 /// One for each kind of directory or file.
-pub const READERS: [(&str, Reader); 6] = [
+pub const READERS: [(&str, Reader); 7] = [
     ("quantizer", quantizer),
     ("t5", |dir, json, weights| {
         put(dir, "config.json", json);
@@ -40,6 +40,15 @@ pub const READERS: [(&str, Reader); 6] = [
     }),
     ("rows", rows),
     ("encoder", encoder),
+    ("sasrec", |dir, json, weights| {
+        put(dir, "config.json", json);
+        put(dir, "model.safetensors", weights);
+        let Some(model) = told(SasRec::load(dir, &Device::Cpu)) else { return };
+        let mut batch = RaggedBatch::new();
+        tell(batch.push(&[0, 0, 0], &[]));
+        tell(model.loss(&batch));
+        tell(model.scores(&batch));
+    }),
 ];
 
 /// Reads an input.

@@ -10,7 +10,24 @@ use crate::math::{exp, max, sum_by};
 /// # Shapes
 /// `logits`: rows of `width` at distance `stride`, the rest of each row is set to zero; `labels`: `(rows,)`.
 pub fn cross_entropy(logits: &mut [f32], stride: usize, width: usize, labels: &[u32], factor: f32) -> f64 {
+    smoothed_cross_entropy(logits, stride, width, labels, 0.0, factor)
+}
+
+/// [`cross_entropy`] with a share `smoothing` of the target spread evenly over all columns (Szegedy et al. 2016, section 7):
+/// $\log \sum_j e^{z_j} - (1 - \epsilon) z_y - \epsilon\, \mathrm{mean}(z)$.
+///
+/// # Shapes
+/// As [`cross_entropy`].
+pub fn smoothed_cross_entropy(
+    logits: &mut [f32],
+    stride: usize,
+    width: usize,
+    labels: &[u32],
+    smoothing: f32,
+    factor: f32,
+) -> f64 {
     let mut total = 0.0;
+    let (kept, share) = (1.0 - smoothing, factor * smoothing / width.max(1) as f32);
     vectorized(
         #[inline(always)]
         || {
@@ -22,12 +39,13 @@ pub fn cross_entropy(logits: &mut [f32], stride: usize, width: usize, labels: &[
                     continue;
                 };
                 let top = max(x);
+                let mean = if smoothing > 0.0 { sum_by(x, x, |v, _| v - top) / x.len() as f32 } else { 0.0 };
                 x.iter_mut().for_each(|v| *v = exp(*v - top));
                 let sum = sum_by(x, x, |v, _| v);
-                total += f64::from(sum.ln() - (at_label - top));
+                total += f64::from(sum.ln() - (kept * (at_label - top) + smoothing * mean));
                 let scale = factor / sum;
-                x.iter_mut().for_each(|v| *v *= scale);
-                x[label as usize] -= factor;
+                x.iter_mut().for_each(|v| *v = *v * scale - share);
+                x[label as usize] -= factor * kept;
             }
         },
     );

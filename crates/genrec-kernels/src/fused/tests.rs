@@ -173,6 +173,69 @@ proptest! {
     }
 
     #[test]
+    fn layer_norm_equals_its_composition(rows in 1usize..9, d in 2usize..70) {
+        let (x, w, b, dy, before) =
+            (values(1, rows * d), values(2, d), values(5, d), values(3, rows * d), values(4, rows * d));
+        let (xv, wv, bv) = (var(&x, &[rows, d]), var(&w, &[d]), var(&b, &[d]));
+        let y = graph::compose::layer_norm(&xv, &wv, &bv, 1e-4).unwrap();
+        let grads = weighted(&y, 3).backward().unwrap();
+        let (mut hats, mut out, mut inverses) = (vec![0f32; rows * d], vec![0f32; rows * d], vec![0f32; rows]);
+        layer_norm(&x, &w, &b, 1e-4, &mut hats, &mut out, &mut inverses);
+        prop_assert!(distance(&out, &flat(&y)) < 1e-5);
+        let (mut dx, mut dw, mut db, mut dy) = (before.clone(), vec![0f32; d], vec![0f32; d], dy);
+        let mut sums = LayerNormGrads { x: &mut dx, w: &mut dw, b: &mut db };
+        layer_norm_backward(&hats, &w, &inverses, &mut dy, &mut sums);
+        let want: Vec<f32> = flat(grads.get(&xv).unwrap()).iter().zip(&before).map(|(g, b)| g + b).collect();
+        // Of two elements the parts of a gradient nearly cancel out.
+        prop_assert!(distance(&dx, &want) < 1e-4);
+        prop_assert!(distance(&dw, &flat(grads.get(&wv).unwrap())) < 1e-5);
+        prop_assert!(distance(&db, &flat(grads.get(&bv).unwrap())) < 1e-5);
+    }
+
+    #[test]
+    fn smoothed_cross_entropy_equals_its_composition(rows in 1usize..9, width in 1usize..90, smoothing in 0.0f64..0.9) {
+        let x = values(1, rows * width);
+        let labels: Vec<u32> = (0..rows as u32).map(|r| (r * 7) % width as u32).collect();
+        let xv = var(&x, &[rows, width]);
+        let logs = graph::compose::log_softmax(&xv).unwrap();
+        let right = logs.gather(&Tensor::new(labels.as_slice(), &Device::Cpu).unwrap().unsqueeze(1).unwrap(), 1).unwrap();
+        let right = (right.mean_all().unwrap() * (1.0 - smoothing)).unwrap();
+        let loss = (right + (logs.mean_all().unwrap() * smoothing).unwrap()).unwrap().neg().unwrap();
+        let grads = loss.backward().unwrap();
+        let stride = padded(width);
+        let mut logits = spread(&x, width, stride);
+        let total = smoothed_cross_entropy(&mut logits, stride, width, &labels, smoothing as f32, 1.0 / rows as f32);
+        prop_assert!((total / rows as f64 - f64::from(loss.to_scalar::<f32>().unwrap())).abs() < 1e-5);
+        prop_assert!(distance(&gather(&logits, width, stride), &flat(grads.get(&xv).unwrap())) < 1e-4);
+    }
+
+    #[test]
+    fn logistic_equals_its_composition(rows in 1usize..6, n in 1usize..9, per_row in 1usize..5, d in 1usize..40) {
+        let (h, table) = (values(1, rows * d), values(2, n * d));
+        let ids: Vec<u32> = (0..(rows * per_row) as u64).map(|i| CounterRng::new(3).below(i, n as u64) as u32).collect();
+        let (hv, tv) = (var(&h, &[rows, d]), var(&table, &[n, d]));
+        let at = Tensor::new(ids.as_slice(), &Device::Cpu).unwrap();
+        let e = tv.index_select(&at, 0).unwrap().reshape((rows, per_row, d)).unwrap();
+        let scores = e.broadcast_mul(&hv.unsqueeze(1).unwrap()).unwrap().sum(2).unwrap();
+        let mut signs = vec![1f32; per_row];
+        signs[0] = -1.0;
+        let signed = scores.broadcast_mul(&Tensor::new(signs.as_slice(), &Device::Cpu).unwrap()).unwrap();
+        let loss = (signed.exp().unwrap() + 1.0).unwrap().log().unwrap().sum_all().unwrap();
+        let grads = loss.backward().unwrap();
+        // One candidate more that stands for none.
+        let with_none: Vec<u32> = ids.chunks(per_row).flat_map(|ids| [ids, &[u32::MAX]].concat()).collect();
+        let candidates = Candidates { table: &table, ids: &with_none, per_row: per_row + 1, width: d };
+        let (mut dh, mut dt) = (vec![0f32; h.len()], vec![0f32; table.len()]);
+        let sums = LogisticGrads { hidden: &mut dh, table: &mut dt, factor: 1.0 };
+        let total = logistic(&h, candidates, Some(sums));
+        let wanted = f64::from(loss.to_scalar::<f32>().unwrap());
+        prop_assert!((total - wanted).abs() < 1e-4 * wanted.max(1.0), "{total} {wanted}");
+        prop_assert_eq!(total, logistic(&h, candidates, None));
+        prop_assert!(distance(&dh, &flat(grads.get(&hv).unwrap())) < 1e-5);
+        prop_assert!(distance(&dt, &flat(grads.get(&tv).unwrap())) < 1e-5);
+    }
+
+    #[test]
     fn elementwise_functions_equal_their_compositions(n in 1usize..400, p in 0usize..3) {
         let p = [0.0, 0.1, 0.5][p];
         let (x, gate, dy) = (values(1, n), values(2, n), values(3, n));
@@ -207,4 +270,14 @@ proptest! {
         let want: Vec<f32> = gate.iter().zip(&y).map(|(a, b)| a + b).collect();
         prop_assert!(distance(&sum, &want) < 1e-6);
     }
+}
+
+#[test]
+fn scores_that_are_large_overflow_nowhere() {
+    let (hidden, table) = ([1000.0f32, 0.0], [1.0f32, 0.0, -1.0, 0.0]);
+    let candidates = Candidates { table: &table, ids: &[1, 0], per_row: 2, width: 2 };
+    let (mut dh, mut dt) = ([0f32; 2], [0f32; 4]);
+    let sums = LogisticGrads { hidden: &mut dh, table: &mut dt, factor: 1.0 };
+    assert_eq!(logistic(&hidden, candidates, Some(sums)), 2000.0);
+    assert_eq!((dh, dt), ([2.0, 0.0], [1000.0, 0.0, -1000.0, 0.0]));
 }

@@ -48,6 +48,18 @@ pub fn rms_norm(x: &Tensor, weight: &Tensor, eps: f64) -> Result<Tensor> {
     wide.broadcast_div(&(mean_square + eps)?.sqrt()?)?.to_dtype(x.dtype())?.broadcast_mul(weight)
 }
 
+/// See [`super::layer_norm`].
+///
+/// # Errors
+/// When a tensor operation fails.
+pub fn layer_norm(x: &Tensor, weight: &Tensor, bias: &Tensor, eps: f64) -> Result<Tensor> {
+    let wide = widened(x)?;
+    let centred = wide.broadcast_sub(&wide.mean_keepdim(D::Minus1)?)?;
+    let variance = centred.sqr()?.mean_keepdim(D::Minus1)?;
+    let hats = centred.broadcast_div(&(variance + eps)?.sqrt()?)?.to_dtype(x.dtype())?;
+    hats.broadcast_mul(weight)?.broadcast_add(bias)
+}
+
 /// See [`super::dropout`]. On the CPU the mask is the same as the fused form's; elsewhere it comes from the device's own
 /// generator, which [`Device::set_seed`] seeds.
 ///

@@ -11,7 +11,7 @@ pub use transitions::Transitions;
 use crate::{batch::RaggedBatch, error::InputError};
 
 /// Checks that there is a history and every item is in the catalogue.
-fn check_items(histories: &RaggedBatch, items: usize) -> Result<(), InputError> {
+pub(crate) fn check_items(histories: &RaggedBatch, items: usize) -> Result<(), InputError> {
     if histories.is_empty() {
         return Err(InputError::EmptyBatch);
     }

@@ -3,7 +3,8 @@
 use candle_core::{Result, Tensor};
 use genrec_kernels::graph::{self, AttentionOptions};
 
-use super::{dropout::Dropout, network::Source};
+use super::network::Source;
+use crate::dropout::Dropout;
 
 /// What a query may attend to, and the bias of its scores.
 #[derive(Debug, Clone, Copy)]

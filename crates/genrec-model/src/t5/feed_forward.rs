@@ -3,7 +3,8 @@
 use candle_core::{Result, Tensor};
 use genrec_kernels::graph;
 
-use super::{config::FeedForwardKind, dropout::Dropout, network::Source};
+use super::{config::FeedForwardKind, network::Source};
+use crate::dropout::Dropout;
 
 /// `W_o relu(W_i x)` or `W_o (gelu(W_0 x) * W_1 x)`.
 #[derive(Debug, Clone)]

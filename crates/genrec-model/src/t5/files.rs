@@ -37,8 +37,11 @@ impl T5 {
         let dir = dir.as_ref();
         io::create_dir(dir)?;
         let json = dir.join(CONFIG);
-        let mut text = serde_json::to_vec_pretty(&self.config)
-            .map_err(|source| ModelError::Json { path: json.clone(), source })?;
+        let mut text = serde_json::to_vec_pretty(&self.config).map_err(|source| ModelError::Json {
+            path: json.clone(),
+            expected: MODEL_TYPE,
+            source,
+        })?;
         text.push(b'\n');
         io::write_atomically(&json, &text)?;
         let path = dir.join(WEIGHTS);
@@ -68,14 +71,14 @@ impl T5 {
 
 fn read_config(path: &Path) -> Result<T5Config, ModelError> {
     let text = io::read(path)?;
-    let json = |source| ModelError::Json { path: path.to_owned(), source };
+    let json = |source| ModelError::Json { path: path.to_owned(), expected: MODEL_TYPE, source };
     let value: serde_json::Value = serde_json::from_slice(&text).map_err(json)?;
     match value.get("model_type") {
         None => {}
         Some(found) if found == MODEL_TYPE || found == CAUSAL_MODEL_TYPE => {}
         Some(found) => {
             let found = found.as_str().map_or_else(|| found.to_string(), str::to_owned);
-            return Err(ModelError::Architecture { path: path.to_owned(), found });
+            return Err(ModelError::Architecture { path: path.to_owned(), expected: MODEL_TYPE, found });
         }
     }
     if let Some(found) = value.get("format_version").and_then(serde_json::Value::as_u64)

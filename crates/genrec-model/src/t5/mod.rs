@@ -3,7 +3,6 @@
 
 mod attention;
 mod config;
-mod dropout;
 mod engine;
 mod feed_forward;
 mod files;

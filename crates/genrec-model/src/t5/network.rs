@@ -7,10 +7,10 @@ use genrec_kernels::graph;
 use super::{
     attention::{Attention, KeyValue, Mask},
     config::T5Config,
-    dropout::Dropout,
     feed_forward::FeedForward,
     position::Buckets,
 };
+use crate::dropout::Dropout;
 
 /// Where layers take their weights from.
 pub(crate) struct Source<'a> {

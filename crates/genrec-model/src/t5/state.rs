@@ -8,7 +8,6 @@ use genrec_kernels::{Parameters, graph};
 use super::{
     T5,
     attention::KeyValue,
-    dropout::Dropout,
     engine::Caches,
     input::{Padded, check_sources},
     network::{Network, Sharing},
@@ -16,6 +15,7 @@ use super::{
 };
 use crate::{
     batch::RaggedBatch,
+    dropout::Dropout,
     error::InputError,
     seq2seq::{DecodeState, Seq2Seq},
 };

@@ -7,13 +7,13 @@ use rayon::prelude::*;
 
 use super::{
     T5,
-    dropout::Dropout,
     input::{Padded, check_labels, check_sources},
     network::Network,
     packed,
 };
 use crate::{
     batch::RaggedBatch,
+    dropout::Dropout,
     seq2seq::{Seq2Seq, Trainable},
 };
 

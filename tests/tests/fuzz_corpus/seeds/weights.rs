@@ -6,6 +6,7 @@ use crate::readers::weights::READERS;
 use candle_core::Device;
 use genrec::{
     embed::{self, Tfidf, TfidfConfig},
+    model::sasrec::{SasRec, SasRecConfig, SasRecLoss},
     model::t5::{FeedForwardKind, T5, T5Config},
 };
 use genrec_tests::manifest::root;
@@ -66,6 +67,12 @@ pub fn seeds() -> Result<Seeds, Box<dyn Error>> {
     for (number, model) in ["llama", "llama3", "t5", "t5-gated"].iter().enumerate() {
         let config = fs::read(root().join("tests/golden/embed").join(model).join("config.json"))?;
         push(&mut seeds, "encoder", &[&[number as u8 + 4], config.as_slice()].concat(), b"");
+    }
+
+    let tiny = SasRecConfig::new(3).with_d_model(2).with_max_len(2).with_layers(1);
+    for loss in [SasRecLoss::full_cross_entropy(), SasRecLoss::bce(1)] {
+        SasRec::new(tiny.clone().with_loss(loss), 1, &Device::Cpu)?.save(dir)?;
+        push(&mut seeds, "sasrec", &fs::read(&config)?, &fs::read(&weights)?);
     }
     Ok(seeds)
 }

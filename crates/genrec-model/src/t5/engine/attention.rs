@@ -4,9 +4,11 @@ use genrec_kernels::fused::{self, Attention, AttentionGrads, AttentionInputs, Re
 use genrec_kernels::gemm::GemmError;
 use genrec_kernels::matmul::Target;
 
-use super::grads::Grads;
-use super::layers::{Linear, Norm, NormSaved, Rows, fit};
-use super::pass::{Dropout, Scratch, Span, positions};
+use crate::engine::{
+    grads::Grads,
+    layers::{Linear, Norm, NormSaved, Rows, fit},
+    pass::{Dropout, Scratch, Span, positions},
+};
 
 /// Self-attention, or attention over the encoder's output.
 #[derive(Debug, Default)]

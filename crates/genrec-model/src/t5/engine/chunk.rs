@@ -7,9 +7,11 @@ use genrec_kernels::matmul::{Target, padded};
 use super::{
     attention::{AttentionSaved, Sight, Sink},
     feed_forward::FeedForwardSaved,
+    network::{Network, Stack},
+};
+use crate::engine::{
     grads::Grads,
     layers::{NormSaved, Rows, fit},
-    network::{Network, Stack},
     pass::{Dropout, Scratch, Span, positions},
 };
 

@@ -8,16 +8,14 @@ use genrec_kernels::matmul::{Panels, Target, View, padded, product};
 use rayon::prelude::*;
 
 use super::{
-    attention::AttentionLayer,
-    chunk::Spread,
-    encode::Encoder,
-    feed_forward::FeedForwardSaved,
-    layers::{NormSaved, Rows, fit},
-    network::Network,
-    pass::{Scratch, Span},
+    attention::AttentionLayer, chunk::Spread, encode::Encoder, feed_forward::FeedForwardSaved, network::Network,
     shares::CHUNK_POSITIONS,
 };
 use crate::batch::RaggedBatch;
+use crate::engine::{
+    layers::{NormSaved, Rows, fit},
+    pass::{Scratch, Span},
+};
 
 /// Keys and values of one encoded sequence for the cross-attention of every decoder block.
 #[derive(Debug)]

@@ -8,8 +8,10 @@ use rayon::prelude::*;
 use super::{
     attention::{AttentionLayer, Sight},
     feed_forward::FeedForwardSaved,
-    layers::{NormSaved, Rows, fit},
     network::{Block, Network},
+};
+use crate::engine::{
+    layers::{NormSaved, Rows, fit},
     pass::{Scratch, Span, positions},
 };
 

@@ -4,9 +4,11 @@ use genrec_kernels::fused;
 use genrec_kernels::gemm::GemmError;
 use genrec_kernels::matmul::Target;
 
-use super::grads::Grads;
-use super::layers::{Linear, Norm, NormSaved, Rows, fit};
-use super::pass::{Dropout, Scratch, Span, positions};
+use crate::engine::{
+    grads::Grads,
+    layers::{Linear, Norm, NormSaved, Rows, fit},
+    pass::{Dropout, Scratch, Span, positions},
+};
 
 /// `W_o relu(W_i x)` or `W_o (gelu(W_0 x) * W_1 x)`.
 #[derive(Debug, Default)]

@@ -5,15 +5,12 @@ mod chunk;
 mod decode;
 mod encode;
 mod feed_forward;
-mod grads;
-mod layers;
 mod network;
-mod pass;
 mod shares;
 
 use std::{
     ops::Range,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Mutex},
 };
 
 use candle_core::{Device, Error, Result, Tensor};
@@ -25,16 +22,17 @@ pub(super) use self::decode::Caches;
 use self::{
     chunk::{Biases, Pass, Spread, Workspace},
     decode::Pool,
-    grads::Grads,
     network::Network,
-    pass::Dropout,
-    shares::{SHARES, shares},
+    shares::shares,
 };
 use super::config::T5Config;
 use crate::batch::RaggedBatch;
-
-/// Elements of the gradient that one task sums.
-const REDUCE_BLOCK: usize = 1 << 16;
+use crate::engine::{
+    grads::{Grads, ranges, sum},
+    lock,
+    pass::Dropout,
+    shares::SHARES,
+};
 
 /// The engine of one model: packed weights and every buffer that a step needs, kept for the next.
 ///
@@ -76,24 +74,14 @@ struct Share {
     loss: f64,
 }
 
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    // Nothing is left half done under a lock.
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
 impl Training {
     fn new(network: &Network, params: &Parameters) -> Self {
-        let mut start = 0;
-        let ranges = params
-            .iter()
-            .map(|(_, weight)| {
-                let range = start..start + weight.elem_count();
-                start = range.end;
-                range
-            })
-            .collect();
         let share = || Share { grads: None, workspace: Workspace::default(), loss: 0.0 };
-        Self { ranges, added: network.added(), shares: std::iter::repeat_with(share).take(SHARES).collect() }
+        Self {
+            ranges: ranges(params),
+            added: network.added(),
+            shares: std::iter::repeat_with(share).take(SHARES).collect(),
+        }
     }
 }
 
@@ -226,28 +214,6 @@ impl Training {
     /// The gradients of all shares together.
     fn sum(&self, params: &Parameters) -> Result<Gradients> {
         let parts: Vec<&[f32]> = self.shares.iter().filter_map(|share| Some(share.grads.as_ref()?.values())).collect();
-        let mut gradients = Gradients::default();
-        let sums: Vec<Vec<f32>> = self
-            .ranges
-            .par_iter()
-            .map(|range| {
-                let mut sum = Vec::with_capacity(range.len());
-                for start in range.clone().step_by(REDUCE_BLOCK) {
-                    let block = start..range.end.min(start + REDUCE_BLOCK);
-                    let first = sum.len();
-                    if let Some((head, rest)) = parts.split_first() {
-                        sum.extend_from_slice(&head[block.clone()]);
-                        for part in rest {
-                            sum[first..].iter_mut().zip(&part[block.clone()]).for_each(|(s, v)| *s += v);
-                        }
-                    }
-                }
-                sum
-            })
-            .collect();
-        for ((name, var), sum) in params.iter().zip(sums) {
-            gradients.insert(name, Tensor::from_vec(sum, var.shape(), &Device::Cpu)?);
-        }
-        Ok(gradients)
+        sum(&parts, &self.ranges, params)
     }
 }

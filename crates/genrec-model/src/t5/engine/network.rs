@@ -6,11 +6,8 @@ use candle_core::{Result, Tensor, bail};
 use genrec_kernels::{Parameters, host};
 use rayon::prelude::*;
 
-use super::{
-    attention::AttentionLayer,
-    feed_forward::FeedForward,
-    layers::{Linear, Norm},
-};
+use super::{attention::AttentionLayer, feed_forward::FeedForward};
+use crate::engine::layers::{Linear, Norm};
 use crate::t5::{
     config::{FeedForwardKind, T5Config},
     position::Buckets,

@@ -1,11 +1,11 @@
 //! A batch cut into chunks, and the chunks shared out.
 
-use super::{chunk::Chunk, pass::Span};
-use crate::{batch::RaggedBatch, t5::config::T5Config};
-
-/// Shares of a batch whose gradients are summed apart, and so the most threads that a step uses. It is fixed, for the
-/// order of the sums, and with it every bit of the result, must not depend on the number of threads.
-pub(super) const SHARES: usize = 8;
+use super::chunk::Chunk;
+use crate::{
+    batch::RaggedBatch,
+    engine::{pass::Span, shares::balance},
+    t5::config::T5Config,
+};
 
 /// Positions, source and target, that a chunk is filled up to: its activations then stay near a second-level cache's
 /// size.
@@ -66,14 +66,5 @@ pub(super) fn shares(batch: &RaggedBatch, config: &T5Config) -> Vec<Vec<Chunk>> 
             chunk.labels.extend_from_slice(labels);
         }
     }
-    chunks.sort_by_key(|chunk| std::cmp::Reverse(chunk.positions()));
-    let mut shares: Vec<(usize, Vec<Chunk>)> = Vec::new();
-    shares.resize_with(SHARES.min(chunks.len()), Default::default);
-    for chunk in chunks {
-        if let Some((work, share)) = shares.iter_mut().min_by_key(|(work, _)| *work) {
-            *work += chunk.positions();
-            share.push(chunk);
-        }
-    }
-    shares.into_iter().map(|(_, share)| share).collect()
+    balance(chunks, Chunk::positions)
 }

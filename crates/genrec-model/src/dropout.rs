@@ -1,4 +1,4 @@
-//! Dropout at the sites where T5 has it, each with a random stream of its own.
+//! Dropout on candle's graph, at sites that each have a random stream of its own.
 
 use std::cell::Cell;
 
