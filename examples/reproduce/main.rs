@@ -53,6 +53,9 @@ struct Args {
     /// Seeds a row, from 1 on; the table's own number otherwise.
     #[arg(long)]
     seeds: Option<u64>,
+    /// Only these rows, by the names of their files; of the others those that are there.
+    #[arg(long, value_delimiter = ',')]
+    rows: Vec<String>,
     /// Where tensors live.
     #[arg(long, value_enum, default_value_t = DeviceArg::Cpu)]
     device: DeviceArg,
@@ -100,7 +103,8 @@ fn rows(experiment: Experiment, bench: &Bench<'_>, set: Set, args: &Args) -> Res
         let seeds = 1..=args.seeds.unwrap_or(experiment.seeds());
         let mut rows = Vec::new();
         for seed in seeds {
-            if args.finished {
+            let wanted = args.rows.is_empty() || args.rows.iter().any(|name| name == line.name);
+            if args.finished || !wanted {
                 rows.extend(row::Row::read(&row::path(&args.results, set.name(), line.name, seed))?);
             } else {
                 println!("{}, {}, seed {seed}", set.title(), line.label);
@@ -149,7 +153,20 @@ fn section(experiment: Experiment, settings: &Settings, args: &Args) -> Result<S
     Ok(text)
 }
 
+/// Names that are no row's are mistyped.
+fn check_names(args: &Args) -> Result<(), BoxError> {
+    let lines: Vec<plan::Line> = args.experiments.iter().flat_map(|experiment| experiment.lines()).collect();
+    match args.rows.iter().find(|name| lines.iter().all(|line| line.name != **name)) {
+        None => Ok(()),
+        Some(name) => {
+            let names: Vec<&str> = lines.iter().map(|line| line.name).collect();
+            Err(format!("`{name}` is no row of these tables; they have {}", names.join(", ")).into())
+        }
+    }
+}
+
 fn run(args: Args) -> Result<(), BoxError> {
+    check_names(&args)?;
     let settings = Settings {
         command: command(&args),
         data: args.data.clone(),

@@ -46,6 +46,8 @@ pub(crate) enum Work {
     SemanticKnn,
     /// The items that most often followed the last.
     Transitions,
+    /// SASRec with these settings over those of its defaults.
+    SasRec(Value),
 }
 
 /// A row of a table.
@@ -166,6 +168,8 @@ impl Experiment {
                 line("popularity", "popularity", Work::Popularity, none),
                 line("item transitions", "transitions", Work::Transitions, none),
                 line("Semantic-KNN", "semantic-knn", Work::SemanticKnn, none),
+                line("SASRec, binary cross-entropy", "sasrec-bce", sasrec(json!({"type": "bce"})), published::sasrec),
+                line("SASRec, full cross-entropy", "sasrec", sasrec(json!({"type": "full_cross_entropy"})), none),
                 base(),
             ],
             Self::Table2 => vec![
@@ -214,6 +218,10 @@ impl Experiment {
             Self::Best => vec![base(), tiger("residual k-means, 2 x 256", "tiger-k-means-2", two(json!({})), none)],
         }
     }
+}
+
+fn sasrec(loss: Value) -> Work {
+    Work::SasRec(json!({"model": {"loss": loss}}))
 }
 
 fn k_means(changes: Value) -> Value {

@@ -20,7 +20,7 @@ use genrec::{
         ItemScorer,
         baseline::{KnnHistory, Popularity, SemanticKnn, Transitions},
     },
-    pipeline::{self, EmbeddingSource, Manifest as RunManifest, TigerConfig},
+    pipeline::{self, EmbeddingSource, Manifest as RunManifest, SasRecTraining, TigerConfig, TrainSummary},
     quantize::{QuantizerConfig, RqVaeConfig},
 };
 use serde_json::{Value, json};
@@ -96,6 +96,7 @@ impl<'s> Bench<'s> {
         }
         let row = match &line.work {
             Work::Tiger(changes) => self.tiger(line.name, changes, seed)?,
+            Work::SasRec(changes) => self.sasrec(line.name, changes, seed)?,
             Work::Popularity => self.scored(line.name, seed, json!({}), &self.popularity()?)?,
             Work::Transitions => self.scored(line.name, seed, json!({}), &self.transitions()?)?,
             Work::SemanticKnn => self.scored(line.name, seed, json!({"history": "last_item"}), &self.knn()?)?,
@@ -135,6 +136,35 @@ impl<'s> Bench<'s> {
         row.train = Some(outcome.report.train);
         // Earlier parts of a run that was interrupted count too.
         row.manifest.minutes = start.elapsed().max(trained).as_secs_f64() / 60.0;
+        Ok(row)
+    }
+
+    fn sasrec(&self, name: &str, changes: &Value, seed: u64) -> Result<Row, BoxError> {
+        let start = Instant::now();
+        let mut training = SasRecTraining::default().with_seed(seed);
+        training.train.max_duration = Some(self.settings.budget);
+        let mut settings = serde_json::to_value(training)?;
+        support::overlay(&mut settings, changes.clone());
+        let training: SasRecTraining = serde_json::from_value(settings.clone())?;
+        let dir = self.run_dir(name, seed);
+        let mut view = ProgressView::new(training.train.epochs);
+        let device = self.settings.device.open()?;
+        let (model, report) = training.run(&self.dataset, &dir, &device, dir.exists(), &mut view)?;
+
+        let mut row = self.scored(name, seed, settings, &model)?;
+        let validation = questions(&self.dataset.sequences, Part::Validation)?;
+        row.valid = Some(evaluate::evaluate_scorer(&model, &validation, OwnItems::Ranked)?.report());
+        row.train = Some(TrainSummary {
+            parameters: model.num_parameters(),
+            examples_per_epoch: self.dataset.sequences.len(),
+            examples: report.examples_seen,
+            steps: report.steps,
+            epochs: report.epochs,
+            best_epoch: report.best_epoch,
+            best_ndcg_at_10: report.best_metric,
+            stopped: report.stopped,
+        });
+        row.manifest.minutes = start.elapsed().as_secs_f64().max(report.seconds) / 60.0;
         Ok(row)
     }
 

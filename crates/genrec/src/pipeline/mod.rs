@@ -8,6 +8,7 @@ mod content;
 mod observer;
 mod report;
 mod run;
+mod sasrec;
 mod testing;
 mod training;
 
@@ -15,3 +16,4 @@ pub use config::{Budget, EmbeddingSource, Manifest, Precision, TigerConfig};
 pub use observer::{Event, Observer, Stage};
 pub use report::{DatasetReport, Metrics, Report, SidReport, TimingReport, TrainSummary};
 pub use run::{Outcome, fingerprint, run};
+pub use sasrec::SasRecTraining;
