@@ -60,6 +60,7 @@
 pub mod artifacts;
 mod catalogue;
 mod encoder;
+mod ensemble;
 mod error;
 pub mod evaluate;
 pub mod pipeline;
@@ -69,6 +70,7 @@ mod search;
 mod tokens;
 
 pub use encoder::{ItemBlend, ItemEmbedder, ItemEncoder};
+pub use ensemble::Ensemble;
 pub use error::{Error, Result};
 pub use recommender::{Recommendation, Recommender};
 pub use repair::QuantizerCosts;

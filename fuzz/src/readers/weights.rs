@@ -5,11 +5,12 @@ use std::path::Path;
 
 use candle_core::{Device, Tensor};
 use genrec::{
-    embed::{self, AnyEmbedder, Embedder, EmbedderSpec},
+    embed::{self, AnyEmbedder, Embedder, EmbedderSpec, behaviour::Blend},
     model::{ItemScorer, RaggedBatch, Seq2Seq, Trainable, sasrec::SasRec, t5::T5},
     quantize::{AnyQuantizer, FileRows, Quantizer, RowSource},
     train::{Checkpoint, Progress},
 };
+use ndarray::Array2;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
@@ -18,7 +19,7 @@ use super::{put, split, tell, told};
 type Reader = fn(&Path, &[u8], &[u8]);
 
 /// One for each kind of directory or file.
-pub const READERS: [(&str, Reader); 7] = [
+pub const READERS: [(&str, Reader); 8] = [
     ("quantizer", quantizer),
     ("t5", |dir, json, weights| {
         put(dir, "config.json", json);
@@ -48,6 +49,14 @@ pub const READERS: [(&str, Reader); 7] = [
         tell(batch.push(&[0, 0, 0], &[]));
         tell(model.loss(&batch));
         tell(model.scores(&batch));
+    }),
+    ("blend", |dir, json, weights| {
+        put(dir, "config.json", json);
+        put(dir, "model.safetensors", weights);
+        let Some(blend) = told(Blend::load(dir)) else { return };
+        let content = Array2::from_elem((blend.items(), blend.content_dim()), 0.5);
+        tell(blend.rows(content.view()));
+        tell(blend.new_rows(content.view(), content.view()));
     }),
 ];
 

@@ -5,7 +5,10 @@ use std::{error::Error, fs};
 use crate::readers::weights::READERS;
 use candle_core::Device;
 use genrec::{
-    embed::{self, Tfidf, TfidfConfig},
+    embed::{
+        self, Tfidf, TfidfConfig,
+        behaviour::{BehaviourConfig, Blend, BlendConfig},
+    },
     model::sasrec::{SasRec, SasRecConfig, SasRecLoss},
     model::t5::{FeedForwardKind, T5, T5Config},
 };
@@ -74,6 +77,10 @@ pub fn seeds() -> Result<Seeds, Box<dyn Error>> {
         SasRec::new(tiny.clone().with_loss(loss), 1, &Device::Cpu)?.save(dir)?;
         push(&mut seeds, "sasrec", &fs::read(&config)?, &fs::read(&weights)?);
     }
+
+    let config_of = BehaviourConfig::default().with_dims(1);
+    Blend::fit(rows.view(), [[0, 1]], BlendConfig::default().with_behaviour(config_of))?.save(dir)?;
+    push(&mut seeds, "blend", &fs::read(&config)?, &fs::read(&weights)?);
     Ok(seeds)
 }
 
