@@ -39,6 +39,8 @@ enum Preset {
     Paper,
     /// A smaller model, over k-means, for an hour on two cores.
     Cpu,
+    /// The same over Semantic IDs of content and behaviour, recommending what a user has not taken yet.
+    Best,
 }
 
 /// Trains and tests TIGER on a directory of interactions and items.
@@ -92,6 +94,7 @@ fn config(args: &Args) -> Result<TigerConfig, BoxError> {
     let preset = match args.preset {
         Preset::Paper => TigerConfig::paper,
         Preset::Cpu => TigerConfig::cpu,
+        Preset::Best => TigerConfig::best,
     };
     let mut config = support::config_or(args.config.as_deref(), preset)?;
     config.quantizer = match (args.quantizer, config.quantizer) {

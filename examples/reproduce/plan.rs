@@ -1,6 +1,7 @@
 //! What each table of the paper and of the notes is made of: rows by name, shared wherever two tables have one in common.
 
 use clap::ValueEnum;
+use genrec::pipeline::TigerConfig;
 use serde_json::{Value, json};
 
 use crate::published::{self, Figures};
@@ -171,6 +172,7 @@ impl Experiment {
                 line("SASRec, binary cross-entropy", "sasrec-bce", sasrec(json!({"type": "bce"})), published::sasrec),
                 line("SASRec, full cross-entropy", "sasrec", sasrec(json!({"type": "full_cross_entropy"})), none),
                 base(),
+                best("TIGER, preset best", "best", json!({}), none),
             ],
             Self::Table2 => vec![
                 tiger("random", "tiger-random", json!({"quantizer": {"type": "random_ids"}}), published::random_ids),
@@ -215,7 +217,19 @@ impl Experiment {
                 tiger("default", "tiger", json!({}), none),
                 rq_vae("400", "tiger-quantizer-400-epochs", json!({"epochs": 400})),
             ],
-            Self::Best => vec![base(), tiger("residual k-means, 2 x 256", "tiger-k-means-2", two(json!({})), none)],
+            Self::Best => vec![
+                base(),
+                tiger("residual k-means, 2 x 256", "tiger-k-means-2", two(json!({})), none),
+                best("and behaviour", "best", json!({}), none),
+                best(
+                    "histories without a fifth of their items",
+                    "best-thinned",
+                    json!({"windows": {"drop_items": 0.2}}),
+                    none,
+                ),
+                best("dropout 0.2", "best-dropout", json!({"model": {"dropout_rate": 0.2}}), none),
+                best("no user token", "best-no-user", json!({"decode": {"user_tokens": 0}}), none),
+            ],
         }
     }
 }
@@ -230,10 +244,18 @@ fn k_means(changes: Value) -> Value {
     json!({ "quantizer": settings })
 }
 
+/// The quantiser of the preset `cpu`.
 fn two(changes: Value) -> Value {
-    let mut settings = k_means(json!({"codebook_sizes": [256, 256]}));
+    let mut settings = json!({"quantizer": TigerConfig::cpu().quantizer});
     support::overlay(&mut settings, changes);
     settings
+}
+
+/// The preset `best`, changed; every row is tested with own items in the ranking and without.
+fn best(label: &str, name: &'static str, changes: Value, paper: fn(Set) -> Option<Figures>) -> Line {
+    let mut settings = two(json!({"blend": TigerConfig::best().blend}));
+    support::overlay(&mut settings, changes);
+    tiger(label, name, settings, paper)
 }
 
 fn layers(label: &str, name: &'static str, layers: usize, paper: fn(Set) -> Option<Figures>) -> Line {

@@ -23,6 +23,7 @@ use genrec::{
     pipeline::{self, EmbeddingSource, Manifest as RunManifest, SasRecTraining, TigerConfig, TrainSummary},
     quantize::{QuantizerConfig, RqVaeConfig},
 };
+use serde::{Serialize, de::DeserializeOwned};
 use serde_json::{Value, json};
 use support::{BoxError, DeviceArg, ProgressView, asked, create_dir, embed::embed};
 
@@ -57,6 +58,13 @@ fn base(budget: Duration, seed: u64) -> TigerConfig {
     config.train.max_steps = Some(u64::MAX);
     config.train.max_duration = Some(budget);
     config
+}
+
+/// Settings with some changed.
+fn changed<T: Serialize + DeserializeOwned>(settings: T, changes: &Value) -> Result<T, BoxError> {
+    let mut settings = serde_json::to_value(settings)?;
+    support::overlay(&mut settings, changes.clone());
+    Ok(serde_json::from_value(settings)?)
 }
 
 /// A set's data, and what its rows have in common.
@@ -112,9 +120,7 @@ impl<'s> Bench<'s> {
 
     fn tiger(&self, name: &str, changes: &Value, seed: u64) -> Result<Row, BoxError> {
         let start = Instant::now();
-        let mut config = serde_json::to_value(base(self.settings.budget, seed))?;
-        support::overlay(&mut config, changes.clone());
-        let config: TigerConfig = serde_json::from_value(config)?;
+        let config = changed(base(self.settings.budget, seed), changes)?;
         let config = config.with_embedder(EmbeddingSource::Npy { path: self.embedded()? });
         let dir = self.run_dir(name, seed);
         let device = self.settings.device.open()?;
@@ -143,15 +149,13 @@ impl<'s> Bench<'s> {
         let start = Instant::now();
         let mut training = SasRecTraining::default().with_seed(seed);
         training.train.max_duration = Some(self.settings.budget);
-        let mut settings = serde_json::to_value(training)?;
-        support::overlay(&mut settings, changes.clone());
-        let training: SasRecTraining = serde_json::from_value(settings.clone())?;
+        let training = changed(training, changes)?;
         let dir = self.run_dir(name, seed);
         let mut view = ProgressView::new(training.train.epochs);
         let device = self.settings.device.open()?;
         let (model, report) = training.run(&self.dataset, &dir, &device, dir.exists(), &mut view)?;
 
-        let mut row = self.scored(name, seed, settings, &model)?;
+        let mut row = self.scored(name, seed, serde_json::to_value(training)?, &model)?;
         let validation = questions(&self.dataset.sequences, Part::Validation)?;
         row.valid = Some(evaluate::evaluate_scorer(&model, &validation, OwnItems::Ranked)?.report());
         row.train = Some(TrainSummary {
@@ -279,5 +283,53 @@ fn without_places(value: Value) -> Value {
             Value::Object(fields.into_iter().map(|(name, value)| (name, without_places(value))).collect())
         }
         other => other,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+
+    use std::collections::BTreeMap;
+
+    use clap::ValueEnum;
+
+    use super::*;
+    use crate::plan::Experiment;
+
+    #[test]
+    fn every_line_of_every_table_can_be_run_and_a_name_is_one_work() {
+        let mut works: BTreeMap<&str, Work> = BTreeMap::new();
+        for line in Experiment::value_variants().iter().flat_map(|experiment| experiment.lines()) {
+            match &line.work {
+                Work::Tiger(changes) => {
+                    let config = changed(base(Duration::from_secs(60), 1), changes).unwrap();
+                    assert!(config.validate().is_ok(), "{}: {:?}", line.name, config.validate());
+                }
+                Work::SasRec(changes) => {
+                    changed(SasRecTraining::default(), changes).unwrap();
+                }
+                Work::Popularity | Work::SemanticKnn | Work::Transitions => {}
+            }
+            let before = works.entry(line.name).or_insert_with(|| line.work.clone());
+            assert_eq!(*before, line.work, "two works are called {}", line.name);
+        }
+    }
+
+    #[test]
+    fn the_row_best_is_the_preset() {
+        let lines = Experiment::Best.lines();
+        let line = lines.iter().find(|line| line.name == "best").unwrap();
+        let Work::Tiger(changes) = &line.work else { panic!("{line:?}") };
+        let row = changed(base(Duration::from_secs(60), 1), changes).unwrap();
+        let mut best = TigerConfig::best().with_seed(1).with_train(row.train.clone());
+        best.decode = row.decode.clone();
+        assert_eq!(row, best);
+    }
+
+    #[test]
+    fn places_are_left_out_of_manifests() {
+        let settings = json!({"dir": "/home/me/model", "name": "a/b", "list": ["/x/y.npy", 1]});
+        assert_eq!(without_places(settings), json!({"dir": "model", "name": "a/b", "list": ["y.npy", 1]}));
     }
 }
