@@ -16,7 +16,6 @@ use clap::Parser;
 use genrec::{
     DecodeConfig,
     decode::{AnySearch, PerLevel, Sampling, Shape},
-    eval::{Entropy, Metric as _},
     evaluate::Question,
     index::ItemId,
 };
@@ -91,11 +90,7 @@ fn measure(
     let of = |item: &ItemId| labels.get(item.index()).copied().flatten();
     let mut entropy = [0.0; 3];
     for (value, depth) in entropy.iter_mut().zip(DEPTHS) {
-        let mut metric = Entropy::new(depth)?;
-        for items in answers.items(depth) {
-            metric.update(&items.iter().filter_map(of).collect::<Vec<_>>(), &[]);
-        }
-        *value = metric.value().unwrap_or(0.0);
+        *value = categories.entropy(answers.items(depth), depth)?;
     }
     let lists: Vec<Vec<u32>> = answers.items(DEPTHS[0]).map(|items| items.iter().filter_map(of).collect()).collect();
     let mut by_rank = vec![0.0; categories.names().len().min(DEPTHS[0])];

@@ -134,6 +134,7 @@ fn section(experiment: Experiment, settings: &Settings, args: &Args) -> Result<S
         }
         write!(text, "\n**{}**\n\n", set.title())?;
         match experiment {
+            Experiment::Table3 | Experiment::Table4 => text.push_str(&table::entropy(&lines)?),
             Experiment::Figure6 => text.push_str(&table::invalid(&lines)?),
             _ => text.push_str(&table::recall_and_ndcg(&lines)?),
         }
@@ -165,10 +166,10 @@ fn check_names(args: &Args) -> Result<(), BoxError> {
     }
 }
 
-fn run(args: Args) -> Result<(), BoxError> {
-    check_names(&args)?;
+fn run(args: &Args) -> Result<(), BoxError> {
+    check_names(args)?;
     let settings = Settings {
-        command: command(&args),
+        command: command(args),
         data: args.data.clone(),
         out: args.out.clone(),
         results: args.results.clone(),
@@ -177,7 +178,7 @@ fn run(args: Args) -> Result<(), BoxError> {
         device: args.device,
     };
     for &experiment in &args.experiments {
-        let text = section(experiment, &settings, &args)?;
+        let text = section(experiment, &settings, args)?;
         println!("\n{text}");
         if let Some(document) = &args.document {
             document::write_section(document, &experiment.name(), &text)?;
@@ -188,5 +189,5 @@ fn run(args: Args) -> Result<(), BoxError> {
 
 fn main() {
     support::start();
-    support::exit_on_error(run(Args::parse()));
+    support::exit_on_error(run(&Args::parse()));
 }

@@ -47,6 +47,8 @@ pub(crate) enum Work {
     SemanticKnn,
     /// The items that most often followed the last.
     Transitions,
+    /// The run `tiger`, lists drawn without replacement at the temperature of each code and suffix; one temperature is for all.
+    Sampled(&'static [f32]),
     /// SASRec with these settings over those of its defaults.
     SasRec(Value),
 }
@@ -71,6 +73,10 @@ fn tiger(label: &str, name: &'static str, settings: Value, paper: fn(Set) -> Opt
     line(label, name, Work::Tiger(settings), paper)
 }
 
+fn sampled(label: &str, name: &'static str, temperatures: &'static [f32]) -> Line {
+    line(label, name, Work::Sampled(temperatures), none)
+}
+
 fn none(_: Set) -> Option<Figures> {
     None
 }
@@ -83,6 +89,10 @@ pub(crate) enum Experiment {
     Table1,
     /// Random, LSH and RQ-VAE Semantic IDs.
     Table2,
+    /// Variety of categories by temperature.
+    Table3,
+    /// The same, of each code's temperature alone.
+    Table4,
     /// Three, four and five layers.
     Table5,
     /// The data sets.
@@ -117,6 +127,8 @@ impl Experiment {
         match self {
             Self::Table1 => "Table 1: TIGER beside other recommenders",
             Self::Table2 => "Table 2: Semantic IDs by their origin",
+            Self::Table3 => "Table 3: temperature",
+            Self::Table4 => "Table 4: the temperature of each code",
             Self::Table5 => "Table 5: layers",
             Self::Table6 => "Table 6: data sets",
             Self::Table8 => "Table 8: the user's token",
@@ -169,8 +181,8 @@ impl Experiment {
                 line("popularity", "popularity", Work::Popularity, none),
                 line("item transitions", "transitions", Work::Transitions, none),
                 line("Semantic-KNN", "semantic-knn", Work::SemanticKnn, none),
-                line("SASRec, binary cross-entropy", "sasrec-bce", sasrec(json!({"type": "bce"})), published::sasrec),
-                line("SASRec, full cross-entropy", "sasrec", sasrec(json!({"type": "full_cross_entropy"})), none),
+                line("SASRec, binary cross-entropy", "sasrec-bce", sasrec(&json!({"type": "bce"})), published::sasrec),
+                line("SASRec, full cross-entropy", "sasrec", sasrec(&json!({"type": "full_cross_entropy"})), none),
                 base(),
                 best("TIGER, preset best", "best", json!({}), none),
             ],
@@ -179,6 +191,18 @@ impl Experiment {
                 tiger("LSH", "tiger-lsh", json!({"quantizer": {"type": "sim_hash_lsh"}}), published::lsh_ids),
                 tiger("RQ-VAE", "tiger", json!({}), published::tiger),
                 tiger("residual k-means", "tiger-k-means", k_means(json!({})), none),
+            ],
+            Self::Table3 => vec![
+                sampled("1", "sampled-1", &[1.0]),
+                sampled("1.5", "sampled-1.5", &[1.5]),
+                sampled("2", "sampled-2", &[2.0]),
+            ],
+            Self::Table4 => vec![
+                sampled("1, 1, 1, 1", "sampled-1", &[1.0]),
+                sampled("2, 1, 1, 1", "sampled-2-1-1-1", &[2.0, 1.0, 1.0, 1.0]),
+                sampled("1, 2, 1, 1", "sampled-1-2-1-1", &[1.0, 2.0, 1.0, 1.0]),
+                sampled("1, 1, 2, 1", "sampled-1-1-2-1", &[1.0, 1.0, 2.0, 1.0]),
+                sampled("1, 1, 1, 2", "sampled-1-1-1-2", &[1.0, 1.0, 1.0, 2.0]),
             ],
             Self::Table5 => vec![
                 layers("3 layers", "tiger-3-layers", 3, published::three_layers),
@@ -220,7 +244,8 @@ impl Experiment {
             Self::Best => vec![
                 base(),
                 tiger("residual k-means, 2 x 256", "tiger-k-means-2", two(json!({})), none),
-                best("and behaviour", "best", json!({}), none),
+                best("and behaviour", "tiger-behaviour", json!({"decode": {"user_tokens": 2_000}}), none),
+                best("and no user token: best", "best", json!({}), none),
                 best(
                     "histories without a fifth of their items",
                     "best-thinned",
@@ -228,13 +253,19 @@ impl Experiment {
                     none,
                 ),
                 best("dropout 0.2", "best-dropout", json!({"model": {"dropout_rate": 0.2}}), none),
-                best("no user token", "best-no-user", json!({"decode": {"user_tokens": 0}}), none),
+                best("histories of 40 items", "best-history-40", history(40), none),
+                best(
+                    "behaviour in 256 columns",
+                    "best-256-columns",
+                    json!({"blend": {"behaviour": {"dims": 256}}}),
+                    none,
+                ),
             ],
         }
     }
 }
 
-fn sasrec(loss: Value) -> Work {
+fn sasrec(loss: &Value) -> Work {
     Work::SasRec(json!({"model": {"loss": loss}}))
 }
 
@@ -251,9 +282,15 @@ fn two(changes: Value) -> Value {
     settings
 }
 
+/// Histories of so many items.
+fn history(items: usize) -> Value {
+    json!({"windows": {"max_history": items}, "decode": {"max_history": items}})
+}
+
 /// The preset `best`, changed; every row is tested with own items in the ranking and without.
 fn best(label: &str, name: &'static str, changes: Value, paper: fn(Set) -> Option<Figures>) -> Line {
-    let mut settings = two(json!({"blend": TigerConfig::best().blend}));
+    let preset = TigerConfig::best();
+    let mut settings = two(json!({"blend": preset.blend, "decode": {"user_tokens": preset.decode.user_tokens}}));
     support::overlay(&mut settings, changes);
     tiger(label, name, settings, paper)
 }

@@ -23,6 +23,11 @@ impl Ranks {
         Self(values.iter().map(|&value| (value > 0.0).then(|| (1.0 / value).round() as u8 - 1)).collect())
     }
 
+    /// Users that were asked.
+    pub(crate) fn users(&self) -> usize {
+        self.0.len()
+    }
+
     /// Recall within the first `k`, by user.
     pub(crate) fn recall(&self, k: usize) -> Vec<f64> {
         self.0.iter().map(|rank| f64::from(u8::from(rank.is_some_and(|rank| usize::from(rank) < k)))).collect()

@@ -57,7 +57,7 @@ pub(crate) struct Row {
     pub(crate) sid: Option<SidReport>,
     /// Of the users that validation asked.
     pub(crate) valid: Option<Metrics>,
-    /// Over all test users, with the items that a user has taken already in the ranking, as the paper has it for all that is
+    /// Over the test users, all but where lists are sampled, with the items that a user has taken already in the ranking, as the paper has it for all that is
     /// known.
     pub(crate) test: Tested,
     /// The same without those items.
@@ -65,6 +65,9 @@ pub(crate) struct Row {
     /// Share of freely generated sequences that are no item, by how many were generated.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub(crate) invalid: BTreeMap<usize, f64>,
+    /// Entropy (bits) of the categories of a list, by its length.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub(crate) entropy: BTreeMap<usize, f64>,
 }
 
 /// Figures over all test users.
@@ -111,6 +114,7 @@ impl Row {
             test,
             without_own,
             invalid: BTreeMap::new(),
+            entropy: BTreeMap::new(),
         }
     }
 

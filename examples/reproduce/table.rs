@@ -9,7 +9,11 @@ use genrec::eval::{
 };
 use support::BoxError;
 
-use crate::{plan::Set, published::Figures, row::Row};
+use crate::{
+    plan::Set,
+    published::{ENTROPY, Figures},
+    row::Row,
+};
 
 /// Examples that the paper's model saw: 200,000 steps of 256.
 const PAPER_EXAMPLES: f64 = 51.2e6;
@@ -157,6 +161,33 @@ pub(crate) fn invalid(lines: &[Rows]) -> Result<String, BoxError> {
             write!(text, " {} |", rate.map_or_else(|| "–".into(), |rate| format!("{:.3} %", 100.0 * rate)))?;
         }
         text.push('\n');
+    }
+    Ok(text)
+}
+
+/// Variety of categories by temperature, beside the paper's.
+///
+/// # Errors
+/// When text cannot be written.
+pub(crate) fn entropy(lines: &[Rows]) -> Result<String, BoxError> {
+    let mut text = String::from(
+        "| temperature | Entropy@10 | @20 | @50 | the paper's | Recall@10 | NDCG@10 | users |\n\
+         |---|---|---|---|---|---|---|---|\n",
+    );
+    for line in lines {
+        let bits = |depth| mean(line.rows.iter().map(|row| row.entropy.get(&depth).copied()));
+        let bits = [10, 20, 50].map(|depth| bits(depth).map_or_else(|| "–".to_owned(), |bits| format!("{bits:.2}")));
+        let paper = ENTROPY.iter().find(|(label, _)| *label == line.label);
+        let paper = paper.map_or_else(|| "–".to_owned(), |(_, bits)| bits.map(|bits| format!("{bits:.2}")).join(" "));
+        writeln!(
+            text,
+            "| {} | {} | {paper} | {} | {} | {} |",
+            line.label,
+            bits.join(" | "),
+            line.with_interval("recall@10")?,
+            line.with_interval("ndcg@10")?,
+            line.rows.first().map_or(0, |row| row.test.ranks.users())
+        )?;
     }
     Ok(text)
 }

@@ -11,7 +11,7 @@ use genrec::{
     Searcher,
     artifacts::{self, RunDir},
     data::{Dataset, LeaveOneOut},
-    decode::Resolve,
+    decode::{AnySearch, PerLevel, Resolve, Sampling, Shape},
     embed::io::{read_npy, write_npy},
     eval::{InvalidRate, Suite},
     evaluate::{self, OwnItems, Part, questions},
@@ -20,12 +20,12 @@ use genrec::{
         ItemScorer,
         baseline::{KnnHistory, Popularity, SemanticKnn, Transitions},
     },
-    pipeline::{self, EmbeddingSource, Manifest as RunManifest, SasRecTraining, TigerConfig, TrainSummary},
+    pipeline::{self, EmbeddingSource, Manifest as RunManifest, Outcome, SasRecTraining, TigerConfig, TrainSummary},
     quantize::{QuantizerConfig, RqVaeConfig},
 };
 use serde::{Serialize, de::DeserializeOwned};
 use serde_json::{Value, json};
-use support::{BoxError, DeviceArg, ProgressView, asked, create_dir, embed::embed};
+use support::{BoxError, DeviceArg, ProgressView, asked, categories::Categories, create_dir, embed::embed};
 
 use crate::{
     plan::{Line, Set, Work},
@@ -36,6 +36,11 @@ use crate::{
 const INVALID_AT: [usize; 4] = [1, 5, 10, 20];
 /// Users that are asked freely for it, evenly spaced.
 const INVALID_USERS: usize = 2_000;
+
+/// Lengths of the lists of table 3.
+const ENTROPY_AT: [usize; 3] = [10, 20, 50];
+/// Users that lists are drawn for, evenly spaced.
+const SAMPLED_USERS: usize = 2_000;
 
 /// What all rows of a command share.
 #[derive(Debug)]
@@ -104,6 +109,7 @@ impl<'s> Bench<'s> {
         }
         let row = match &line.work {
             Work::Tiger(changes) => self.tiger(line.name, changes, seed)?,
+            Work::Sampled(temperatures) => self.sampled(line.name, temperatures, seed)?,
             Work::SasRec(changes) => self.sasrec(line.name, changes, seed)?,
             Work::Popularity => self.scored(line.name, seed, json!({}), &self.popularity()?)?,
             Work::Transitions => self.scored(line.name, seed, json!({}), &self.transitions()?)?,
@@ -118,23 +124,33 @@ impl<'s> Bench<'s> {
         self.settings.out.join(self.set.name()).join(format!("{name}-s{seed}"))
     }
 
-    fn tiger(&self, name: &str, changes: &Value, seed: u64) -> Result<Row, BoxError> {
-        let start = Instant::now();
+    /// Trains, or goes on with what was interrupted, or opens what is finished.
+    fn trained(&self, name: &str, changes: &Value, seed: u64) -> Result<Outcome, BoxError> {
         let config = changed(base(self.settings.budget, seed), changes)?;
         let config = config.with_embedder(EmbeddingSource::Npy { path: self.embedded()? });
         let dir = self.run_dir(name, seed);
         let device = self.settings.device.open()?;
         let mut view = ProgressView::new(None);
-        let outcome = pipeline::run(&self.dataset, &config, &dir, &device, None, dir.exists(), &mut view)?;
+        Ok(pipeline::run(&self.dataset, &config, &dir, &device, None, dir.exists(), &mut view)?)
+    }
 
-        let manifest: RunManifest = artifacts::read_versioned(&RunDir::new(&dir).manifest())?;
-        let settings = serde_json::to_value(manifest.config.with_embedder(self.settings.embedder.clone()))?;
+    /// The settings of a run, as its manifest has them, with the embedder that its embeddings were made by.
+    fn settings_of(&self, name: &str, seed: u64) -> Result<(Value, u32), BoxError> {
+        let manifest: RunManifest = artifacts::read_versioned(&RunDir::new(self.run_dir(name, seed)).manifest())?;
+        let config = manifest.config.with_embedder(self.settings.embedder.clone());
+        Ok((serde_json::to_value(config)?, manifest.data_crc32))
+    }
+
+    fn tiger(&self, name: &str, changes: &Value, seed: u64) -> Result<Row, BoxError> {
+        let start = Instant::now();
+        let outcome = self.trained(name, changes, seed)?;
+        let (settings, crc) = self.settings_of(name, seed)?;
         let asked = questions(&self.dataset.sequences, Part::Test)?;
         let recommender = outcome.recommender;
         let without = recommender.config().clone().with_exclude_history(true);
         let searcher = Searcher::new(recommender.index(), recommender.vocab(), &without);
         let without_own = evaluate::evaluate(&searcher, recommender.model(), &asked, &mut |_, _| {})?;
-        let mut row = self.dress(name, seed, settings, manifest.data_crc32, [&outcome.test, &without_own])?;
+        let mut row = self.dress(name, seed, settings, crc, [&outcome.test, &without_own])?;
         row.valid = Some(outcome.report.valid);
         row.sid = Some(outcome.report.sid);
         row.invalid = self.invalid(&recommender)?;
@@ -142,6 +158,37 @@ impl<'s> Bench<'s> {
         row.train = Some(outcome.report.train);
         // Earlier parts of a run that was interrupted count too.
         row.manifest.minutes = start.elapsed().max(trained).as_secs_f64() / 60.0;
+        Ok(row)
+    }
+
+    /// Lists drawn by the run `tiger`, of a sample of users.
+    fn sampled(&self, name: &str, temperatures: &[f32], seed: u64) -> Result<Row, BoxError> {
+        let run = RunDir::new(self.run_dir("tiger", seed));
+        let recommender = match run.report().exists() {
+            true => asked::open(run.root(), &self.dataset, self.settings.device)?,
+            false => self.trained("tiger", &json!({}), seed)?.recommender,
+        };
+        let start = Instant::now();
+        let longest = ENTROPY_AT.into_iter().max().unwrap_or(1);
+        let mut shape = Shape::default();
+        shape.temperature = match temperatures {
+            [one] => PerLevel::All(*one),
+            each => PerLevel::Each(each.to_vec()),
+        };
+        let search = AnySearch::Sampling(Sampling::new(longest, seed).with_shape(shape));
+        let config = asked::beam_search(recommender.config(), longest).with_search(search);
+        let questions = asked::test_questions(&self.dataset, Some(SAMPLED_USERS))?;
+        let answers = asked::ask(&recommender, &config, &questions, longest, name)?;
+        let left_out = config.with_exclude_history(true);
+        let without_own = asked::ask(&recommender, &left_out, &questions, longest, name)?.suite(&questions);
+        let (settings, crc) = self.settings_of("tiger", seed)?;
+        let settings = json!({"run": settings, "temperatures": temperatures, "users": SAMPLED_USERS});
+        let mut row = self.dress(name, seed, settings, crc, [&answers.suite(&questions), &without_own])?;
+        let categories = Categories::of(&self.dataset.catalogue);
+        for depth in ENTROPY_AT {
+            row.entropy.insert(depth, categories.entropy(answers.items(depth), depth)?);
+        }
+        row.manifest.minutes = start.elapsed().as_secs_f64() / 60.0;
         Ok(row)
     }
 
@@ -309,7 +356,7 @@ mod tests {
                 Work::SasRec(changes) => {
                     changed(SasRecTraining::default(), changes).unwrap();
                 }
-                Work::Popularity | Work::SemanticKnn | Work::Transitions => {}
+                Work::Popularity | Work::SemanticKnn | Work::Transitions | Work::Sampled(_) => {}
             }
             let before = works.entry(line.name).or_insert_with(|| line.work.clone());
             assert_eq!(*before, line.work, "two works are called {}", line.name);

@@ -8,6 +8,7 @@ use std::{
 use genrec::{
     DecodeConfig, History, Ranked, Recommender, Searcher,
     data::{Dataset, ReadOptions, readers::neutral},
+    eval::Suite,
     evaluate::{Part, Question, questions},
     index::ItemId,
     pipeline::Metrics,
@@ -120,12 +121,17 @@ impl Answers {
         self.ranked.iter().map(move |user| user.items.iter().take(k).map(|&(item, _)| item).collect())
     }
 
-    /// Recall, NDCG and MRR.
-    pub fn metrics(&self, questions: &[Question<'_>]) -> Metrics {
-        let mut suite = genrec::eval::Suite::standard();
+    /// Recall, NDCG and MRR, user by user.
+    pub fn suite(&self, questions: &[Question<'_>]) -> Suite<ItemId> {
+        let mut suite = Suite::standard();
         for (items, question) in self.items(10).zip(questions) {
             suite.update(&items, &[question.target]);
         }
-        suite.report()
+        suite
+    }
+
+    /// Recall, NDCG and MRR.
+    pub fn metrics(&self, questions: &[Question<'_>]) -> Metrics {
+        self.suite(questions).report()
     }
 }

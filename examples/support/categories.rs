@@ -2,7 +2,13 @@
 
 use std::collections::BTreeMap;
 
-use genrec::data::{Catalogue, Item};
+use genrec::{
+    data::{Catalogue, Item},
+    eval::{Entropy, Metric as _},
+    index::ItemId,
+};
+
+use crate::BoxError;
 
 /// The category of items that have none.
 const NONE: &str = "(none)";
@@ -44,6 +50,20 @@ impl Categories {
     pub fn labels(&self) -> Vec<Option<u32>> {
         let none = (0..).zip(&self.names).find(|(_, name)| *name == NONE).map(|(number, _)| number);
         self.of.iter().map(|&number| (Some(number) != none).then_some(number)).collect()
+    }
+
+    /// Entropy (bits) of the categories of a list's first items, the mean over lists; items without a category do not count.
+    ///
+    /// # Errors
+    /// When `depth` is 0.
+    pub fn entropy(&self, lists: impl Iterator<Item = Vec<ItemId>>, depth: usize) -> Result<f64, BoxError> {
+        let labels = self.labels();
+        let mut metric = Entropy::new(depth)?;
+        for items in lists {
+            let categories = items.iter().filter_map(|item| labels.get(item.index()).copied().flatten());
+            metric.update(&categories.collect::<Vec<_>>(), &[]);
+        }
+        Ok(metric.value().unwrap_or(0.0))
     }
 
     /// The number of each item's category.

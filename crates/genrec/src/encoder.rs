@@ -66,6 +66,7 @@ impl ItemEncoder {
     /// # Errors
     /// [`Error::EmbeddingDim`] when the embedding has another size than the run's, and the errors of reading the other items'
     /// content and of encoding.
+    #[allow(clippy::needless_pass_by_value, reason = "a view is passed by value, as ndarray does")]
     pub(crate) fn encode(&mut self, embedding: ArrayView1<'_, f32>) -> Result<Vec<u32>> {
         let expected = self.blend.as_ref().map_or(self.quantizer.dim(), |with| with.blend.content_dim());
         if embedding.len() != expected {

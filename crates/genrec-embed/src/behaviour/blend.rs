@@ -1,5 +1,7 @@
 //! Content and behaviour side by side in one embedding.
 
+#![allow(clippy::needless_pass_by_value, reason = "views are passed by value, as ndarray does")]
+
 mod persist;
 
 use ndarray::{Array1, Array2, ArrayView1, ArrayView2, Axis};
@@ -146,7 +148,6 @@ impl Blend {
     /// # Errors
     /// [`EmbedError::Config`] when a setting is out of bounds, [`EmbedError::UnknownItem`] when a sequence has an item that is no
     /// row of `content`.
-    #[allow(clippy::needless_pass_by_value, reason = "a view is passed by value, as ndarray does")]
     pub fn fit<S>(content: ArrayView2<'_, f32>, sequences: S, config: BlendConfig) -> Result<Self>
     where
         S: IntoIterator,
@@ -188,7 +189,6 @@ impl Blend {
     ///
     /// # Errors
     /// [`EmbedError::Shape`] when `content` has another shape.
-    #[allow(clippy::needless_pass_by_value, reason = "a view is passed by value, as ndarray does")]
     pub fn rows(&self, content: ArrayView2<'_, f32>) -> Result<Array2<f32>> {
         self.check(content, self.items())?;
         let neighbours = Neighbours::new(self, content);
@@ -207,7 +207,6 @@ impl Blend {
     ///
     /// # Errors
     /// [`EmbedError::Shape`] when one of the two has another shape.
-    #[allow(clippy::needless_pass_by_value, reason = "a view is passed by value, as ndarray does")]
     pub fn new_rows(&self, content: ArrayView2<'_, f32>, new: ArrayView2<'_, f32>) -> Result<Array2<f32>> {
         self.check(content, self.items())?;
         self.check(new, new.nrows())?;

@@ -192,14 +192,15 @@ impl TigerConfig {
     }
 
     /// What recommends best of all that was tried on two cores: the preset [`cpu`](Self::cpu) over Semantic IDs of content and of
-    /// behaviour, with the items of a history left out of the ranking.
+    /// behaviour, without user tokens, with the items of a history left out of the ranking.
     ///
-    /// Both were measured on Beauty, ten epochs, MiniLM embeddings, test Recall@10 and NDCG@10: content alone .0484, .0236;
-    /// with behaviour .0678, .0331; and without the items that a user has taken .078, .041 (`docs/results.md`). Give it a sentence
-    /// encoder ([`with_embedder`](Self::with_embedder)): TF-IDF, the default, knows less of items that few have taken.
+    /// Each was measured on Beauty, ten epochs, MiniLM embeddings, test Recall@10 and NDCG@10: content alone .0484, .0236; with
+    /// behaviour .0678, .0331; without user tokens .0718, .0353; and without the items that a user has taken a sixth more
+    /// (`docs/results.md`). Give it a sentence encoder ([`with_embedder`](Self::with_embedder)): TF-IDF, the default, knows less of
+    /// items that few have taken.
     pub fn best() -> Self {
         let mut config = Self::cpu().with_blend(Some(BlendConfig::default()));
-        config.decode = config.decode.with_exclude_history(true);
+        config.decode = config.decode.with_exclude_history(true).with_user_tokens(0);
         config
     }
 
