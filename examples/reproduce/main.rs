@@ -51,7 +51,7 @@ struct Args {
     #[arg(long, value_parser = support::parse_minutes, allow_negative_numbers = true, default_value = "30")]
     budget: Duration,
     /// Seeds a row, from 1 on; the table's own number otherwise.
-    #[arg(long)]
+    #[arg(long, value_parser = clap::value_parser!(u64).range(1..))]
     seeds: Option<u64>,
     /// Only these rows, by the names of their files; of the others those that are there.
     #[arg(long, value_delimiter = ',')]
@@ -87,6 +87,13 @@ fn command(args: &Args) -> String {
         names.join(" "),
         args.budget.as_secs_f64() / 60.0
     );
+    for (name, values) in
+        [("sets", args.sets.iter().map(|set| set.name()).collect::<Vec<_>>()), ("rows", rows_named(args))]
+    {
+        if !values.is_empty() {
+            text.push_str(&format!(" --{name} {}", values.join(",")));
+        }
+    }
     if let Some(seeds) = args.seeds {
         text.push_str(&format!(" --seeds {seeds}"));
     }
@@ -94,6 +101,10 @@ fn command(args: &Args) -> String {
         text.push_str(&format!(" --device {:?}", args.device).to_lowercase());
     }
     text
+}
+
+fn rows_named(args: &Args) -> Vec<&str> {
+    args.rows.iter().map(String::as_str).collect()
 }
 
 /// The rows of an experiment on a set, made where they are not there yet.
@@ -105,14 +116,15 @@ fn rows(experiment: Experiment, bench: &Bench<'_>, set: Set, args: &Args) -> Res
         for seed in seeds {
             let wanted = args.rows.is_empty() || args.rows.iter().any(|name| name == line.name);
             if args.finished || !wanted {
-                rows.extend(row::Row::read(&row::path(&args.results, set.name(), line.name, seed))?);
+                rows.extend(bench.finished(&line, seed)?);
             } else {
                 println!("{}, {}, seed {seed}", set.title(), line.label);
                 rows.push(bench.row(&line, seed)?);
             }
         }
         if !rows.is_empty() {
-            lines.push(Rows { label: line.label.clone(), rows, paper: (line.paper)(set) });
+            let against = line.against.or(Some(experiment.reference())).filter(|other| *other != line.name);
+            lines.push(Rows { name: line.name, against, label: line.label.clone(), rows, paper: (line.paper)(set) });
         }
     }
     Ok(lines)
@@ -138,8 +150,9 @@ fn section(experiment: Experiment, settings: &Settings, args: &Args) -> Result<S
             Experiment::Figure6 => text.push_str(&table::invalid(&lines)?),
             _ => text.push_str(&table::recall_and_ndcg(&lines)?),
         }
-        if lines.len() > 1 {
-            write!(text, "\n{}", table::differences(&lines, experiment.reference().min(lines.len() - 1))?)?;
+        let differences = table::differences(&lines)?;
+        if !differences.is_empty() {
+            write!(text, "\n{differences}")?;
         }
         if experiment == Experiment::Blocks {
             write!(text, "\n{}", table::invalid(&lines)?)?;
@@ -168,8 +181,15 @@ fn check_names(args: &Args) -> Result<(), BoxError> {
 
 fn run(args: &Args) -> Result<(), BoxError> {
     check_names(args)?;
+    if args.document.is_some() && !args.sets.is_empty() {
+        return Err(
+            "a section of a document has all sets of its table: leave `--sets` out, with `--finished` if need be"
+                .into(),
+        );
+    }
     let settings = Settings {
         command: command(args),
+        commit: train::commit(),
         data: args.data.clone(),
         out: args.out.clone(),
         results: args.results.clone(),

@@ -23,6 +23,9 @@ const METRICS: [&str; 4] = ["recall@5", "ndcg@5", "recall@10", "ndcg@10"];
 /// A line of a table: one row a seed.
 #[derive(Debug)]
 pub(crate) struct Rows {
+    pub(crate) name: &'static str,
+    /// The name of the line that it is compared with.
+    pub(crate) against: Option<&'static str>,
     pub(crate) label: String,
     pub(crate) rows: Vec<Row>,
     pub(crate) paper: Option<Figures>,
@@ -80,6 +83,8 @@ pub(crate) fn recall_and_ndcg(lines: &[Rows]) -> Result<String, BoxError> {
             |paper| paper.map(|value| if value.is_nan() { "–".to_owned() } else { short(value) }).join(" "),
         );
         let examples = mean(line.rows.iter().map(|row| row.train.as_ref().map(|train| train.examples as f64)));
+        // Only a TIGER's examples are windows of a history, as the paper's are.
+        let windows = examples.filter(|_| line.rows.iter().all(|row| row.sid.is_some()));
         let minutes = mean(line.rows.iter().map(|row| Some(row.manifest.minutes)));
         writeln!(
             text,
@@ -92,7 +97,7 @@ pub(crate) fn recall_and_ndcg(lines: &[Rows]) -> Result<String, BoxError> {
             METRICS[2..].iter().map(|metric| line.without_own(metric)).collect::<Vec<_>>().join(" "),
             line.rows.len(),
             examples.map_or_else(|| "–".into(), |examples| format!("{:.1} M", examples / 1e6)),
-            examples.map_or_else(|| "–".into(), |examples| format!("{:.1} %", 100.0 * examples / PAPER_EXAMPLES)),
+            windows.map_or_else(|| "–".into(), |windows| format!("{:.1} %", 100.0 * windows / PAPER_EXAMPLES)),
             minutes.map_or_else(|| "–".into(), |minutes| format!("{minutes:.0}")),
         )?;
     }
@@ -105,17 +110,17 @@ fn mean(values: impl Iterator<Item = Option<f64>>) -> Option<f64> {
     (!values.is_empty()).then(|| values.iter().sum::<f64>() / values.len() as f64)
 }
 
-/// Each line against another, user by user, over the first seed that both have.
+/// Each line against the one that it is to be compared with, user by user, over the first seed that both have on the same data.
 ///
 /// # Errors
 /// When the two have not the same users.
-pub(crate) fn differences(lines: &[Rows], against: usize) -> Result<String, BoxError> {
+pub(crate) fn differences(lines: &[Rows]) -> Result<String, BoxError> {
     let mut text = String::new();
-    let Some(other) = lines.get(against) else { return Ok(text) };
-    for line in lines.iter().enumerate().filter(|&(at, _)| at != against).map(|(_, line)| line) {
+    for line in lines {
+        let Some(other) = lines.iter().find(|other| Some(other.name) == line.against) else { continue };
         let both = line.rows.iter().find_map(|row| {
-            let same = other.rows.iter().find(|other| other.seed == row.seed);
-            same.or(other.rows.first()).map(|other| (row, other))
+            let same = |other: &&Row| other.seed == row.seed && other.manifest.data_crc32 == row.manifest.data_crc32;
+            other.rows.iter().find(same).map(|other| (row, other))
         });
         let Some((row, other_row)) = both else { continue };
         let mut parts = Vec::new();

@@ -9,7 +9,6 @@ use std::{
 
 use genrec::{
     Searcher,
-    artifacts::{self, RunDir},
     data::{Dataset, LeaveOneOut},
     decode::{AnySearch, PerLevel, Resolve, Sampling, Shape},
     embed::io::{read_npy, write_npy},
@@ -20,7 +19,7 @@ use genrec::{
         ItemScorer,
         baseline::{KnnHistory, Popularity, SemanticKnn, Transitions},
     },
-    pipeline::{self, EmbeddingSource, Manifest as RunManifest, Outcome, SasRecTraining, TigerConfig, TrainSummary},
+    pipeline::{self, EmbeddingSource, Outcome, SasRecTraining, TigerConfig, TrainSummary},
     quantize::{QuantizerConfig, RqVaeConfig},
 };
 use serde::{Serialize, de::DeserializeOwned};
@@ -53,6 +52,8 @@ pub(crate) struct Settings {
     pub(crate) device: DeviceArg,
     /// What was typed, with the places of data and models left out.
     pub(crate) command: String,
+    /// The checkout that the program was started in.
+    pub(crate) commit: Option<String>,
 }
 
 /// TIGER as the rows change it: the preset `cpu` with the paper's RQ-VAE, trained for the budget.
@@ -78,6 +79,8 @@ pub(crate) struct Bench<'s> {
     settings: &'s Settings,
     set: Set,
     dataset: Dataset,
+    /// Over items and sequences.
+    crc: u32,
 }
 
 impl<'s> Bench<'s> {
@@ -91,32 +94,86 @@ impl<'s> Bench<'s> {
             let have = settings.data.display();
             return Err(format!("`{have}` has no `{}`: `--data` is the directory of all sets", set.name()).into());
         }
-        Ok(Self { settings, set, dataset: asked::dataset(&dir)? })
+        let dataset = asked::dataset(&dir)?;
+        let crc = pipeline::fingerprint(&dataset)?;
+        Ok(Self { settings, set, dataset, crc })
     }
 
     pub(crate) fn dataset(&self) -> &Dataset {
         &self.dataset
     }
 
+    /// The row of a line, if it is finished.
+    ///
+    /// # Errors
+    /// When the file is no row, or one of other data.
+    pub(crate) fn finished(&self, line: &Line, seed: u64) -> Result<Option<Row>, BoxError> {
+        let path = row::path(&self.settings.results, self.set.name(), line.name, seed);
+        let row = Row::read(&path)?;
+        match row.as_ref().filter(|row| row.manifest.data_crc32 != self.crc) {
+            None => Ok(row),
+            Some(_) => {
+                Err(format!("`{}` is of other data: delete it, or give another `--results`", path.display()).into())
+            }
+        }
+    }
+
     /// The row of a line: from its file, or made now and written.
     ///
     /// # Errors
-    /// When the file is no row, or the row cannot be made.
+    /// When the file is no row, or one of other settings or data, or the row cannot be made.
     pub(crate) fn row(&self, line: &Line, seed: u64) -> Result<Row, BoxError> {
-        let path = row::path(&self.settings.results, self.set.name(), line.name, seed);
-        if let Some(row) = Row::read(&path)? {
-            return Ok(row);
+        if let Some(row) = self.finished(line, seed)? {
+            let now = without_places(self.wanted(line, seed)?);
+            let Some((field, was, now)) = pipeline::first_difference("", &row.manifest.settings, &now) else {
+                return Ok(row);
+            };
+            let path = row::path(&self.settings.results, self.set.name(), line.name, seed);
+            let path = path.display();
+            return Err(format!(
+                "`{path}` was made with another `{field}` ({was}, now {now}): delete it, or give another `--results`"
+            )
+            .into());
         }
-        let row = match &line.work {
+        let mut row = match &line.work {
             Work::Tiger(changes) => self.tiger(line.name, changes, seed)?,
             Work::Sampled(temperatures) => self.sampled(line.name, temperatures, seed)?,
             Work::SasRec(changes) => self.sasrec(line.name, changes, seed)?,
-            Work::Popularity => self.scored(line.name, seed, json!({}), &self.popularity()?)?,
-            Work::Transitions => self.scored(line.name, seed, json!({}), &self.transitions()?)?,
-            Work::SemanticKnn => self.scored(line.name, seed, json!({"history": "last_item"}), &self.knn()?)?,
+            Work::Popularity => self.scored(line.name, seed, &self.popularity()?)?,
+            Work::Transitions => self.scored(line.name, seed, &self.transitions()?)?,
+            Work::SemanticKnn => self.scored(line.name, seed, &self.knn()?)?,
         };
+        row.manifest.settings = without_places(self.wanted(line, seed)?);
         row.write(&self.settings.results)?;
         Ok(row)
+    }
+
+    /// Every setting of a line.
+    fn wanted(&self, line: &Line, seed: u64) -> Result<Value, BoxError> {
+        Ok(match &line.work {
+            Work::Tiger(changes) => serde_json::to_value(self.config(changes, seed)?)?,
+            Work::Sampled(temperatures) => {
+                let run = self.config(&json!({}), seed)?;
+                json!({"run": run, "temperatures": temperatures, "users": SAMPLED_USERS})
+            }
+            Work::SasRec(changes) => {
+                serde_json::to_value(self.sasrec_training(changes, seed)?.resolved(&self.dataset))?
+            }
+            Work::SemanticKnn => json!({"embedder": self.settings.embedder, "history": "last_item"}),
+            Work::Popularity | Work::Transitions => json!({}),
+        })
+    }
+
+    /// The settings of a run, with the embedder that its embeddings are made by.
+    fn config(&self, changes: &Value, seed: u64) -> Result<TigerConfig, BoxError> {
+        let config = changed(base(self.settings.budget, seed), changes)?;
+        Ok(config.with_embedder(self.settings.embedder.clone()).seeded())
+    }
+
+    fn sasrec_training(&self, changes: &Value, seed: u64) -> Result<SasRecTraining, BoxError> {
+        let mut training = SasRecTraining::default().with_seed(seed);
+        training.train.max_duration = Some(self.settings.budget);
+        changed(training, changes)
     }
 
     /// Where a run of TIGER is, or will be.
@@ -126,31 +183,22 @@ impl<'s> Bench<'s> {
 
     /// Trains, or goes on with what was interrupted, or opens what is finished.
     fn trained(&self, name: &str, changes: &Value, seed: u64) -> Result<Outcome, BoxError> {
-        let config = changed(base(self.settings.budget, seed), changes)?;
-        let config = config.with_embedder(EmbeddingSource::Npy { path: self.embedded()? });
+        let config = self.config(changes, seed)?.with_embedder(EmbeddingSource::Npy { path: self.embedded()? });
         let dir = self.run_dir(name, seed);
         let device = self.settings.device.open()?;
         let mut view = ProgressView::new(None);
         Ok(pipeline::run(&self.dataset, &config, &dir, &device, None, dir.exists(), &mut view)?)
     }
 
-    /// The settings of a run, as its manifest has them, with the embedder that its embeddings were made by.
-    fn settings_of(&self, name: &str, seed: u64) -> Result<(Value, u32), BoxError> {
-        let manifest: RunManifest = artifacts::read_versioned(&RunDir::new(self.run_dir(name, seed)).manifest())?;
-        let config = manifest.config.with_embedder(self.settings.embedder.clone());
-        Ok((serde_json::to_value(config)?, manifest.data_crc32))
-    }
-
     fn tiger(&self, name: &str, changes: &Value, seed: u64) -> Result<Row, BoxError> {
         let start = Instant::now();
         let outcome = self.trained(name, changes, seed)?;
-        let (settings, crc) = self.settings_of(name, seed)?;
         let asked = questions(&self.dataset.sequences, Part::Test)?;
         let recommender = outcome.recommender;
         let without = recommender.config().clone().with_exclude_history(true);
         let searcher = Searcher::new(recommender.index(), recommender.vocab(), &without);
         let without_own = evaluate::evaluate(&searcher, recommender.model(), &asked, &mut |_, _| {})?;
-        let mut row = self.dress(name, seed, settings, crc, [&outcome.test, &without_own])?;
+        let mut row = self.dress(name, seed, [&outcome.test, &without_own])?;
         row.valid = Some(outcome.report.valid);
         row.sid = Some(outcome.report.sid);
         row.invalid = self.invalid(&recommender)?;
@@ -163,11 +211,7 @@ impl<'s> Bench<'s> {
 
     /// Lists drawn by the run `tiger`, of a sample of users.
     fn sampled(&self, name: &str, temperatures: &[f32], seed: u64) -> Result<Row, BoxError> {
-        let run = RunDir::new(self.run_dir("tiger", seed));
-        let recommender = match run.report().exists() {
-            true => asked::open(run.root(), &self.dataset, self.settings.device)?,
-            false => self.trained("tiger", &json!({}), seed)?.recommender,
-        };
+        let recommender = self.trained("tiger", &json!({}), seed)?.recommender;
         let start = Instant::now();
         let longest = ENTROPY_AT.into_iter().max().unwrap_or(1);
         let mut shape = Shape::default();
@@ -181,9 +225,7 @@ impl<'s> Bench<'s> {
         let answers = asked::ask(&recommender, &config, &questions, longest, name)?;
         let left_out = config.with_exclude_history(true);
         let without_own = asked::ask(&recommender, &left_out, &questions, longest, name)?.suite(&questions);
-        let (settings, crc) = self.settings_of("tiger", seed)?;
-        let settings = json!({"run": settings, "temperatures": temperatures, "users": SAMPLED_USERS});
-        let mut row = self.dress(name, seed, settings, crc, [&answers.suite(&questions), &without_own])?;
+        let mut row = self.dress(name, seed, [&answers.suite(&questions), &without_own])?;
         let categories = Categories::of(&self.dataset.catalogue);
         for depth in ENTROPY_AT {
             row.entropy.insert(depth, categories.entropy(answers.items(depth), depth)?);
@@ -194,20 +236,18 @@ impl<'s> Bench<'s> {
 
     fn sasrec(&self, name: &str, changes: &Value, seed: u64) -> Result<Row, BoxError> {
         let start = Instant::now();
-        let mut training = SasRecTraining::default().with_seed(seed);
-        training.train.max_duration = Some(self.settings.budget);
-        let training = changed(training, changes)?;
+        let training = self.sasrec_training(changes, seed)?;
         let dir = self.run_dir(name, seed);
         let mut view = ProgressView::new(training.train.epochs);
         let device = self.settings.device.open()?;
         let (model, report) = training.run(&self.dataset, &dir, &device, dir.exists(), &mut view)?;
 
-        let mut row = self.scored(name, seed, serde_json::to_value(training)?, &model)?;
+        let mut row = self.scored(name, seed, &model)?;
         let validation = questions(&self.dataset.sequences, Part::Validation)?;
         row.valid = Some(evaluate::evaluate_scorer(&model, &validation, OwnItems::Ranked)?.report());
         row.train = Some(TrainSummary {
             parameters: model.num_parameters(),
-            examples_per_epoch: self.dataset.sequences.len(),
+            examples_per_epoch: report.examples_seen.checked_div(u64::from(report.epochs)).unwrap_or(0) as usize,
             examples: report.examples_seen,
             steps: report.steps,
             epochs: report.epochs,
@@ -231,31 +271,23 @@ impl<'s> Bench<'s> {
         Ok(INVALID_AT.into_iter().filter_map(|k| Some((k, rate.value_at(k)?))).collect())
     }
 
-    fn scored<S: ItemScorer>(&self, name: &str, seed: u64, settings: Value, scorer: &S) -> Result<Row, BoxError> {
+    fn scored<S: ItemScorer>(&self, name: &str, seed: u64, scorer: &S) -> Result<Row, BoxError> {
         let start = Instant::now();
         let questions = questions(&self.dataset.sequences, Part::Test)?;
         let asked = |own| evaluate::evaluate_scorer(scorer, &questions, own);
-        let crc = pipeline::fingerprint(&self.dataset)?;
         let suites = [&asked(OwnItems::Ranked)?, &asked(OwnItems::LeftOut)?];
-        let mut row = self.dress(name, seed, settings, crc, suites)?;
+        let mut row = self.dress(name, seed, suites)?;
         row.manifest.minutes = start.elapsed().as_secs_f64() / 60.0;
         Ok(row)
     }
 
-    fn dress(
-        &self,
-        name: &str,
-        seed: u64,
-        settings: Value,
-        data_crc32: u32,
-        [test, without_own]: [&Suite<ItemId>; 2],
-    ) -> Result<Row, BoxError> {
+    fn dress(&self, name: &str, seed: u64, [test, without_own]: [&Suite<ItemId>; 2]) -> Result<Row, BoxError> {
         let manifest = Manifest {
             command: self.settings.command.clone(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
-            commit: commit(),
-            settings: without_places(settings),
-            data_crc32,
+            commit: self.settings.commit.clone(),
+            settings: Value::Null,
+            data_crc32: self.crc,
             machine: machine(self.settings.device),
             threads: rayon::current_num_threads(),
             minutes: 0.0,
@@ -288,7 +320,7 @@ impl<'s> Bench<'s> {
         let source = serde_json::to_vec(&self.settings.embedder)?;
         let dir = self.settings.out.join(self.set.name());
         create_dir(&dir)?;
-        let path = dir.join(format!("embeddings-{:08x}.npy", crc32fast::hash(&source)));
+        let path = dir.join(format!("embeddings-{:08x}-{:08x}.npy", crc32fast::hash(&source), self.crc));
         if !path.exists() {
             let device = self.settings.device.open()?;
             let rows = embed(&self.dataset.catalogue, &self.settings.embedder, &device, &dir.join("texts"))?;
@@ -300,9 +332,9 @@ impl<'s> Bench<'s> {
     }
 }
 
-/// The checkout that the program was started in.
-fn commit() -> Option<String> {
-    let output = Command::new("git").args(["rev-parse", "--short", "HEAD"]).output().ok()?;
+/// The checkout that the program is started in, with a word where it has changes that are not committed.
+pub(crate) fn commit() -> Option<String> {
+    let output = Command::new("git").args(["describe", "--always", "--dirty", "--exclude", "*"]).output().ok()?;
     let text = String::from_utf8(output.stdout).ok()?;
     (output.status.success() && !text.trim().is_empty()).then(|| text.trim().to_owned())
 }
@@ -370,8 +402,8 @@ mod tests {
         let Work::Tiger(changes) = &line.work else { panic!("{line:?}") };
         let row = changed(base(Duration::from_secs(60), 1), changes).unwrap();
         let mut best = TigerConfig::best().with_seed(1).with_train(row.train.clone());
-        best.decode = row.decode.clone();
-        assert_eq!(row, best);
+        best.decode.exclude_history = false;
+        assert_eq!(row, best, "all but which items are ranked");
     }
 
     #[test]

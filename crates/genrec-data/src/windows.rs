@@ -203,7 +203,7 @@ impl<'a> Windows<'a> {
             return Some(window);
         }
         // Streams of their own beside those of the epochs' batches; users fit u32, as their windows do.
-        let mut rng = Rng::new(seed, 1 << 63 | u64::from(epoch) << 31 | window.user as u64);
+        let mut rng = Rng::new(seed, 1 << 63 | u64::from(epoch) << 32 | window.user as u64);
         (0..start).for_each(|_| _ = rng.unit());
         history.extend(window.history.iter().filter(|_| rng.unit() >= self.config.drop_items));
         if history.is_empty() {

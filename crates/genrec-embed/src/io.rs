@@ -102,7 +102,7 @@ fn array_error(path: &Path, problem: ArrayProblem) -> EmbedError {
     EmbedError::Array { path: path.to_owned(), problem }
 }
 
-fn finite(rows: Array2<f32>) -> Result<Array2<f32>, ArrayProblem> {
+pub(crate) fn finite(rows: Array2<f32>) -> Result<Array2<f32>, ArrayProblem> {
     match rows.indexed_iter().find(|(_, value)| !value.is_finite()) {
         Some(((row, column), _)) => Err(ArrayProblem::NotFinite { row, column }),
         None => Ok(rows),

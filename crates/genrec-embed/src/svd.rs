@@ -46,7 +46,7 @@ pub(crate) struct Singular {
 pub(crate) fn right_singular(matrix: &Csr, subspace: Subspace) -> Singular {
     let (height, width) = matrix.dim();
     let transposed = matrix.transpose();
-    let sketch = (subspace.dim + subspace.oversample).min(height).min(width);
+    let sketch = subspace.dim.saturating_add(subspace.oversample).min(height).min(width);
     let mut basis = orthonormal(&matrix.dot(&gaussian(width, sketch, subspace.seed)));
     for _ in 0..subspace.power_iterations {
         let other = orthonormal(&transposed.dot(&basis));

@@ -33,8 +33,8 @@ impl<M: Seq2Seq> Ensemble<M> {
     /// Puts members together.
     ///
     /// # Errors
-    /// [`Error::Config`] when there is no member, [`Error::Mismatch`] when two have not the same number of items, and
-    /// [`Error::UnknownItem`] names an item that stands elsewhere in another's catalogue.
+    /// [`Error::Config`] when there is no member or two have not the same items in the same order, [`Error::Mismatch`] when they
+    /// have not the same number of items.
     pub fn new(members: Vec<Recommender<M>>) -> Result<Self> {
         let Some((first, others)) = members.split_first() else {
             return Err(Error::Config { field: "members", value: "0".to_owned(), expected: "at least 1" });
@@ -48,7 +48,9 @@ impl<M: Seq2Seq> Ensemble<M> {
                 return Err(Error::Mismatch { what: "items", left, left_value, right, right_value });
             }
             if let Some((item, _)) = items.iter().zip(theirs).find(|(ours, theirs)| ours.id != theirs.id) {
-                return Err(Error::UnknownItem { item: item.id.clone(), items: theirs.len() });
+                let (field, value) =
+                    ("members", format!("of different catalogues: `{}` stands elsewhere in one", item.id));
+                return Err(Error::Config { field, value, expected: "runs over the same items in the same order" });
             }
         }
         Ok(Self { members, candidates: CANDIDATES })

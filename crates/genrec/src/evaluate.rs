@@ -102,7 +102,7 @@ pub fn invalid_rate<M: Seq2Seq>(
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum OwnItems {
-    /// They are ranked with the others, as TIGER's protocol has it.
+    /// They are ranked with the others. Of TIGER the paper does not say; its published figures are compared with this.
     #[default]
     Ranked,
     /// They are left out, as S3-Rec's protocol has it, from which the paper took its baselines' figures.
@@ -127,7 +127,11 @@ pub fn evaluate_scorer<S: ItemScorer>(scorer: &S, questions: &[Question<'_>], ow
         let mut scores = scorer.scores(&batch)?.to_dtype(DType::F32)?.to_vec2::<f32>()?;
         if own == OwnItems::LeftOut {
             for (question, row) in chunk.iter().zip(&mut scores) {
-                question.history.items.iter().for_each(|item| row[item.index()] = f32::NEG_INFINITY);
+                for item in question.history.items {
+                    if let Some(score) = row.get_mut(item.index()) {
+                        *score = f32::NEG_INFINITY;
+                    }
+                }
             }
         }
         for (question, items) in chunk.iter().zip(top_items(&scores, DEPTH)) {
@@ -137,7 +141,7 @@ pub fn evaluate_scorer<S: ItemScorer>(scorer: &S, questions: &[Question<'_>], ow
     Ok(suite)
 }
 
-/// The `k` items of highest score in each row.
+/// The `k` items of highest score in each row; none with a score of minus infinity.
 fn top_items(scores: &[Vec<f32>], k: usize) -> Vec<Vec<ItemId>> {
     scores
         .par_iter()
@@ -149,7 +153,7 @@ fn top_items(scores: &[Vec<f32>], k: usize) -> Vec<Vec<ItemId>> {
                 order.truncate(k);
             }
             order.sort_unstable_by(best_first);
-            order.into_iter().map(ItemId).collect()
+            order.into_iter().filter(|&item| row[item as usize] > f32::NEG_INFINITY).map(ItemId).collect()
         })
         .collect()
 }
@@ -180,7 +184,7 @@ mod tests {
         assert_eq!(ndcg(question, OwnItems::Ranked)?, Some(1.0 / 3.0));
         assert_eq!(ndcg(question, OwnItems::LeftOut)?, Some(1.0));
         let again = Question { target: ItemId(1), ..question };
-        assert_eq!(ndcg(again, OwnItems::LeftOut)?, Some(0.25), "what is taken again comes last");
+        assert_eq!(ndcg(again, OwnItems::LeftOut)?, Some(0.0), "what is taken again is not found");
         Ok(())
     }
 }

@@ -74,7 +74,7 @@ impl<'a> Searcher<'a> {
 
     /// The ranked items of each history: at least `k`, and as many as the search has room for. `progress` is told users
     /// done and users in all. Where the model is on a GPU, so is a beam search over the catalogue, unless it has more than
-    /// [`DeviceBeamSearch::max_beams`].
+    /// [`DeviceBeamSearch::max_beams`] or leaves the items of each history out.
     ///
     /// # Errors
     /// [`Error::UnknownItem`](crate::Error::UnknownItem) when a history names an item outside the catalogue, and the errors of

@@ -4,6 +4,8 @@
 
 mod persist;
 
+use std::sync::OnceLock;
+
 use ndarray::{Array1, Array2, ArrayView1, ArrayView2, Axis};
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
@@ -191,10 +193,10 @@ impl Blend {
     /// [`EmbedError::Shape`] when `content` has another shape.
     pub fn rows(&self, content: ArrayView2<'_, f32>) -> Result<Array2<f32>> {
         self.check(content, self.items())?;
-        let neighbours = Neighbours::new(self, content);
+        let neighbours = OnceLock::new();
         self.blend(content, |item| match self.rows.row(item) {
             row if known(row) => row.to_owned(),
-            _ => neighbours.behaviour(content.row(item)),
+            _ => neighbours.get_or_init(|| Neighbours::new(self, content)).behaviour(content.row(item)),
         })
     }
 

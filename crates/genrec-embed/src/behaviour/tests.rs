@@ -60,6 +60,8 @@ fn what_is_wrong_is_said() {
     assert!(message(4, &config).contains("dims is 4, it must be below the number of items"));
     assert!(message(10, &config.clone().with_dims(0)).contains("dims is 0"));
     assert!(message(10, &config.clone().with_window(0)).contains("window is 0"));
+    let wide = BehaviourConfig { oversample: usize::MAX, ..config.clone() };
+    assert!(message(10, &wide).contains("oversample is"));
     let nan = Association::MutualInformation { shift: f64::NAN };
     assert!(message(10, &information.with_association(nan)).contains("shift is NaN"));
     assert!(matches!(embed(planted(1), 5, &config), Err(EmbedError::UnknownItem { items: 5, .. })));

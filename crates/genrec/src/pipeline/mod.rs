@@ -15,5 +15,5 @@ mod training;
 pub use config::{Budget, EmbeddingSource, Manifest, Precision, TigerConfig};
 pub use observer::{Event, Observer, Stage};
 pub use report::{DatasetReport, Metrics, Report, SidReport, TimingReport, TrainSummary};
-pub use run::{Outcome, fingerprint, run};
+pub use run::{Outcome, fingerprint, first_difference, run};
 pub use sasrec::SasRecTraining;

@@ -100,6 +100,10 @@ pub fn run(
     if let Some(codes) = codes.map(|codes| codes as usize).filter(|&codes| codes > rows) {
         return Err(QuantizeError::TooFewRows { rows, codes }.into());
     }
+    if let Some(dims) = config.blend.as_ref().map(|blend| blend.behaviour.dims).filter(|&dims| dims >= rows) {
+        let (field, value) = ("blend.behaviour.dims", format!("{dims} for {rows} items"));
+        return Err(Error::Config { field, value, expected: "below the number of items" });
+    }
     let split = LeaveOneOut::new(&dataset.sequences);
     let run = RunDir::new(dir);
     let ctx = Context { dataset, split, config, run, device, start: Instant::now(), budget, resume };
@@ -195,8 +199,12 @@ fn claim(ctx: &Context<'_>) -> Result<()> {
     }
 }
 
-/// The dotted path and both values of the first place where two JSON values differ.
-fn first_difference(at: &str, was: &serde_json::Value, now: &serde_json::Value) -> Option<(String, String, String)> {
+/// The dotted path and both values of the first place where two JSON values differ; paths begin with `at`, which may be empty.
+pub fn first_difference(
+    at: &str,
+    was: &serde_json::Value,
+    now: &serde_json::Value,
+) -> Option<(String, String, String)> {
     if let (Some(a), Some(b)) = (was.as_object(), now.as_object()) {
         let join = |key: &str| if at.is_empty() { key.to_owned() } else { format!("{at}.{key}") };
         let null = serde_json::Value::Null;

@@ -17,9 +17,10 @@ use genrec_train::{
 };
 use serde::{Deserialize, Serialize};
 
-use super::{Event, Observer};
+use super::{Event, Observer, fingerprint, first_difference};
 use crate::{
     Error, Result,
+    artifacts::{self, FORMAT_VERSION},
     evaluate::{self, OwnItems, Part, questions},
 };
 
@@ -75,13 +76,34 @@ impl SasRecTraining {
         self
     }
 
-    /// Trains on the training parts of all users, keeps the weights of best NDCG@10 on the validation items, and leaves the
-    /// model in `dir/model`, its checkpoints in `dir/train`. With `resume` a directory that holds checkpoints of the same
-    /// settings is continued.
+    /// The settings that a data set is trained with: its number of items in the model, one seed throughout.
+    #[must_use]
+    pub fn resolved(&self, dataset: &Dataset) -> Self {
+        let mut resolved = self.clone();
+        resolved.model.items = dataset.catalogue.len();
+        resolved.train.seed = self.seed;
+        resolved
+    }
+
+    /// Checks every bound, of model and trainer too.
     ///
     /// # Errors
-    /// [`Error::NoTargets`] when no user has a validation item, [`Error::Config`] for a batch of no users, and the errors of
-    /// model and trainer.
+    /// The error of the first setting outside its bounds names it: [`Error::Config`] or that of the part.
+    pub fn validate(&self) -> Result<()> {
+        if self.batch_size == 0 {
+            return Err(Error::Config { field: "batch_size", value: "0".to_owned(), expected: "at least 1" });
+        }
+        self.model.validate()?;
+        Ok(self.train.validate()?)
+    }
+
+    /// Trains on the training parts of all users, keeps the weights of best NDCG@10 on the validation items, and leaves the
+    /// model in `dir/model`, its checkpoints in `dir/train`, settings and a fingerprint of the data in `dir/run.json`. With
+    /// `resume` a directory that holds a run of the same settings and data is continued.
+    ///
+    /// # Errors
+    /// [`Error::NoTargets`] when no user has a validation item, [`Error::ConfigChanged`] when the directory holds a run of other
+    /// settings or data, and the errors of [`validate`](Self::validate), model and trainer.
     pub fn run(
         &self,
         dataset: &Dataset,
@@ -90,22 +112,40 @@ impl SasRecTraining {
         resume: bool,
         observer: &mut dyn Observer,
     ) -> Result<(SasRec, TrainReport)> {
-        if self.batch_size == 0 {
-            return Err(Error::Config { field: "batch_size", value: "0".to_owned(), expected: "at least 1" });
-        }
+        let resolved = self.resolved(dataset);
+        resolved.validate()?;
         let validation = questions(&dataset.sequences, Part::Validation)?;
-        let mut config = self.model.clone();
-        config.items = dataset.catalogue.len();
-        let model = SasRec::new(config, self.seed, device)?;
+        resolved.claim(dataset, &dir.join("run.json"))?;
+        let model = SasRec::new(resolved.model.clone(), self.seed, device)?;
         let users = TrainingParts::new(dataset, self.batch_size, self.seed);
         let mut validate = |model: &SasRec| -> std::result::Result<f64, BoxError> {
             let suite = evaluate::evaluate_scorer(model, &validation, OwnItems::Ranked)?;
             Ok(suite.value("ndcg@10").unwrap_or(0.0))
         };
-        let trainer = Trainer::new(self.train.clone().with_seed(self.seed))?.with_resume(resume);
+        let trainer = Trainer::new(resolved.train)?.with_resume(resume);
         let report = trainer.fit(&model, &users, &mut validate, &mut Told(observer), Some(&dir.join("train")))?;
         model.save(dir.join("model"))?;
         Ok((model, report))
+    }
+
+    /// Makes a directory this run's own, or checks that it is.
+    fn claim(&self, dataset: &Dataset, path: &Path) -> Result<()> {
+        let malformed = |source| Error::Json { path: path.to_path_buf(), source };
+        let mut settings = serde_json::to_value(self).map_err(malformed)?;
+        // How long it may go on decides nothing of what was done.
+        if let Some(train) = settings.get_mut("train").and_then(serde_json::Value::as_object_mut) {
+            train.remove("max_duration");
+        }
+        let manifest = serde_json::json!({
+            "format_version": FORMAT_VERSION, "config": settings, "data_crc32": fingerprint(dataset)?,
+        });
+        if !path.exists() {
+            return artifacts::write_json(path, &manifest);
+        }
+        match first_difference("", &artifacts::read_versioned(path)?, &manifest) {
+            Some((field, was, now)) => Err(Error::ConfigChanged { field, was, now }),
+            None => Ok(()),
+        }
     }
 }
 
@@ -208,6 +248,9 @@ mod tests {
         assert!(ndcg > popular, "{ndcg:?} {popular:?}");
 
         assert!(run(false).is_err(), "its checkpoints are there");
+        let other = training.clone().with_model(SasRecConfig::new(1).with_d_model(32).with_dropout_rate(0.1));
+        let refused = other.run(dataset, dir.path(), &Device::Cpu, true, &mut |_: &Event<'_>| {});
+        assert!(matches!(&refused, Err(Error::ConfigChanged { field, .. }) if field == "config.model.dropout_rate"));
         let (again, resumed) = run(true)?;
         assert_eq!(resumed.best_metric, report.best_metric);
         assert_eq!(evaluate::evaluate_scorer(&again, &questions, OwnItems::Ranked)?.value("ndcg@10"), ndcg);

@@ -36,7 +36,8 @@ pub struct DecodeConfig {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub cold_start: Option<ColdStart>,
     /// Leaves the items of a history out of what is found. Default: no, as the paper says nothing of it; where nobody takes an
-    /// item twice, as in sets of reviews, they only take the place of others.
+    /// item twice, as in sets of reviews, they only take the place of others. A search on a GPU then runs on the host, since each
+    /// user has a constraint of their own; a user who has taken every item is [`DecodeError::Emptied`](genrec_decode::DecodeError::Emptied).
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub exclude_history: bool,
 }

@@ -10,8 +10,8 @@ use super::{Blend, BlendConfig, Side};
 use crate::{
     error::{ArrayProblem, EmbedError, Result},
     io::{
-        FORMAT_VERSION_KEY, RawTensor, check_tensors_version, create_dir, floats, matrix, read_file, read_versioned,
-        write_json, write_tensors,
+        FORMAT_VERSION_KEY, RawTensor, check_tensors_version, create_dir, finite, floats, matrix, read_file,
+        read_versioned, write_json, write_tensors,
     },
 };
 
@@ -59,13 +59,22 @@ impl Blend {
         check_tensors_version(&path, &bytes)?;
         let array = |problem| EmbedError::Array { path: path.clone(), problem };
         let tensors = SafeTensors::deserialize(&bytes).map_err(|error| array(ArrayProblem::Safetensors(error)))?;
-        let rows = matrix(&tensors, "behaviour").map_err(array)?;
+        let rows = matrix(&tensors, "behaviour").and_then(finite).map_err(array)?;
+        if rows.ncols() != config.behaviour.dims {
+            return Err(array(ArrayProblem::WrongTensor {
+                name: "behaviour".to_owned(),
+                dtype: "F32".to_owned(),
+                shape: rows.shape().to_vec(),
+                expected: "a column for each of the `dims` of config.json",
+            }));
+        }
         let vector = |name: &str, length: Option<usize>, expected| {
             let missing = |_| array(ArrayProblem::MissingTensor { name: name.to_owned() });
             let tensor = tensors.tensor(name).map_err(missing)?;
             let values = floats(tensor.data());
             let fits = tensor.dtype() == Dtype::F32
                 && tensor.shape() == [values.len()]
+                && !values.is_empty()
                 && length.is_none_or(|length| length == values.len())
                 && values.iter().all(|value| value.is_finite());
             if fits {

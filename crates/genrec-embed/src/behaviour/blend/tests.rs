@@ -1,7 +1,6 @@
 use ndarray::{Array2, array, s};
 
 use super::*;
-use crate::error::ArrayProblem;
 
 /// Ten items in two groups that users keep to; content tells nothing of the groups. The last two nobody takes.
 fn shop() -> (Array2<f32>, Vec<Vec<u32>>) {
@@ -96,10 +95,19 @@ fn survives_the_disk() {
     }
     // Its means belong to more columns than the other's rows have.
     let narrow = Blend::fit(content.view(), [[0, 1]], config().with_behaviour(BehaviourConfig::default().with_dims(1)));
-    let narrow = Blend { rows: narrow.unwrap().rows, ..blend };
-    narrow.save(dir.path()).unwrap();
-    let problem = Blend::load(dir.path()).unwrap_err();
-    assert!(matches!(problem, EmbedError::Array { problem: ArrayProblem::WrongTensor { .. }, .. }), "{problem}");
+    let narrow = Blend { rows: narrow.unwrap().rows, ..blend.clone() };
+    let mut unknown = blend.clone();
+    unknown.rows[(3, 0)] = f32::NAN;
+    let featureless = Blend { content: Side { mean: Array1::zeros(0), factor: 1.0 }, ..blend.clone() };
+    for damaged in [narrow, unknown, featureless] {
+        damaged.save(dir.path()).unwrap();
+        assert!(matches!(Blend::load(dir.path()), Err(EmbedError::Array { .. })), "{damaged:?}");
+    }
+    // A file without columns would have any number of rows.
+    let mut config = blend.config.clone();
+    config.behaviour.dims = 0;
+    Blend { config, rows: Array2::zeros((9, 0)), ..blend }.save(dir.path()).unwrap();
+    assert!(matches!(Blend::load(dir.path()), Err(EmbedError::Config { .. })));
 }
 
 #[test]
