@@ -298,17 +298,12 @@ impl<'s> Bench<'s> {
 
     fn popularity(&self) -> Result<Popularity, BoxError> {
         let split = LeaveOneOut::new(&self.dataset.sequences);
-        let mut counts = vec![0_u64; self.dataset.catalogue.len()];
-        for user in 0..self.dataset.sequences.len() {
-            split.train(user).iter().for_each(|item| counts[item.index()] += 1);
-        }
-        Ok(Popularity::fit(counts)?)
+        Ok(Popularity::fit(split.train_counts(self.dataset.catalogue.len()))?)
     }
 
     fn transitions(&self) -> Result<Transitions, BoxError> {
         let split = LeaveOneOut::new(&self.dataset.sequences);
-        let sequences = (0..self.dataset.sequences.len()).map(|user| split.train(user).iter().map(|item| item.0));
-        Ok(Transitions::fit(sequences, self.dataset.catalogue.len())?)
+        Ok(Transitions::fit(split.train_rows(), self.dataset.catalogue.len())?)
     }
 
     fn knn(&self) -> Result<SemanticKnn, BoxError> {

@@ -27,13 +27,7 @@ pub fn for_quantizer(
     }
     let (sequences, _) = neutral::read_sequences(&dir.join(neutral::SEQUENCES), catalogue, &ReadOptions::default())?;
     let wanted = BehaviourConfig::mutual_information().with_dims(config.latent_dim).with_seed(config.seed);
-    Ok(Some(behaviour::embed(training_parts(&sequences), catalogue.len(), &wanted)?))
-}
-
-/// What leave-one-out leaves for training: what it holds out must not be counted.
-fn training_parts(sequences: &Sequences) -> impl Iterator<Item = impl Iterator<Item = u32>> {
-    let split = LeaveOneOut::new(sequences);
-    (0..split.len()).map(move |user| split.train(user).iter().map(|item| item.0))
+    Ok(Some(behaviour::embed(LeaveOneOut::new(&sequences).train_rows(), catalogue.len(), &wanted)?))
 }
 
 /// The last item of each user with the one before it: what leave-one-out tests, and no behaviour embedding has seen.

@@ -28,6 +28,7 @@ pub struct Target<'a> {
 /// sequences.push("ada", &[3, 1, 4, 1].map(ItemId))?;
 /// let split = LeaveOneOut::new(&sequences);
 /// assert_eq!(split.train(0), [3, 1].map(ItemId));
+/// assert_eq!(split.train_counts(5), [0, 1, 0, 1, 0]);
 /// assert_eq!(split.valid(0).map(|t| t.item), Some(ItemId(4)));
 /// assert_eq!(split.test(0).map(|t| t.history), Some(&[3, 1, 4].map(ItemId)[..]));
 /// # Ok::<(), genrec_data::DataError>(())
@@ -66,6 +67,26 @@ impl<'a> LeaveOneOut<'a> {
         let items = self.sequences.items(i).unwrap_or_default();
         let held_out = if items.len() >= Self::MIN_LENGTH { 2 } else { 0 };
         &items[..items.len() - held_out]
+    }
+
+    /// The training items of every user as rows of the catalogue, oldest first: what item models and behaviour learn from.
+    pub fn train_rows(&self) -> impl Iterator<Item = impl Iterator<Item = u32> + use<'a>> + use<'a> {
+        let split = *self;
+        (0..split.len()).map(move |user| split.train(user).iter().map(|item| item.0))
+    }
+
+    /// How often each of so many items stands in the training parts. Items past them are not counted.
+    ///
+    /// # Shapes
+    /// `(items,)`
+    pub fn train_counts(&self, items: usize) -> Vec<u64> {
+        let mut counts = vec![0; items];
+        for item in self.train_rows().flatten() {
+            if let Some(count) = counts.get_mut(item as usize) {
+                *count += 1;
+            }
+        }
+        counts
     }
 
     /// The validation item of user `i`, if the sequence is long enough.

@@ -21,7 +21,8 @@ fn held_out_items_do_not_leak() {
             let items = [first, first + 1, first, held_out[0], held_out[1]].map(ItemId);
             sequences.push(&user.to_string(), &items).unwrap();
         }
-        behaviour::embed(training_parts(&sequences), 10, &BehaviourConfig::mutual_information().with_dims(3)).unwrap()
+        let training = LeaveOneOut::new(&sequences).train_rows();
+        behaviour::embed(training, 10, &BehaviourConfig::mutual_information().with_dims(3)).unwrap()
     };
     let rows = build([8, 9]);
     assert_eq!(rows, build([2, 7]), "other targets, same embeddings");

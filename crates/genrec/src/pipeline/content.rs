@@ -72,9 +72,7 @@ pub(super) fn features<'e>(
     let blend = if dir.join("config.json").exists() {
         Blend::load(&dir)?
     } else {
-        let users = 0..ctx.dataset.sequences.len();
-        let sequences = users.map(|user| ctx.split.train(user).iter().map(|item| item.0));
-        let blend = Blend::fit(content.view(), sequences, config.clone())?;
+        let blend = Blend::fit(content.view(), ctx.split.train_rows(), config.clone())?;
         blend.save(&dir)?;
         blend
     };

@@ -240,9 +240,7 @@ mod tests {
         let (model, report) = run(false)?;
         let questions = questions(&dataset.sequences, Part::Test)?;
         let ndcg = evaluate::evaluate_scorer(&model, &questions, OwnItems::Ranked)?.value("ndcg@10");
-        let mut counts = vec![0; dataset.catalogue.len()];
-        let split = LeaveOneOut::new(&dataset.sequences);
-        (0..split.len()).flat_map(|user| split.train(user)).for_each(|item| counts[item.index()] += 1);
+        let counts = LeaveOneOut::new(&dataset.sequences).train_counts(dataset.catalogue.len());
         let popular =
             evaluate::evaluate_scorer(&Popularity::fit(counts)?, &questions, OwnItems::Ranked)?.value("ndcg@10");
         assert!(ndcg > popular, "{ndcg:?} {popular:?}");

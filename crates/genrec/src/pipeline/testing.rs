@@ -2,7 +2,6 @@
 
 use std::{collections::BTreeMap, time::Instant};
 
-use genrec_data::LeaveOneOut;
 use genrec_eval::{
     Suite,
     bootstrap::{self, BootstrapConfig, Interval},
@@ -50,7 +49,7 @@ pub(super) fn test(
     let free = ctx.sample(test.to_vec(), Some(ctx.config.invalid_rate_users));
     let invalid_rate = evaluate::invalid_rate(&searcher, model, &free, evaluate::DEPTH)?;
 
-    let popularity = Popularity::fit(training_counts(&ctx.split, ctx.dataset.sequences.len(), embeddings.nrows()))?;
+    let popularity = Popularity::fit(ctx.split.train_counts(embeddings.nrows()))?;
     let knn = SemanticKnn::new(embeddings.view(), KnnHistory::LastItem)?;
     let own = if ctx.config.decode.exclude_history { OwnItems::LeftOut } else { OwnItems::Ranked };
     let baselines = BTreeMap::from([
@@ -58,19 +57,6 @@ pub(super) fn test(
         ("semantic_knn".to_owned(), evaluate::evaluate_scorer(&knn, test, own)?),
     ]);
     Ok(Tested { ours, users_per_second, valid, invalid_rate, baselines })
-}
-
-/// How often each item stands in the training parts.
-fn training_counts(split: &LeaveOneOut<'_>, users: usize, items: usize) -> Vec<u64> {
-    let mut counts = vec![0; items];
-    for user in 0..users {
-        for item in split.train(user) {
-            if let Some(count) = counts.get_mut(item.index()) {
-                *count += 1;
-            }
-        }
-    }
-    counts
 }
 
 impl Tested {
