@@ -9,27 +9,22 @@
 
 #![allow(clippy::print_stdout, reason = "a program that prints its result")]
 
-use std::{path::PathBuf, sync::Arc, time::Duration};
+use std::{path::PathBuf, time::Duration};
 
 use clap::Parser;
 use genrec::{
-    History, Recommender,
     artifacts::{self, RunDir},
     data::{Dataset, hold_out},
-    decode::ColdStart,
     embed::io::read_safetensors,
-    eval::{Metric as _, Recall},
-    evaluate::{Part, Question, questions},
-    index::ItemId,
-    model::{
-        ItemScorer, RaggedBatch,
-        baseline::{KnnHistory, SemanticKnn},
-    },
+    eval::bootstrap::Interval,
     pipeline::{self, Budget, TigerConfig},
     quantize::QuantizerConfig,
 };
-use serde::Serialize;
-use support::{BoxError, DeviceArg, ProgressView, asked, create_dir, table, write_file};
+use support::{
+    BoxError, DeviceArg, ProgressView, asked,
+    cold::{self, Measured},
+    create_dir, table, write_file,
+};
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
@@ -66,32 +61,6 @@ struct Args {
     device: DeviceArg,
 }
 
-/// Lengths of the lists of the paper's figure 5a.
-const LENGTHS: [usize; 4] = [5, 10, 15, 20];
-
-/// Other users that are asked too, to see what they pay.
-const OTHERS: usize = 2_000;
-
-/// Recall of one way to recommend.
-#[derive(Debug, Serialize)]
-struct Row {
-    method: &'static str,
-    epsilon: f64,
-    k: usize,
-    /// Over users whose target is held out.
-    held_out: f64,
-    /// Over users whose target is not.
-    others: f64,
-}
-
-#[derive(Debug, Serialize)]
-struct Report {
-    held_out_items: usize,
-    users: usize,
-    others: usize,
-    rows: Vec<Row>,
-}
-
 /// The paper's three levels: an unseen item is found by all of its codes but the suffix.
 fn preset() -> TigerConfig {
     let mut config = TigerConfig::cpu();
@@ -117,138 +86,49 @@ fn train(args: &Args, dataset: &Dataset) -> Result<RunDir, BoxError> {
     Ok(run)
 }
 
-/// Checks that the run was trained without these items, and on nothing but this data.
-fn check(recommender: &Recommender, run: &RunDir, dataset: &Dataset, held_out: &[ItemId]) -> Result<(), BoxError> {
-    let report: pipeline::Report = artifacts::read_versioned(&run.report())?;
-    let known = held_out.iter().any(|&item| recommender.seen(item) != Some(false));
-    if known || report.dataset.interactions != dataset.statistics().interactions {
-        let path = run.root().display();
-        let remedy = "give its `--share` and `--seed`, or another `--out`";
-        return Err(format!("{path} was trained with other items held out; {remedy}").into());
-    }
-    Ok(())
-}
-
-/// Both groups of users.
-struct Users<'a> {
-    held_out: Vec<Question<'a>>,
-    others: Vec<Question<'a>>,
-}
-
-impl Users<'_> {
-    /// Recall of both at a depth, of lists from `answer`.
-    fn recall(
-        &self,
-        k: usize,
-        answer: impl Fn(&[History<'_>]) -> Result<Vec<Vec<ItemId>>, BoxError>,
-    ) -> Result<[f64; 2], BoxError> {
-        let of = |questions: &[Question<'_>]| -> Result<f64, BoxError> {
-            let histories: Vec<History<'_>> = questions.iter().map(|question| question.history).collect();
-            let mut recall = Recall::new(k)?;
-            for (items, question) in answer(&histories)?.iter().zip(questions) {
-                recall.update(items, &[question.target]);
-            }
-            Ok(recall.value().unwrap_or(0.0))
-        };
-        Ok([of(&self.held_out)?, of(&self.others)?])
-    }
-}
-
-fn generated(recommender: &Recommender, histories: &[History<'_>], k: usize) -> Result<Vec<Vec<ItemId>>, BoxError> {
-    let found = recommender.recommend(histories, k)?;
-    Ok(found.into_iter().map(|user| user.into_iter().map(|found| found.item).collect()).collect())
-}
-
-/// The nearest items by content, of all but the one that they are nearest to.
-fn nearest(knn: &SemanticKnn, histories: &[History<'_>], k: usize) -> Result<Vec<Vec<ItemId>>, BoxError> {
-    let mut found = Vec::new();
-    for histories in histories.chunks(256) {
-        let mut batch = RaggedBatch::new();
-        for history in histories {
-            batch.push(&history.items.iter().map(|item| item.0).collect::<Vec<_>>(), &[])?;
-        }
-        for (history, scores) in histories.iter().zip(knn.scores(&batch)?.to_vec2::<f32>()?) {
-            let others = (0..scores.len() as u32).map(ItemId).filter(|&item| history.items.last() != Some(&item));
-            let mut order: Vec<ItemId> = others.collect();
-            order.sort_by(|a, b| scores[b.index()].total_cmp(&scores[a.index()]));
-            order.truncate(k);
-            found.push(order);
-        }
-    }
-    Ok(found)
-}
-
 fn run(args: &Args) -> Result<(), BoxError> {
     create_dir(&args.out)?;
     let mut dataset = asked::dataset(&args.data)?;
     let held_out = hold_out(&dataset.sequences, args.share, args.seed)?;
     dataset.sequences = held_out.sequences;
     let run = train(args, &dataset)?;
-    let mut recommender = asked::open(run.root(), &dataset, args.device)?;
-    check(&recommender, &run, &dataset, &held_out.items)?;
-    let base = recommender.config().clone().with_beams(args.beams);
+    let recommender = asked::open(run.root(), &dataset, args.device)?;
+    let report: pipeline::Report = artifacts::read_versioned(&run.report())?;
+    if report.dataset.interactions != dataset.statistics().interactions {
+        let path = run.root().display();
+        let remedy = "give its `--share` and `--seed`, or another `--out`";
+        return Err(format!("{path} was trained with other items held out; {remedy}").into());
+    }
     let embeddings = read_safetensors(run.embeddings())?;
-    let nearest_to = |history| SemanticKnn::new(embeddings.view(), history);
-    let knn = Arc::new(nearest_to(KnnHistory::LastItem)?);
-
-    let (held, mut others): (Vec<_>, Vec<_>) = questions(&dataset.sequences, Part::Test)?
-        .into_iter()
-        .partition(|question| held_out.items.binary_search(&question.target).is_ok());
-    // Evenly spaced.
-    let every = others.len().div_ceil(OTHERS).max(1);
-    others = others.into_iter().step_by(every).collect();
-    let users = Users { held_out: held, others };
-    let mut report = Report {
-        held_out_items: held_out.items.len(),
-        users: users.held_out.len(),
-        others: users.others.len(),
-        rows: Vec::new(),
-    };
-    let shares = (0..=10).map(|tenths| (f64::from(tenths) / 10.0, 10));
-    let mut settings: Vec<(f64, usize)> = LENGTHS.iter().map(|&k| (args.epsilon, k)).collect();
-    settings.extend(shares.filter(|&(epsilon, _)| (epsilon - args.epsilon).abs() > 1e-9));
-    for method in ["TIGER", "TIGER, unseen items by Semantic-KNN"] {
-        for &(epsilon, k) in &settings {
-            recommender = recommender.with_config(base.clone().with_cold_start(ColdStart::new(epsilon)))?;
-            let [held_out, others] = users.recall(k, |histories| generated(&recommender, histories, k))?;
-            report.rows.push(Row { method, epsilon, k, held_out, others });
-        }
-        recommender = recommender.with_unseen_scorer(knn.clone());
-    }
-    for (method, history) in
-        [("Semantic-KNN", KnnHistory::LastItem), ("Semantic-KNN, mean of history", KnnHistory::Mean)]
-    {
-        let knn = nearest_to(history)?;
-        for k in LENGTHS {
-            let [held_out, others] = users.recall(k, |histories| nearest(&knn, histories, k))?;
-            report.rows.push(Row { method, epsilon: 1.0, k, held_out, others });
-        }
-    }
-    print(&report);
-    write_file(&args.out.join("report.json"), &serde_json::to_vec_pretty(&report)?)
+    let settings = cold::Settings { epsilon: args.epsilon, beams: args.beams, seed: args.seed };
+    let measured = cold::measure(recommender, &dataset, &held_out.items, embeddings.view(), settings)?;
+    print(&measured);
+    write_file(&args.out.join("report.json"), &serde_json::to_vec_pretty(&measured)?)
 }
 
-fn print(report: &Report) {
+fn print(measured: &Measured) {
     println!(
         "{} items held out; Recall over the {} users whose test item is one of them, and over {} other users.\n\
          A list of K items has room for the whole part of epsilon K unseen ones.",
-        report.held_out_items, report.users, report.others
+        measured.held_out_items, measured.users, measured.others
     );
-    let rows: Vec<Vec<String>> = report
-        .rows
+    let interval = |interval: Interval| format!("{:.4} [{:.4}, {:.4}]", interval.mean, interval.low, interval.high);
+    let rows: Vec<Vec<String>> = measured
+        .points
         .iter()
-        .map(|row| {
-            let number = |value: f64| format!("{value:.4}");
+        .map(|point| {
             vec![
-                row.method.to_owned(),
-                format!("{:.1}", row.epsilon),
-                row.k.to_string(),
-                number(row.held_out),
-                number(row.others),
+                point.method.clone(),
+                format!("{:.1}", point.epsilon),
+                point.k.to_string(),
+                interval(point.held_out),
+                point.over_knn.map_or_else(String::new, interval),
+                format!("{:.4}", point.others),
             ]
         })
         .collect();
-    println!("{}", table(&["method", "epsilon", "K", "Recall@K, held out", "others"], &rows));
+    let names = ["method", "epsilon", "K", "Recall@K, held out", "over Semantic-KNN's, same share", "others"];
+    println!("{}", table(&names, &rows));
 }
 
 fn main() {

@@ -9,24 +9,29 @@
 
 #![allow(clippy::print_stdout, reason = "a program that prints its result")]
 
+mod bench;
 mod document;
+mod figures;
 mod plan;
 mod published;
 mod ranks;
 mod row;
 mod table;
-mod train;
 
-use std::{fmt::Write as _, path::PathBuf, time::Duration};
+use std::{
+    fmt::Write as _,
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
 use clap::Parser;
 use genrec::pipeline::EmbeddingSource;
 use support::{BoxError, DeviceArg};
 
 use crate::{
+    bench::{Bench, Settings},
     plan::{Experiment, Set},
     table::Rows,
-    train::{Bench, Settings},
 };
 
 #[global_allocator]
@@ -147,6 +152,8 @@ fn section(experiment: Experiment, settings: &Settings, args: &Args) -> Result<S
         write!(text, "\n**{}**\n\n", set.title())?;
         match experiment {
             Experiment::Table3 | Experiment::Table4 => text.push_str(&table::entropy(&lines)?),
+            Experiment::Figure4 => text.push_str(&table::purity(&lines)?),
+            Experiment::Figure5 => text.push_str(&table::cold_start(&lines)?),
             Experiment::Figure6 => text.push_str(&table::invalid(&lines)?),
             _ => text.push_str(&table::recall_and_ndcg(&lines)?),
         }
@@ -160,11 +167,22 @@ fn section(experiment: Experiment, settings: &Settings, args: &Args) -> Result<S
         if experiment.shows_codes() {
             write!(text, "\n{}", table::codes(&lines)?)?;
         }
+        if let Some(figure) = figures::draw(experiment, set, &lines, &settings.results)? {
+            write!(text, "\n{}", picture(experiment, set, &figure, args.document.as_deref()))?;
+        }
     }
     if !statistics.is_empty() {
         write!(text, "\n{}", table::statistics(&statistics)?)?;
     }
     Ok(text)
+}
+
+/// A figure in a document: by its place seen from there.
+fn picture(experiment: Experiment, set: Set, figure: &Path, document: Option<&Path>) -> String {
+    let from = document.and_then(Path::parent);
+    let place = from.and_then(|from| figure.strip_prefix(from).ok()).unwrap_or(figure);
+    let (svg, png) = (place.display().to_string(), place.with_extension("png").display().to_string());
+    format!("![{}, {}]({svg})\n\nThe same as [PNG]({png}).\n", experiment.title(), set.title())
 }
 
 /// Names that are no row's are mistyped.
@@ -189,7 +207,7 @@ fn run(args: &Args) -> Result<(), BoxError> {
     }
     let settings = Settings {
         command: command(args),
-        commit: train::commit(),
+        commit: bench::commit(),
         data: args.data.clone(),
         out: args.out.clone(),
         results: args.results.clone(),

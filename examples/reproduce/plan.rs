@@ -39,7 +39,7 @@ impl Set {
 /// What makes a row.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) enum Work {
-    /// TIGER with these settings over those of [`base`](crate::train::base).
+    /// TIGER with these settings over those of [`base`](crate::bench).
     Tiger(Value),
     /// The items that most users took.
     Popularity,
@@ -49,6 +49,16 @@ pub(crate) enum Work {
     Transitions,
     /// The run `tiger`, lists drawn without replacement at the temperature of each code and suffix; one temperature is for all.
     Sampled(&'static [f32]),
+    /// The items that most often came soon after those of the history.
+    CoOccurrence,
+    /// TIGER over a quantiser that is fitted to the items of all sets.
+    Joint,
+    /// Runs of the line `of`, whose settings these are, together.
+    Ensemble { of: &'static str, changes: Value },
+    /// The run `tiger`: what its codes say of categories.
+    Hierarchy,
+    /// TIGER trained without some items, and asked for them.
+    ColdStart,
     /// SASRec with these settings over those of its defaults.
     SasRec(Value),
 }
@@ -72,6 +82,11 @@ impl Line {
         self.against = Some(name);
         self
     }
+}
+
+/// The line that most tables have.
+pub(crate) fn tiger_itself() -> Line {
+    tiger("TIGER", "tiger", json!({}), published::tiger)
 }
 
 fn line(label: &str, name: &'static str, work: Work, paper: fn(Set) -> Option<Figures>) -> Line {
@@ -110,8 +125,14 @@ pub(crate) enum Experiment {
     Table8,
     /// Three seeds.
     Table9,
+    /// Semantic IDs learnt on all sets together.
+    Table10,
     /// The notes' nine quantisers.
     Quantizers,
+    /// Categories by code.
+    Figure4,
+    /// Items that training has not seen.
+    Figure5,
     /// Share of invalid IDs by how many are generated.
     Figure6,
     /// Codes an item and codes a codebook.
@@ -142,7 +163,10 @@ impl Experiment {
             Self::Table6 => "Table 6: data sets",
             Self::Table8 => "Table 8: the user's token",
             Self::Table9 => "Table 9: three seeds",
+            Self::Table10 => "Table 10: Semantic IDs learnt on three sets together",
             Self::Quantizers => "The notes' quantisers",
+            Self::Figure4 => "Figure 4: categories by code",
+            Self::Figure5 => "Figure 5: items that training has not seen",
             Self::Figure6 => "Figure 6: invalid IDs",
             Self::Sizes => "Codes an item, codes a codebook",
             Self::Blocks => "Blocks of the transformer",
@@ -185,17 +209,18 @@ impl Experiment {
 
     /// Rows in the table's order.
     pub(crate) fn lines(self) -> Vec<Line> {
-        let base = || tiger("TIGER", "tiger", json!({}), published::tiger);
+        let base = tiger_itself;
         let rq_vae = |label: &str, name, settings: Value| tiger(label, name, json!({"quantizer": settings}), none);
         match self {
             Self::Table1 => vec![
                 line("popularity", "popularity", Work::Popularity, none),
                 line("item transitions", "transitions", Work::Transitions, none),
+                line("co-occurrences", "co-occurrence", Work::CoOccurrence, none),
                 line("Semantic-KNN", "semantic-knn", Work::SemanticKnn, none),
                 line("SASRec, binary cross-entropy", "sasrec-bce", sasrec(&json!({"type": "bce"})), published::sasrec),
                 line("SASRec, full cross-entropy", "sasrec", sasrec(&json!({"type": "full_cross_entropy"})), none),
                 base(),
-                best("TIGER, preset best", "best", json!({}), none),
+                preset_best(),
             ],
             Self::Table2 => vec![
                 tiger("random", "tiger-random", json!({"quantizer": {"type": "random_ids"}}), published::random_ids),
@@ -226,7 +251,13 @@ impl Experiment {
                 tiger("with", "tiger", json!({}), published::tiger),
             ],
             Self::Table9 => vec![tiger("TIGER", "tiger", json!({}), published::three_seeds)],
+            Self::Table10 => vec![
+                tiger("of the set alone", "tiger", json!({}), published::tiger),
+                line("of all three sets", "tiger-joint", Work::Joint, published::joint),
+            ],
             Self::Quantizers => quantizers(),
+            Self::Figure4 => vec![line("TIGER", "hierarchy", Work::Hierarchy, none)],
+            Self::Figure5 => vec![line("TIGER", "cold-start", Work::ColdStart, none)],
             Self::Figure6 => vec![base()],
             Self::Sizes => vec![
                 rq_vae("2 x 256", "tiger-2x256", json!({"codebook_sizes": [256, 256]})),
@@ -257,7 +288,7 @@ impl Experiment {
                 tiger("residual k-means, 2 x 256", "tiger-k-means-2", two(json!({})), none),
                 best("and behaviour", "tiger-behaviour", json!({"decode": {"user_tokens": 2_000}}), none)
                     .against("tiger-k-means-2"),
-                best("and no user token: best", "best", json!({}), none).against("tiger-behaviour"),
+                Line { label: "and no user token: best".to_owned(), ..preset_best() }.against("tiger-behaviour"),
                 best(
                     "histories without a fifth of their items",
                     "best-thinned",
@@ -274,9 +305,19 @@ impl Experiment {
                     none,
                 )
                 .against("best"),
+                together("best, two seeds together", "best-together", preset_best()),
             ],
         }
     }
+}
+
+/// Runs of a line together.
+fn together(label: &str, name: &'static str, of: Line) -> Line {
+    let changes = match of.work {
+        Work::Tiger(changes) => changes,
+        _ => json!({}),
+    };
+    line(label, name, Work::Ensemble { of: of.name, changes }, none).against(of.name)
 }
 
 fn sasrec(loss: &Value) -> Work {
@@ -308,6 +349,10 @@ fn best(label: &str, name: &'static str, changes: Value, paper: fn(Set) -> Optio
     let mut settings = two(json!({"blend": preset.blend, "decode": {"user_tokens": preset.decode.user_tokens}}));
     support::overlay(&mut settings, changes);
     tiger(label, name, settings, paper)
+}
+
+fn preset_best() -> Line {
+    best("TIGER, preset best", "best", json!({}), none)
 }
 
 fn layers(label: &str, name: &'static str, layers: usize, paper: fn(Set) -> Option<Figures>) -> Line {

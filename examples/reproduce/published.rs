@@ -58,6 +58,11 @@ pub(crate) fn three_seeds(set: Set) -> Option<Figures> {
     of(set, [0.0278, 0.0189, 0.0419, 0.0234], [0.0441, 0.0309, 0.0642, 0.0374], [0.0518, 0.0375, 0.0698, 0.0433])
 }
 
+/// Table 10.
+pub(crate) fn joint(set: Set) -> Option<Figures> {
+    on_beauty(set, [0.04355, 0.03047, 0.06314, 0.03676])
+}
+
 /// Table 3: entropy in bits at 10, 20 and 50, by temperature.
 pub(crate) const ENTROPY: [(&str, [f64; 3]); 3] =
     [("1", [0.76, 1.14, 1.70]), ("1.5", [1.14, 1.52, 2.06]), ("2", [1.38, 1.76, 2.28])];

@@ -12,10 +12,11 @@ use genrec::{
     },
     index::ItemId,
     pipeline::{Metrics, SidReport, TrainSummary},
+    quantize::usage::PurityReport,
 };
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
-use support::{BoxError, create_dir, write_file};
+use support::{BoxError, cold::Measured, create_dir, write_file};
 
 use crate::ranks::Ranks;
 
@@ -68,6 +69,12 @@ pub(crate) struct Row {
     /// Entropy (bits) of the categories of a list, by its length.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub(crate) entropy: BTreeMap<usize, f64>,
+    /// What the codes say of the items' categories.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) purity: Option<PurityReport>,
+    /// How well items are found that training has not seen.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) cold: Option<Measured>,
 }
 
 /// Figures over all test users.
@@ -115,6 +122,8 @@ impl Row {
             without_own,
             invalid: BTreeMap::new(),
             entropy: BTreeMap::new(),
+            purity: None,
+            cold: None,
         }
     }
 

@@ -18,6 +18,9 @@ use crate::{
 /// Examples that the paper's model saw: 200,000 steps of 256.
 const PAPER_EXAMPLES: f64 = 51.2e6;
 
+/// Lengths of the lists of table 3.
+pub(crate) const ENTROPY_AT: [usize; 3] = [10, 20, 50];
+
 const METRICS: [&str; 4] = ["recall@5", "ndcg@5", "recall@10", "ndcg@10"];
 
 /// A line of a table: one row a seed.
@@ -181,7 +184,7 @@ pub(crate) fn entropy(lines: &[Rows]) -> Result<String, BoxError> {
     );
     for line in lines {
         let bits = |depth| mean(line.rows.iter().map(|row| row.entropy.get(&depth).copied()));
-        let bits = [10, 20, 50].map(|depth| bits(depth).map_or_else(|| "–".to_owned(), |bits| format!("{bits:.2}")));
+        let bits = ENTROPY_AT.map(|depth| bits(depth).map_or_else(|| "–".to_owned(), |bits| format!("{bits:.2}")));
         let paper = ENTROPY.iter().find(|(label, _)| *label == line.label);
         let paper = paper.map_or_else(|| "–".to_owned(), |(_, bits)| bits.map(|bits| format!("{bits:.2}")).join(" "));
         writeln!(
@@ -218,6 +221,67 @@ pub(crate) fn codes(lines: &[Rows]) -> Result<String, BoxError> {
             perplexity.join(" / "),
             sid.reconstruction_error.map_or_else(|| "–".to_owned(), |error| format!("{error:.3}"))
         )?;
+    }
+    Ok(text)
+}
+
+/// What codes say of categories.
+///
+/// # Errors
+/// When text cannot be written.
+pub(crate) fn purity(lines: &[Rows]) -> Result<String, BoxError> {
+    let mut text = String::from(
+        "| codes | distinct | items of their main category | entropy left (bits) | mutual information, normalised |\n\
+         |---|---|---|---|---|\n",
+    );
+    for report in lines.iter().flat_map(|line| &line.rows).filter_map(|row| row.purity.as_ref()).take(1) {
+        writeln!(text, "| none | 1 | {:.1} % | {:.2} | – |", 100.0 * report.majority, report.entropy_bits)?;
+        for prefix in &report.prefixes {
+            writeln!(
+                text,
+                "| first {} | {} | {:.1} % | {:.2} | {:.2} |",
+                prefix.length,
+                prefix.distinct,
+                100.0 * prefix.purity,
+                prefix.entropy_bits,
+                prefix.normalized_mutual_information
+            )?;
+        }
+    }
+    Ok(text)
+}
+
+/// How well items are found that training has not seen: over the length of the list, and over the share they may have.
+///
+/// # Errors
+/// When text cannot be written.
+pub(crate) fn cold_start(lines: &[Rows]) -> Result<String, BoxError> {
+    let mut text = String::new();
+    for measured in lines.iter().flat_map(|line| &line.rows).filter_map(|row| row.cold.as_ref()).take(1) {
+        writeln!(
+            text,
+            "{} items held out; Recall over the {} users whose test item is one of them, with 95 % bootstrap over these users; \
+             \"others\": over {} whose test item is not.\n\n\
+             | method | unseen, at most | K | Recall@K | less Semantic-KNN's of the same share | others |\n|---|---|---|---|---|---|",
+            measured.held_out_items, measured.users, measured.others
+        )?;
+        for point in &measured.points {
+            let over = point.over_knn.map_or_else(
+                || "–".to_owned(),
+                |over| format!("{} [{}, {}]", signed(over.mean), signed(over.low), signed(over.high)),
+            );
+            writeln!(
+                text,
+                "| {} | {:.1} | {} | {} [{}, {}] | {over} | {} |",
+                point.method,
+                point.epsilon,
+                point.k,
+                short(point.held_out.mean),
+                short(point.held_out.low),
+                short(point.held_out.high),
+                short(point.others)
+            )?;
+        }
     }
     Ok(text)
 }

@@ -6,6 +6,7 @@
 pub mod asked;
 pub mod behaviour;
 pub mod categories;
+pub mod cold;
 pub mod embed;
 pub mod figures;
 pub mod fit;

@@ -68,6 +68,11 @@ impl<M: Seq2Seq> Ensemble<M> {
         &self.members
     }
 
+    /// The members, to be searched otherwise or to be put together with others.
+    pub fn into_members(self) -> Vec<Recommender<M>> {
+        self.members
+    }
+
     /// The `k` best items for each history, best first, with the logarithm (nats) of their mean probability.
     ///
     /// # Errors

@@ -66,3 +66,38 @@ fn shares_have_a_bar_a_row_and_a_name_a_colour() {
     assert!(!svg.contains("kind 9"));
     assert!(drawn(|path| shares(path, "none", &[], &[]).unwrap()).contains("none"));
 }
+
+fn curve(name: &str, ys: &[f64]) -> Curve {
+    let point = |(x, &y): (u32, &f64)| Point { x: f64::from(x), y, interval: Some((0.9 * y, 1.1 * y)) };
+    Curve { name: name.to_owned(), points: (1..).zip(ys).map(point).collect() }
+}
+
+#[test]
+fn lines_have_a_legend_and_leave_out_what_is_not_finite() {
+    let panel = |curves| Panel { title: "toy".to_owned(), setting: "K".to_owned(), decimals: 2, curves };
+    let panels = [panel(vec![curve("one", &[0.1, 0.2, 0.3])]), panel(vec![curve("one", &[1.0]), curve("two", &[])])];
+    let svg = drawn(|path| lines(path, "figure", &panels).unwrap());
+    assert_eq!(
+        ["figure", ">\ntoy\n", ">\nK\n", ">\none\n", ">\ntwo\n"].map(|text| svg.matches(text).count()),
+        [1, 2, 1, 1, 1]
+    );
+    assert_eq!(svg.matches("<circle").count(), 4);
+    let holes = [panel(vec![curve("one", &[f64::NAN, 0.2, f64::INFINITY])])];
+    assert_eq!(drawn(|path| lines(path, "holes", &holes).unwrap()).matches("<circle").count(), 1);
+    assert!(drawn(|path| lines(path, "none", &[panel(vec![curve("one", &[])])]).unwrap()).contains("none"));
+}
+
+#[test]
+fn a_png_has_the_text_of_its_svg() {
+    let dir = tempfile::tempdir().unwrap();
+    let dark = |title: &str| {
+        let path = dir.path().join("figure.svg");
+        lines(&path, title, &[]).unwrap();
+        png(&path).unwrap();
+        let pixels = resvg::tiny_skia::Pixmap::load_png(path.with_extension("png")).unwrap();
+        assert_eq!((pixels.width(), pixels.height()), (2 * 84, 2 * 420));
+        pixels.pixels().iter().filter(|pixel| pixel.red() < 128).count()
+    };
+    assert_eq!(dark(""), 0);
+    assert!(dark("mm") > dark("i") && dark("i") > 0);
+}

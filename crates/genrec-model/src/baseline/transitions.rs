@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use candle_core::{Device, Result, Tensor};
 
-use super::check_items;
+use super::{check_items, unknown_item};
 use crate::{ItemScorer, ModelError, RaggedBatch};
 
 /// Scores an item by how often it followed the last item of the history, then by its popularity.
@@ -45,13 +45,7 @@ impl Transitions {
             for item in sequence {
                 match popularity.get_mut(item as usize) {
                     Some(count) => *count += 1,
-                    None => {
-                        return Err(ModelError::Scorer {
-                            what: "the highest item row in the sequences",
-                            found: item.to_string(),
-                            bound: "it must be below the number of items; count every item of the catalogue",
-                        });
-                    }
+                    None => return Err(unknown_item(item)),
                 }
                 if let Some(last) = last.replace(item) {
                     *counts.entry(last).or_default().entry(item).or_default() += 1;

@@ -84,6 +84,11 @@ pub struct TigerConfig {
     pub blend: Option<BlendConfig>,
     /// Embeddings to codes. RQ-VAE by default, as in the paper.
     pub quantizer: QuantizerConfig,
+    /// Directory of a quantiser of these settings that was fitted elsewhere and saved by
+    /// [`AnyQuantizer::save`](sid_quantize::AnyQuantizer::save): to the items of several shops, as in the paper's table 10, or
+    /// to those of an earlier season. It is taken as it is; `None`, the default, fits one to this catalogue.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub fitted_quantizer: Option<PathBuf>,
     /// Items that may share all codes of the quantiser. 256, as in the paper (section 3.1).
     pub suffix_size: u32,
     /// Gives items whose codes collide the next best codes before any suffix; `None`, the default, leaves collisions to the
@@ -141,6 +146,7 @@ impl TigerConfig {
             embedder: EmbeddingSource::default(),
             blend: None,
             quantizer: QuantizerConfig::RqVae(RqVaeConfig::default()),
+            fitted_quantizer: None,
             suffix_size: 256,
             reassign: None,
             windows: WindowConfig::default(),
@@ -258,6 +264,13 @@ impl TigerConfig {
     #[must_use]
     pub fn with_quantizer(mut self, quantizer: QuantizerConfig) -> Self {
         self.quantizer = quantizer;
+        self
+    }
+
+    /// A quantiser that was fitted elsewhere.
+    #[must_use]
+    pub fn with_fitted_quantizer(mut self, dir: impl Into<PathBuf>) -> Self {
+        self.fitted_quantizer = Some(dir.into());
         self
     }
 

@@ -3,14 +3,20 @@
 use std::{
     borrow::Cow,
     ops::ControlFlow,
+    path::PathBuf,
     time::{Duration, Instant},
 };
 
 use genrec_embed::{AnyEmbedder, Embedder, behaviour::Blend};
 use ndarray::Array2;
-use sid_quantize::{AnyQuantizer, ArrayRows, EpochReport, Fit, FitControl, Quantizer, usage};
+use sid_quantize::{
+    AnyQuantizer, ArrayRows, EpochReport, Fit, FitControl, QuantizeError, Quantizer, QuantizerConfig, usage,
+};
 
-use super::{EmbeddingSource, Event, Observer, SidReport, Stage, run::Context};
+use super::{
+    EmbeddingSource, Event, Observer, SidReport, Stage,
+    run::{Context, first_difference},
+};
 use crate::{Error, Result, encoder::ItemEmbedder};
 
 /// Rows encoded together.
@@ -86,9 +92,16 @@ pub(super) fn quantize(
     observer: &mut dyn Observer,
 ) -> Result<(AnyQuantizer, bool)> {
     let dir = ctx.run.quantizer();
-    // Of the quantiser's files the one that is written last: a run may have been killed between them.
-    if dir.join("config.json").exists() {
+    if quantizer_file(ctx).exists() {
         return Ok((AnyQuantizer::load(&dir, ctx.device)?, true));
+    }
+    if let Some(quantizer) = fitted(ctx)? {
+        let (expected, got) = (quantizer.dim(), embeddings.ncols());
+        if expected != got {
+            return Err(QuantizeError::DimMismatch { expected, got }.into());
+        }
+        quantizer.save(&dir)?;
+        return Ok((quantizer, false));
     }
     let share = ctx.budget.and_then(|budget| Instant::now().checked_add(budget.total.mul_f64(budget.quantize_share)));
     let deadline = share.min(ctx.deadline(Duration::ZERO));
@@ -97,6 +110,32 @@ pub(super) fn quantize(
     let quantizer = ctx.config.quantizer.fit_on(&mut rows, ctx.device, &mut watch)?;
     quantizer.save(&dir)?;
     Ok((quantizer, false))
+}
+
+/// The quantiser that was fitted elsewhere, if there is one and the run has not taken it yet.
+///
+/// # Errors
+/// [`Error::Config`] when it has other settings than the run's, and those of loading it.
+pub(super) fn fitted(ctx: &Context<'_>) -> Result<Option<AnyQuantizer>> {
+    let Some(path) = ctx.config.fitted_quantizer.as_ref().filter(|_| !quantizer_file(ctx).exists()) else {
+        return Ok(None);
+    };
+    let quantizer = AnyQuantizer::load(path, ctx.device)?;
+    let json = |config: &QuantizerConfig| {
+        serde_json::to_value(config).map_err(|source| Error::Json { path: path.clone(), source })
+    };
+    match first_difference("", &json(&ctx.config.quantizer)?, &json(&quantizer.config())?) {
+        None => Ok(Some(quantizer)),
+        Some((field, wanted, found)) => {
+            let value = format!("{}, fitted with {field} {found} where `quantizer` has {wanted}", path.display());
+            Err(Error::Config { field: "fitted_quantizer", value, expected: "one of the same settings" })
+        }
+    }
+}
+
+/// Of the quantiser's files the one that is written last: a run may have been killed between them.
+fn quantizer_file(ctx: &Context<'_>) -> PathBuf {
+    ctx.run.quantizer().join("config.json")
 }
 
 struct FitWatch<'a> {

@@ -97,7 +97,8 @@ pub fn run(
     let validation = evaluate::questions(&dataset.sequences, Part::Validation)?;
     let test = evaluate::questions(&dataset.sequences, Part::Test)?;
     let (rows, codes) = (dataset.catalogue.len(), config.quantizer.codebook_sizes().into_iter().max());
-    if let Some(codes) = codes.map(|codes| codes as usize).filter(|&codes| codes > rows) {
+    let too_many = |codes: &usize| *codes > rows && config.fitted_quantizer.is_none();
+    if let Some(codes) = codes.map(|codes| codes as usize).filter(too_many) {
         return Err(QuantizeError::TooFewRows { rows, codes }.into());
     }
     if let Some(dims) = config.blend.as_ref().map(|blend| blend.behaviour.dims).filter(|&dims| dims >= rows) {
@@ -107,6 +108,7 @@ pub fn run(
     let split = LeaveOneOut::new(&dataset.sequences);
     let run = RunDir::new(dir);
     let ctx = Context { dataset, split, config, run, device, start: Instant::now(), budget, resume };
+    content::fitted(&ctx)?;
     claim(&ctx)?;
     let mut timing = TimingReport::default();
 

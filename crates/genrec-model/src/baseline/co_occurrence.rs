@@ -1,0 +1,135 @@
+//! Which items come soon after which: an item filter.
+
+use std::collections::BTreeMap;
+
+use candle_core::{Device, Result, Tensor};
+
+use super::{check_items, unknown_item};
+use crate::{ItemScorer, ModelError, RaggedBatch};
+
+/// Items of a history further back than this count for nothing.
+const REACH: usize = 10;
+
+/// What an item of the history loses against the one after it.
+const FADE: f32 = 0.7;
+
+/// Scores an item by how often it came soon after those of the history: an item-to-item filter with directed neighbours.
+///
+/// A pair of items that stand `d` places apart in a sequence, ten at most, counts `1 / d`, earlier to later; the sum over
+/// all pairs is divided by the square root of both items' counts plus one, so that what is everywhere is near to nothing. The
+/// score is the sum over the last ten items of the history, each with 0.7 of the weight of the one after it.
+///
+/// No training, one pass over the sequences, and yet more exact on Amazon's sets than many a trained model: it knows
+/// transitions as [`Transitions`](super::Transitions) does, and those around them. An empty history, and one of items that
+/// nothing followed, has the same score for all items.
+///
+/// ```
+/// use genrec_model::{ItemScorer, RaggedBatch, baseline::CoOccurrence};
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// let filter = CoOccurrence::fit([vec![0, 1, 2], vec![0, 1, 3], vec![1, 2]], 4)?;
+/// let mut histories = RaggedBatch::new();
+/// histories.push(&[0, 1], &[])?; // item 2 follows twice, item 3 once, and what is rarer counts for more
+/// let scores = filter.scores(&histories)?.to_vec2::<f32>()?;
+/// assert!(scores[0][2] > scores[0][3] && scores[0][3] > scores[0][0]);
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Debug, Clone)]
+pub struct CoOccurrence {
+    /// By item: what came after it, ascending, with its weight.
+    followers: Vec<Vec<(u32, f32)>>,
+}
+
+impl CoOccurrence {
+    /// Counts pairs in sequences of item rows, oldest first, each below `items`.
+    ///
+    /// # Errors
+    /// [`ModelError::Scorer`] when a sequence names an item outside the catalogue.
+    pub fn fit<S>(sequences: impl IntoIterator<Item = S>, items: usize) -> std::result::Result<Self, ModelError>
+    where
+        S: IntoIterator<Item = u32>,
+    {
+        let mut pairs: Vec<BTreeMap<u32, f64>> = vec![BTreeMap::new(); items];
+        let mut counts = vec![1.0_f64; items];
+        for sequence in sequences {
+            let mut recent: Vec<u32> = Vec::new();
+            for item in sequence {
+                let Some(count) = counts.get_mut(item as usize) else {
+                    return Err(unknown_item(item));
+                };
+                *count += 1.0;
+                for (distance, &before) in (1_u32..).zip(recent.iter().rev().take(REACH)) {
+                    *pairs[before as usize].entry(item).or_default() += 1.0 / f64::from(distance);
+                }
+                recent.push(item);
+            }
+        }
+        #[allow(clippy::cast_possible_truncation, reason = "a weight")]
+        let weighed = |(before, after): (usize, BTreeMap<u32, f64>)| {
+            let norm = |item: u32| (counts[before] * counts[item as usize]).sqrt();
+            after.into_iter().map(|(item, sum)| (item, (sum / norm(item)) as f32)).collect()
+        };
+        Ok(Self { followers: pairs.into_iter().enumerate().map(weighed).collect() })
+    }
+}
+
+impl ItemScorer for CoOccurrence {
+    fn scores(&self, histories: &RaggedBatch) -> Result<Tensor> {
+        let items = self.followers.len();
+        check_items(histories, items).map_err(candle_core::Error::wrap)?;
+        let mut scores = vec![0.0_f32; histories.len() * items];
+        for (history, row) in histories.sequences().zip(scores.chunks_mut(items.max(1))) {
+            let mut weight = 1.0;
+            for &item in history.iter().rev().take(REACH) {
+                for &(after, value) in &self.followers[item as usize] {
+                    row[after as usize] += weight * value;
+                }
+                weight *= FADE;
+            }
+        }
+        Tensor::from_vec(scores, (histories.len(), items), &Device::Cpu)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn scores_are_the_sums_of_weighed_pairs() {
+        // 0 before 1 twice at distance 1, 0 before 2 once at 2 and once at 1, 1 before 2 once at 1.
+        let filter = CoOccurrence::fit([vec![0, 1, 2], vec![0, 2], vec![0, 1]], 4).unwrap();
+        let mut histories = RaggedBatch::new();
+        histories.push(&[0, 1], &[]).unwrap();
+        histories.push(&[3], &[]).unwrap();
+        histories.push(&[], &[]).unwrap();
+        let scores = filter.scores(&histories).unwrap().to_vec2::<f32>().unwrap();
+        let (zero, one, two) = (4.0_f32, 3.0_f32, 3.0_f32);
+        let expected = 1.0 / (one * two).sqrt() + 0.7 * 1.5 / (zero * two).sqrt();
+        assert!((scores[0][2] - expected).abs() < 1e-6, "{scores:?}");
+        assert!((scores[0][1] - 0.7 * 2.0 / (zero * one).sqrt()).abs() < 1e-6, "{scores:?}");
+        assert_eq!((scores[0][0], scores[0][3]), (0.0, 0.0), "order counts");
+        assert!(scores[1..].iter().flatten().all(|&score| score == 0.0));
+    }
+
+    #[test]
+    fn what_is_further_back_than_the_reach_counts_for_nothing() {
+        let sequence: Vec<u32> = (0..12).collect();
+        let filter = CoOccurrence::fit([sequence.clone()], 12).unwrap();
+        assert_eq!(filter.followers[0].last().map(|&(item, _)| item), Some(10));
+        let mut histories = RaggedBatch::new();
+        histories.push(&sequence, &[]).unwrap();
+        histories.push(&sequence[2..], &[]).unwrap();
+        let scores = filter.scores(&histories).unwrap().to_vec2::<f32>().unwrap();
+        assert_eq!(scores[0], scores[1]);
+    }
+
+    #[test]
+    fn items_outside_the_catalogue_are_refused() {
+        assert!(matches!(CoOccurrence::fit([vec![0, 4]], 4), Err(ModelError::Scorer { found, .. }) if found == "4"));
+        let filter = CoOccurrence::fit([vec![0, 1]], 4).unwrap();
+        let mut histories = RaggedBatch::new();
+        histories.push(&[4], &[]).unwrap();
+        assert!(filter.scores(&histories).is_err());
+    }
+}

@@ -1,0 +1,233 @@
+//! Rows of models that generate Semantic IDs.
+
+use std::{
+    collections::BTreeMap,
+    ops::RangeInclusive,
+    path::PathBuf,
+    time::{Duration, Instant},
+};
+
+use genrec::{
+    Ensemble, Recommender, Searcher,
+    data::Dataset,
+    decode::{AnySearch, PerLevel, Resolve, Sampling, Shape},
+    embed::io::read_npy,
+    eval::InvalidRate,
+    evaluate::{self, Part, questions},
+    index::ItemId,
+    pipeline::{self, EmbeddingSource, Outcome, TigerConfig},
+    quantize::{ArrayRows, Fit, QuantizerConfig, RqVaeConfig},
+};
+use ndarray::{Array2, Axis, concatenate};
+use serde_json::{Value, json};
+use support::{BoxError, ProgressView, asked, categories::Categories};
+
+use super::{Bench, changed};
+use crate::{plan::Set, row::Row, table::ENTROPY_AT};
+
+/// Depths at which invalid sequences are counted.
+const INVALID_AT: [usize; 4] = [1, 5, 10, 20];
+/// Users that are asked freely for it, evenly spaced.
+const INVALID_USERS: usize = 2_000;
+
+/// Users that lists are drawn for, evenly spaced.
+pub(super) const SAMPLED_USERS: usize = 2_000;
+
+/// Members of an ensemble.
+const MEMBERS: u64 = 2;
+
+/// Seeds of the members of an ensemble's row.
+pub(super) fn members(seed: u64) -> RangeInclusive<u64> {
+    MEMBERS * (seed - 1) + 1..=MEMBERS * seed
+}
+
+/// TIGER as the rows change it: the preset `cpu` with the paper's RQ-VAE, trained for the budget.
+fn base(budget: Duration, seed: u64) -> TigerConfig {
+    let quantizer = QuantizerConfig::RqVae(RqVaeConfig::default());
+    let mut config = TigerConfig::cpu().with_seed(seed).with_quantizer(quantizer);
+    config.train.epochs = None;
+    config.train.max_steps = Some(u64::MAX);
+    config.train.max_duration = Some(budget);
+    config
+}
+
+impl Bench<'_> {
+    /// The settings of a run, with the embedder that its embeddings are made by.
+    pub(super) fn config(&self, changes: &Value, seed: u64) -> Result<TigerConfig, BoxError> {
+        let config = changed(base(self.settings.budget, seed), changes)?;
+        Ok(config.with_embedder(self.settings.embedder.clone()).seeded())
+    }
+
+    /// Where a run of TIGER is, or will be.
+    pub(super) fn run_dir(&self, name: &str, seed: u64) -> PathBuf {
+        self.settings.out.join(self.set.name()).join(format!("{name}-s{seed}"))
+    }
+
+    /// Trains on the set, or goes on with what was interrupted, or opens what is finished.
+    pub(super) fn trained(&self, name: &str, changes: &Value, seed: u64) -> Result<Outcome, BoxError> {
+        self.trained_as(name, self.config(changes, seed)?, &self.dataset)
+    }
+
+    /// The same of other settings, of their seed, on other sequences of the set's items.
+    pub(super) fn trained_as(&self, name: &str, config: TigerConfig, dataset: &Dataset) -> Result<Outcome, BoxError> {
+        let config = config.with_embedder(EmbeddingSource::Npy { path: self.embedded()? });
+        let dir = self.run_dir(name, config.seed);
+        let device = self.settings.device.open()?;
+        let mut view = ProgressView::new(None);
+        Ok(pipeline::run(dataset, &config, &dir, &device, None, dir.exists(), &mut view)?)
+    }
+
+    pub(super) fn tiger(&self, name: &str, changes: &Value, seed: u64) -> Result<Row, BoxError> {
+        let start = Instant::now();
+        let outcome = self.trained(name, changes, seed)?;
+        Ok(self.generated((name, seed), outcome, &self.dataset, start)?.0)
+    }
+
+    /// The row of a run, and the run.
+    pub(super) fn generated(
+        &self,
+        (name, seed): (&str, u64),
+        outcome: Outcome,
+        dataset: &Dataset,
+        start: Instant,
+    ) -> Result<(Row, Recommender), BoxError> {
+        let asked = questions(&dataset.sequences, Part::Test)?;
+        let recommender = outcome.recommender;
+        let without = recommender.config().clone().with_exclude_history(true);
+        let searcher = Searcher::new(recommender.index(), recommender.vocab(), &without);
+        let without_own = evaluate::evaluate(&searcher, recommender.model(), &asked, &mut |_, _| {})?;
+        let mut row = self.dress(name, seed, [&outcome.test, &without_own])?;
+        row.valid = Some(outcome.report.valid);
+        row.sid = Some(outcome.report.sid);
+        row.invalid = self.invalid(&recommender)?;
+        let trained = Duration::from_secs_f64(outcome.report.timing.train_seconds.max(0.0));
+        row.train = Some(outcome.report.train);
+        // Earlier parts of a run that was interrupted count too.
+        row.manifest.minutes = start.elapsed().max(trained).as_secs_f64() / 60.0;
+        Ok((row, recommender))
+    }
+
+    /// TIGER over a quantiser that is fitted to the items of all sets together.
+    pub(super) fn joint(&self, name: &str, seed: u64) -> Result<Row, BoxError> {
+        let start = Instant::now();
+        let config = self.config(&json!({}), seed)?;
+        let dir = self.settings.out.join(format!("joint-{:08x}-s{seed}", self.embedder_crc()?));
+        if !dir.join("config.json").exists() {
+            let mut all = Vec::new();
+            for set in Set::ALL {
+                all.push(read_npy(Bench::open(self.settings, set)?.embedded()?)?);
+            }
+            let rows: Array2<f32> = concatenate(Axis(0), &all.iter().map(|rows| rows.view()).collect::<Vec<_>>())?;
+            let device = self.settings.device.open()?;
+            config.quantizer.fit_on(&mut ArrayRows::from(rows.view()), &device, &mut ())?.save(&dir)?;
+        }
+        let outcome = self.trained_as(name, config.with_fitted_quantizer(dir), &self.dataset)?;
+        Ok(self.generated((name, seed), outcome, &self.dataset, start)?.0)
+    }
+
+    /// Checksums of the sets that a joint quantiser is fitted to.
+    pub(super) fn data_of_all_sets(&self) -> Result<BTreeMap<&'static str, u32>, BoxError> {
+        Set::ALL.iter().map(|&set| Ok((set.name(), Bench::open(self.settings, set)?.crc))).collect()
+    }
+
+    /// Runs of a line that differ by their seeds, and so by their Semantic IDs too, recommending together.
+    pub(super) fn ensemble(&self, name: &str, (of, changes): (&str, &Value), seed: u64) -> Result<Row, BoxError> {
+        let start = Instant::now();
+        let runs = members(seed).map(|member| Ok(self.trained(of, changes, member)?.recommender));
+        let ensemble = Ensemble::new(runs.collect::<Result<Vec<_>, BoxError>>()?)?;
+        let questions = questions(&self.dataset.sequences, Part::Test)?;
+        let test = ensemble.evaluate(&questions)?;
+        let without = |run: Recommender| {
+            let config = run.config().clone().with_exclude_history(true);
+            run.with_config(config)
+        };
+        let members = ensemble.into_members().into_iter().map(without).collect::<Result<Vec<_>, _>>()?;
+        let without_own = Ensemble::new(members)?.evaluate(&questions)?;
+        let mut row = self.dress(name, seed, [&test, &without_own])?;
+        row.manifest.minutes = start.elapsed().as_secs_f64() / 60.0;
+        Ok(row)
+    }
+
+    /// Lists drawn by the run `tiger`, of a sample of users.
+    pub(super) fn sampled(&self, name: &str, temperatures: &[f32], seed: u64) -> Result<Row, BoxError> {
+        let recommender = self.trained("tiger", &json!({}), seed)?.recommender;
+        let start = Instant::now();
+        let longest = ENTROPY_AT.into_iter().max().unwrap_or(1);
+        let mut shape = Shape::default();
+        shape.temperature = match temperatures {
+            [one] => PerLevel::All(*one),
+            each => PerLevel::Each(each.to_vec()),
+        };
+        let search = AnySearch::Sampling(Sampling::new(longest, seed).with_shape(shape));
+        let config = asked::beam_search(recommender.config(), longest).with_search(search);
+        let questions = asked::test_questions(&self.dataset, Some(SAMPLED_USERS))?;
+        let answers = asked::ask(&recommender, &config, &questions, longest, name)?;
+        let left_out = config.with_exclude_history(true);
+        let without_own = asked::ask(&recommender, &left_out, &questions, longest, name)?.suite(&questions);
+        let mut row = self.dress(name, seed, [&answers.suite(&questions), &without_own])?;
+        let categories = Categories::of(&self.dataset.catalogue);
+        for depth in ENTROPY_AT {
+            row.entropy.insert(depth, categories.entropy(answers.items(depth), depth)?);
+        }
+        row.manifest.minutes = start.elapsed().as_secs_f64() / 60.0;
+        Ok(row)
+    }
+
+    fn invalid(&self, recommender: &Recommender) -> Result<BTreeMap<usize, f64>, BoxError> {
+        let deepest = INVALID_AT.into_iter().max().unwrap_or(1);
+        let questions = asked::test_questions(&self.dataset, Some(INVALID_USERS))?;
+        let free = asked::beam_search(recommender.config(), deepest).with_free(Resolve::Exact);
+        let answers = asked::ask(recommender, &free, &questions, deepest, "invalid IDs")?;
+        let mut rate = InvalidRate::new(deepest)?;
+        for user in &answers.ranked {
+            genrec::eval::Metric::<Option<ItemId>>::update(&mut rate, &user.generated, &[]);
+        }
+        Ok(INVALID_AT.into_iter().filter_map(|k| Some((k, rate.value_at(k)?))).collect())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+
+    use clap::ValueEnum;
+    use genrec::pipeline::SasRecTraining;
+
+    use super::*;
+    use crate::plan::{Experiment, Work};
+
+    #[test]
+    fn every_line_of_every_table_can_be_run_and_a_name_is_one_work() {
+        let mut works: BTreeMap<&str, Work> = BTreeMap::new();
+        for line in Experiment::value_variants().iter().flat_map(|experiment| experiment.lines()) {
+            match &line.work {
+                Work::Tiger(changes) | Work::Ensemble { changes, .. } => {
+                    let config = changed(base(Duration::from_secs(60), 1), changes).unwrap();
+                    assert!(config.validate().is_ok(), "{}: {:?}", line.name, config.validate());
+                }
+                Work::SasRec(changes) => {
+                    changed(SasRecTraining::default(), changes).unwrap();
+                }
+                _ => {}
+            }
+            let before = works.entry(line.name).or_insert_with(|| line.work.clone());
+            assert_eq!(*before, line.work, "two works are called {}", line.name);
+        }
+    }
+
+    #[test]
+    fn the_row_best_is_the_preset() {
+        let lines = Experiment::Best.lines();
+        let line = lines.iter().find(|line| line.name == "best").unwrap();
+        let Work::Tiger(changes) = &line.work else { panic!("{line:?}") };
+        let row = changed(base(Duration::from_secs(60), 1), changes).unwrap();
+        let mut best = TigerConfig::best().with_seed(1).with_train(row.train.clone());
+        best.decode.exclude_history = false;
+        assert_eq!(row, best, "all but which items are ranked");
+    }
+
+    #[test]
+    fn seeds_of_ensembles_do_not_overlap() {
+        assert_eq!([1, 2, 3].map(members), [1..=2, 3..=4, 5..=6]);
+    }
+}

@@ -1,0 +1,249 @@
+//! How well items are found that training has never seen: the measurements of figure 5 of TIGER (arXiv 2305.05065, section 4.3).
+
+use std::sync::Arc;
+
+use genrec::{
+    History, Recommender,
+    data::Dataset,
+    decode::ColdStart,
+    eval::bootstrap::{BootstrapConfig, Interval, mean_interval, paired_difference},
+    evaluate::{Part, Question, questions},
+    index::ItemId,
+    model::{
+        ItemScorer, RaggedBatch,
+        baseline::{KnnHistory, SemanticKnn},
+    },
+};
+use ndarray::ArrayView2;
+use serde::{Deserialize, Serialize};
+
+use crate::{BoxError, bar};
+
+/// Lengths of the lists of figure 5a.
+const LENGTHS: [usize; 4] = [5, 10, 15, 20];
+/// The longest of them.
+const DEPTH: usize = 20;
+/// Length of the lists of figure 5b, over the share of unseen items.
+pub const LENGTH: usize = 10;
+/// Other users that are asked too, evenly spaced, to see what they pay.
+const OTHERS: usize = 2_000;
+/// Histories that Semantic-KNN scores together.
+const BATCH: usize = 256;
+
+/// By its codes alone, an unseen item is one of those that the generated sequences stand for.
+pub const BY_CODES: &str = "TIGER";
+/// Of those the nearest in content to the history.
+pub const HYBRID: &str = "TIGER, unseen items by Semantic-KNN";
+/// The nearest in content, with the same room for unseen items.
+pub const KNN_QUOTA: &str = "Semantic-KNN, the same share";
+/// The nearest in content, seen or not.
+pub const KNN: &str = "Semantic-KNN";
+/// The same, of the history's mean.
+pub const KNN_MEAN: &str = "Semantic-KNN, mean of history";
+
+/// What is asked.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub struct Settings {
+    /// Share of unseen items in a list where the length of the list varies.
+    pub epsilon: f64,
+    /// Sequences generated for every user.
+    pub beams: usize,
+    /// Draws the resamples of the intervals.
+    pub seed: u64,
+}
+
+/// Recall of one way to recommend at one length and share.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Point {
+    /// One of the names above.
+    pub method: String,
+    /// Share of the list that unseen items may have; 1 where nothing bounds them.
+    pub epsilon: f64,
+    /// Length of the list.
+    pub k: usize,
+    /// Over users whose target is held out, 95 % bootstrap over them.
+    pub held_out: Interval,
+    /// Over users whose target is not.
+    pub others: f64,
+    /// [`held_out`](Self::held_out) less that of [`KNN_QUOTA`], user by user; of what has the same share and length.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub over_knn: Option<Interval>,
+}
+
+/// What was measured.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Measured {
+    /// Items that training has not seen.
+    pub held_out_items: usize,
+    /// Users whose target is one of them.
+    pub users: usize,
+    /// Other users asked.
+    pub others: usize,
+    /// By method, then by share and length.
+    pub points: Vec<Point>,
+}
+
+/// Users whose target is held out, and others.
+struct Users<'a>([Vec<Question<'a>>; 2]);
+
+/// For each user of a group whether the target was found.
+type Hits = Vec<f64>;
+
+impl<'a> Users<'a> {
+    fn of(dataset: &'a Dataset, held_out: &[ItemId]) -> Result<Self, BoxError> {
+        let (held, others): (Vec<_>, Vec<_>) = questions(&dataset.sequences, Part::Test)?
+            .into_iter()
+            .partition(|question| held_out.binary_search(&question.target).is_ok());
+        let every = others.len().div_ceil(OTHERS).max(1);
+        Ok(Self([held, others.into_iter().step_by(every).collect()]))
+    }
+
+    /// Which users' targets are in the lists that `answer` makes of a group, by its place and its questions.
+    fn hits(
+        &self,
+        answer: impl Fn(usize, &[Question<'a>]) -> Result<Vec<Vec<ItemId>>, BoxError>,
+    ) -> Result<[Hits; 2], BoxError> {
+        let of = |group: usize| -> Result<Hits, BoxError> {
+            let found = answer(group, &self.0[group])?;
+            let hit = |(items, question): (&Vec<ItemId>, &Question<'_>)| f64::from(items.contains(&question.target));
+            Ok(found.iter().zip(&self.0[group]).map(hit).collect())
+        };
+        Ok([of(0)?, of(1)?])
+    }
+}
+
+/// The nearest items in content of one history, best first, without the item that they are nearest to.
+struct Near {
+    all: Vec<ItemId>,
+    seen: Vec<ItemId>,
+    unseen: Vec<ItemId>,
+}
+
+impl Near {
+    /// A list with room for so many unseen items, and no more of them.
+    fn list(&self, k: usize, quota: usize) -> Vec<ItemId> {
+        self.unseen.iter().take(quota).chain(self.seen.iter().take(k - quota)).copied().collect()
+    }
+}
+
+fn nearest(knn: &SemanticKnn, questions: &[Question<'_>], seen: &[bool]) -> Result<Vec<Near>, BoxError> {
+    let mut found = Vec::new();
+    for questions in questions.chunks(BATCH) {
+        let mut batch = RaggedBatch::new();
+        for question in questions {
+            batch.push(&question.history.items.iter().map(|item| item.0).collect::<Vec<_>>(), &[])?;
+        }
+        for (question, scores) in questions.iter().zip(knn.scores(&batch)?.to_vec2::<f32>()?) {
+            let mut order: Vec<ItemId> = (0..scores.len() as u32).map(ItemId).collect();
+            order.retain(|item| question.history.items.last() != Some(item));
+            order.sort_by(|a, b| scores[b.index()].total_cmp(&scores[a.index()]));
+            let (known, new): (Vec<_>, Vec<_>) = order.iter().partition(|item| seen[item.index()]);
+            let first = |items: Vec<ItemId>| items.into_iter().take(DEPTH).collect::<Vec<_>>();
+            found.push(Near { all: first(order), seen: first(known), unseen: first(new) });
+        }
+    }
+    Ok(found)
+}
+
+/// Where a measurement stands.
+struct At<'n> {
+    method: &'n str,
+    epsilon: f64,
+    k: usize,
+}
+
+/// What is measured, as it grows.
+struct Bench<'a> {
+    users: Users<'a>,
+    bootstrap: BootstrapConfig,
+    points: Vec<Point>,
+}
+
+impl Bench<'_> {
+    fn put(&mut self, at: &At<'_>, [held_out, others]: [Hits; 2], knn: Option<&Hits>) -> Result<(), BoxError> {
+        self.points.push(Point {
+            method: at.method.to_owned(),
+            epsilon: at.epsilon,
+            k: at.k,
+            held_out: mean_interval(&held_out, self.bootstrap)?,
+            others: others.iter().sum::<f64>() / others.len().max(1) as f64,
+            over_knn: knn.map(|knn| paired_difference(&held_out, knn, self.bootstrap)).transpose()?,
+        });
+        Ok(())
+    }
+}
+
+/// Measures a run that was trained without some items on the users whose target is one of them, and on others.
+///
+/// # Errors
+/// When no user's target is held out, the run has seen one of the items, a setting is out of bounds, or decoding fails.
+///
+/// # Shapes
+/// - `embeddings`: `(items, features)`, of content
+pub fn measure(
+    mut recommender: Recommender,
+    dataset: &Dataset,
+    held_out: &[ItemId],
+    embeddings: ArrayView2<'_, f32>,
+    settings: Settings,
+) -> Result<Measured, BoxError> {
+    if held_out.iter().any(|&item| recommender.seen(item) != Some(false)) {
+        return Err(
+            "the run was trained with other items held out: give the share and seed that it was made with".into()
+        );
+    }
+    let seen: Vec<bool> =
+        (0..embeddings.nrows() as u32).map(|item| recommender.seen(ItemId(item)) == Some(true)).collect();
+    let bootstrap = BootstrapConfig::default().with_seed(settings.seed);
+    let mut bench = Bench { users: Users::of(dataset, held_out)?, bootstrap, points: Vec::new() };
+    let by_last = Arc::new(SemanticKnn::new(embeddings, KnnHistory::LastItem)?);
+    let [held, others] = &bench.users.0;
+    let near = [nearest(&by_last, held, &seen)?, nearest(&by_last, others, &seen)?];
+
+    let shares = (0..=10).map(|tenths| (f64::from(tenths) / 10.0, LENGTH));
+    let mut wanted: Vec<(f64, usize)> = LENGTHS.iter().map(|&k| (settings.epsilon, k)).collect();
+    wanted.extend(shares.filter(|&(epsilon, _)| (epsilon - settings.epsilon).abs() > 1e-9));
+    let mut with_quota = Vec::new();
+    for &(epsilon, k) in &wanted {
+        let quota = ColdStart::new(epsilon).quota(k);
+        let lists = |group: usize, _: &[Question<'_>]| Ok(near[group].iter().map(|near| near.list(k, quota)).collect());
+        with_quota.push(bench.users.hits(lists)?);
+    }
+
+    let base = recommender.config().clone().with_beams(settings.beams);
+    let bar = bar("cold start");
+    bar.set_length(2 * wanted.len() as u64);
+    for method in [BY_CODES, HYBRID] {
+        for (&(epsilon, k), knn) in wanted.iter().zip(&with_quota) {
+            recommender = recommender.with_config(base.clone().with_cold_start(ColdStart::new(epsilon)))?;
+            let hits = bench.users.hits(|_, questions| generated(&recommender, questions, k))?;
+            bench.put(&At { method, epsilon, k }, hits, Some(&knn[0]))?;
+            bar.inc(1);
+        }
+        recommender = recommender.with_unseen_scorer(by_last.clone());
+    }
+    bar.finish_and_clear();
+    for (&(epsilon, k), hits) in wanted.iter().zip(with_quota) {
+        bench.put(&At { method: KNN_QUOTA, epsilon, k }, hits, None)?;
+    }
+    let by_mean = SemanticKnn::new(embeddings, KnnHistory::Mean)?;
+    for (method, knn) in [(KNN, by_last.as_ref()), (KNN_MEAN, &by_mean)] {
+        for k in LENGTHS {
+            let first = |near: Vec<Near>| near.into_iter().map(|near| near.all.into_iter().take(k).collect()).collect();
+            let hits = bench.users.hits(|_, questions| Ok(first(nearest(knn, questions, &seen)?)))?;
+            bench.put(&At { method, epsilon: 1.0, k }, hits, None)?;
+        }
+    }
+    Ok(Measured {
+        held_out_items: held_out.len(),
+        users: bench.users.0[0].len(),
+        others: bench.users.0[1].len(),
+        points: bench.points,
+    })
+}
+
+fn generated(recommender: &Recommender, questions: &[Question<'_>], k: usize) -> Result<Vec<Vec<ItemId>>, BoxError> {
+    let histories: Vec<History<'_>> = questions.iter().map(|question| question.history).collect();
+    let found = recommender.recommend(&histories, k)?;
+    Ok(found.into_iter().map(|user| user.into_iter().map(|found| found.item).collect()).collect())
+}
