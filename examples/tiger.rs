@@ -16,7 +16,9 @@ use std::{
 
 use clap::{Parser, ValueEnum};
 use genrec::{
+    Ensemble, Recommender,
     data::{Dataset, ReadOptions, readers::neutral},
+    evaluate::{Part, questions},
     pipeline::{self, Budget, EmbeddingSource, Precision, TigerConfig},
     quantize::{QuantizerConfig, ResidualKMeansConfig, RqVaeConfig},
 };
@@ -73,6 +75,10 @@ struct Args {
     /// embedding and training. Such a run cannot be repeated exactly; with `--resume` it has the minutes once more.
     #[arg(long, value_parser = support::parse_minutes, allow_negative_numbers = true)]
     max_minutes: Option<Duration>,
+    /// Trains so many runs, of seeds that follow one another, and tests them together besides: each has Semantic IDs and weights
+    /// of its own. `OUT/seed-N` are the runs; each has the minutes.
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u64).range(1..))]
+    members: u64,
     /// Reads only the first users; for a quick look.
     #[arg(long)]
     limit_users: Option<usize>,
@@ -134,15 +140,34 @@ fn read(dir: &Path, limit_users: Option<usize>) -> Result<Dataset, BoxError> {
 }
 
 fn run(args: &Args) -> Result<(), BoxError> {
-    let device = args.device.open()?;
     let dataset = read(&args.data, args.limit_users)?;
     let config = config(args)?;
+    if args.members == 1 {
+        train(args, &dataset, &config, &args.out)?;
+        println!("The run is in {}: `--example recommend -- --run` it and give a `--history`.", args.out.display());
+        return Ok(());
+    }
+    let mut runs = Vec::new();
+    for seed in (config.seed..).take(usize::try_from(args.members)?) {
+        let dir = args.out.join(format!("seed-{seed}"));
+        println!("\nSeed {seed}, in {}", dir.display());
+        runs.push(train(args, &dataset, &config.clone().with_seed(seed), &dir)?);
+    }
+    let together = Ensemble::new(runs)?.evaluate(&questions(&dataset.sequences, Part::Test)?)?.report();
+    let [recall, ndcg] = ["recall@10", "ndcg@10"].map(|metric| together.get(metric).copied().unwrap_or(0.0));
+    println!("\nAll {} together (test): Recall@10 {recall:.4}, NDCG@10 {ndcg:.4}", args.members);
+    Ok(())
+}
+
+/// Trains one run and prints its report.
+fn train(args: &Args, dataset: &Dataset, config: &TigerConfig, dir: &Path) -> Result<Recommender, BoxError> {
+    let device = args.device.open()?;
     let budget = args.max_minutes.map(Budget::new);
     let mut view = ProgressView::new(config.train.epochs);
-    let outcome = pipeline::run(&dataset, &config, &args.out, &device, budget, args.resume, &mut view)?;
+    let resume = args.resume && dir.exists();
+    let outcome = pipeline::run(dataset, config, dir, &device, budget, resume, &mut view)?;
     support::print_report(&outcome.report, &Default::default());
-    println!("The run is in {}: `--example recommend -- --run` it and give a `--history`.", args.out.display());
-    Ok(())
+    Ok(outcome.recommender)
 }
 
 fn main() {

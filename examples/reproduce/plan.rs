@@ -286,25 +286,21 @@ impl Experiment {
             Self::Best => vec![
                 base(),
                 tiger("residual k-means, 2 x 256", "tiger-k-means-2", two(json!({})), none),
-                best("and behaviour", "tiger-behaviour", json!({"decode": {"user_tokens": 2_000}}), none)
+                long_best("and behaviour", "tiger-behaviour", json!({"decode": {"user_tokens": 2_000}}))
                     .against("tiger-k-means-2"),
-                Line { label: "and no user token: best".to_owned(), ..preset_best() }.against("tiger-behaviour"),
-                best(
-                    "histories without a fifth of their items",
-                    "best-thinned",
+                long_best("and no user token", "best-long", json!({})).against("tiger-behaviour"),
+                long_best(
+                    "and histories without a fifth of their items",
+                    "best-long-thinned",
                     json!({"windows": {"drop_items": 0.2}}),
-                    none,
                 )
-                .against("best"),
-                best("dropout 0.2", "best-dropout", json!({"model": {"dropout_rate": 0.2}}), none).against("best"),
-                best("histories of 40 items", "best-history-40", history(40), none).against("best"),
-                best(
-                    "behaviour in 256 columns",
-                    "best-256-columns",
-                    json!({"blend": {"behaviour": {"dims": 256}}}),
-                    none,
-                )
-                .against("best"),
+                .against("best-long"),
+                long_best("and dropout 0.2", "best-long-dropout", json!({"model": {"dropout_rate": 0.2}}))
+                    .against("best-long"),
+                Line { label: "and twelve epochs: best".to_owned(), ..preset_best() }.against("best-long"),
+                best("histories of 40 items", "best-history-40", history(40)).against("best"),
+                best("behaviour in 256 columns", "best-256-columns", json!({"blend": {"behaviour": {"dims": 256}}}))
+                    .against("best"),
                 together("best, two seeds together", "best-together", preset_best()),
             ],
         }
@@ -342,17 +338,25 @@ fn history(items: usize) -> Value {
     json!({"windows": {"max_history": items}, "decode": {"max_history": items}})
 }
 
-/// The preset `best`, changed. Its checkpoint is chosen with own items in the ranking, as those of all rows; it is tested with
-/// them and without.
-fn best(label: &str, name: &'static str, changes: Value, paper: fn(Set) -> Option<Figures>) -> Line {
+/// The preset `best` but for its length, changed. Its checkpoint is chosen with own items in the ranking, as those of all rows;
+/// it is tested with them and without.
+fn long_best(label: &str, name: &'static str, changes: Value) -> Line {
     let preset = TigerConfig::best();
     let mut settings = two(json!({"blend": preset.blend, "decode": {"user_tokens": preset.decode.user_tokens}}));
     support::overlay(&mut settings, changes);
-    tiger(label, name, settings, paper)
+    tiger(label, name, settings, none)
+}
+
+/// The preset `best`, changed.
+fn best(label: &str, name: &'static str, changes: Value) -> Line {
+    let length = json!({"epochs": TigerConfig::best().train.epochs, "max_steps": null, "max_duration": null});
+    let mut settings = json!({ "train": length });
+    support::overlay(&mut settings, changes);
+    long_best(label, name, settings)
 }
 
 fn preset_best() -> Line {
-    best("TIGER, preset best", "best", json!({}), none)
+    best("TIGER, preset best", "best", json!({}))
 }
 
 fn layers(label: &str, name: &'static str, layers: usize, paper: fn(Set) -> Option<Figures>) -> Line {

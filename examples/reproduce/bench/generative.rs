@@ -221,7 +221,7 @@ mod tests {
         let line = lines.iter().find(|line| line.name == "best").unwrap();
         let Work::Tiger(changes) = &line.work else { panic!("{line:?}") };
         let row = changed(base(Duration::from_secs(60), 1), changes).unwrap();
-        let mut best = TigerConfig::best().with_seed(1).with_train(row.train.clone());
+        let mut best = TigerConfig::best().with_seed(1);
         best.decode.exclude_history = false;
         assert_eq!(row, best, "all but which items are ranked");
     }

@@ -205,6 +205,7 @@ impl TigerConfig {
     /// ([`with_embedder`](Self::with_embedder)): TF-IDF, the default, knows less of items that few have taken.
     pub fn best() -> Self {
         let mut config = Self::cpu().with_blend(Some(BlendConfig::default()));
+        config.train.epochs = Some(12);
         config.decode = config.decode.with_exclude_history(true).with_user_tokens(0);
         config
     }
