@@ -16,6 +16,7 @@ use genrec::{
     embed::io::write_npy,
     eval::Suite,
     index::ItemId,
+    model::baseline::CoOccurrence,
     pipeline::{self, EmbeddingSource},
 };
 use serde::{Serialize, de::DeserializeOwned};
@@ -43,9 +44,9 @@ pub(crate) struct Settings {
 }
 
 /// Settings with some changed.
-fn changed<T: Serialize + DeserializeOwned>(settings: T, changes: &Value) -> Result<T, BoxError> {
+fn changed<T: Serialize + DeserializeOwned>(settings: T, changes: &[Value]) -> Result<T, BoxError> {
     let mut settings = serde_json::to_value(settings)?;
-    support::overlay(&mut settings, changes.clone());
+    changes.iter().for_each(|change| support::overlay(&mut settings, change.clone()));
     Ok(serde_json::from_value(settings)?)
 }
 
@@ -99,7 +100,8 @@ impl<'s> Bench<'s> {
     /// # Errors
     /// When the file is no row, or one of other settings or data, or the row cannot be made.
     pub(crate) fn row(&self, line: &Line, seed: u64) -> Result<Row, BoxError> {
-        let drawn = line.work != Work::Hierarchy || self.figure(line.name, seed).exists();
+        let picture = self.figure(line.name, seed);
+        let drawn = line.work != Work::Hierarchy || (picture.exists() && picture.with_extension("png").exists());
         if let Some(row) = self.finished(line, seed)?.filter(|_| drawn) {
             let now = without_places(self.wanted(line, seed)?);
             let Some((field, was, now)) = pipeline::first_difference("", &row.manifest.settings, &now) else {
@@ -135,22 +137,25 @@ impl<'s> Bench<'s> {
         Ok(match &line.work {
             Work::Tiger(changes) => serde_json::to_value(self.config(changes, seed)?)?,
             Work::Sampled(temperatures) => {
-                json!({"run": self.config(&json!({}), seed)?, "temperatures": temperatures, "users": generative::SAMPLED_USERS})
+                let (run, users) = (self.config(&[], seed)?, generative::SAMPLED_USERS);
+                json!({"run": run, "temperatures": temperatures, "users": users})
             }
-            Work::Joint => json!({"run": self.config(&json!({}), seed)?, "fitted_to": self.data_of_all_sets()?}),
+            Work::Joint => json!({"run": self.config(&[], seed)?, "fitted_to": self.data_of_all_sets()?}),
             Work::Ensemble { changes, .. } => {
                 let members = generative::members(seed).map(|seed| self.config(changes, seed));
                 json!({ "members": members.collect::<Result<Vec<_>, _>>()? })
             }
-            Work::Hierarchy => serde_json::to_value(self.config(&json!({}), seed)?)?,
+            Work::Hierarchy => serde_json::to_value(self.config(&[], seed)?)?,
             Work::ColdStart => {
-                json!({"run": self.config(&json!({}), seed)?, "held_out": cold::SHARE, "asked": cold::asked(seed)})
+                let run = self.config(&[], seed)?;
+                json!({"run": run, "held_out": cold::SHARE, "asked": cold::asked(seed)})
             }
             Work::SasRec(changes) => {
                 serde_json::to_value(self.sasrec_training(changes, seed)?.resolved(&self.dataset))?
             }
             Work::SemanticKnn => json!({"embedder": self.settings.embedder, "history": "last_item"}),
-            Work::Popularity | Work::Transitions | Work::CoOccurrence => json!({}),
+            Work::CoOccurrence => json!({"reach": CoOccurrence::REACH, "fade": CoOccurrence::FADE}),
+            Work::Popularity | Work::Transitions => json!({}),
         })
     }
 

@@ -36,11 +36,14 @@ impl Set {
     }
 }
 
+/// Settings by name, laid over those before them one after the other.
+pub(crate) type Changes = Vec<Value>;
+
 /// What makes a row.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) enum Work {
-    /// TIGER with these settings over those of [`base`](crate::bench).
-    Tiger(Value),
+    /// TIGER with these settings over those that all tables have in common.
+    Tiger(Changes),
     /// The items that most users took.
     Popularity,
     /// The items nearest to the last in content.
@@ -54,7 +57,7 @@ pub(crate) enum Work {
     /// TIGER over a quantiser that is fitted to the items of all sets.
     Joint,
     /// Runs of the line `of`, whose settings these are, together.
-    Ensemble { of: &'static str, changes: Value },
+    Ensemble { of: &'static str, changes: Changes },
     /// The run `tiger`: what its codes say of categories.
     Hierarchy,
     /// TIGER trained without some items, and asked for them.
@@ -94,7 +97,7 @@ fn line(label: &str, name: &'static str, work: Work, paper: fn(Set) -> Option<Fi
 }
 
 fn tiger(label: &str, name: &'static str, settings: Value, paper: fn(Set) -> Option<Figures>) -> Line {
-    line(label, name, Work::Tiger(settings), paper)
+    line(label, name, Work::Tiger(vec![settings]), paper)
 }
 
 fn sampled(label: &str, name: &'static str, temperatures: &'static [f32]) -> Line {
@@ -285,7 +288,7 @@ impl Experiment {
             ],
             Self::Best => vec![
                 base(),
-                tiger("residual k-means, 2 x 256", "tiger-k-means-2", two(json!({})), none),
+                tiger("residual k-means, 2 x 256", "tiger-k-means-2", two(), none),
                 long_best("and behaviour", "tiger-behaviour", json!({"decode": {"user_tokens": 2_000}}))
                     .against("tiger-k-means-2"),
                 long_best("and no user token", "best-long", json!({})).against("tiger-behaviour"),
@@ -301,19 +304,10 @@ impl Experiment {
                 best("histories of 40 items", "best-history-40", history(40)).against("best"),
                 best("behaviour in 256 columns", "best-256-columns", json!({"blend": {"behaviour": {"dims": 256}}}))
                     .against("best"),
-                together("best, two seeds together", "best-together", preset_best()),
+                together("best, two seeds together", "best-together", preset_best()).against("best"),
             ],
         }
     }
-}
-
-/// Runs of a line together.
-fn together(label: &str, name: &'static str, of: Line) -> Line {
-    let changes = match of.work {
-        Work::Tiger(changes) => changes,
-        _ => json!({}),
-    };
-    line(label, name, Work::Ensemble { of: of.name, changes }, none).against(of.name)
 }
 
 fn sasrec(loss: &Value) -> Work {
@@ -327,10 +321,8 @@ fn k_means(changes: Value) -> Value {
 }
 
 /// The quantiser of the preset `cpu`.
-fn two(changes: Value) -> Value {
-    let mut settings = json!({"quantizer": TigerConfig::cpu().quantizer});
-    support::overlay(&mut settings, changes);
-    settings
+fn two() -> Value {
+    json!({"quantizer": TigerConfig::cpu().quantizer})
 }
 
 /// Histories of so many items.
@@ -338,21 +330,36 @@ fn history(items: usize) -> Value {
     json!({"windows": {"max_history": items}, "decode": {"max_history": items}})
 }
 
-/// The preset `best` but for its length, changed. Its checkpoint is chosen with own items in the ranking, as those of all rows;
-/// it is tested with them and without.
+/// The preset `best` but for its length. Its checkpoint is chosen with own items in the ranking, as those of all rows; it is
+/// tested with them and without.
 fn long_best(label: &str, name: &'static str, changes: Value) -> Line {
     let preset = TigerConfig::best();
-    let mut settings = two(json!({"blend": preset.blend, "decode": {"user_tokens": preset.decode.user_tokens}}));
-    support::overlay(&mut settings, changes);
-    tiger(label, name, settings, none)
+    let user_tokens = json!({"decode": {"user_tokens": preset.decode.user_tokens}});
+    let all = vec![two(), json!({"blend": preset.blend}), user_tokens, changes];
+    line(label, name, Work::Tiger(all), none)
 }
 
 /// The preset `best`, changed.
 fn best(label: &str, name: &'static str, changes: Value) -> Line {
-    let length = json!({"epochs": TigerConfig::best().train.epochs, "max_steps": null, "max_duration": null});
-    let mut settings = json!({ "train": length });
-    support::overlay(&mut settings, changes);
-    long_best(label, name, settings)
+    let train = TigerConfig::best().train;
+    let length = json!({"train": {"epochs": train.epochs, "max_steps": train.max_steps, "max_duration": null}});
+    let long = long_best(label, name, length);
+    match long.work {
+        Work::Tiger(mut all) => {
+            all.push(changes);
+            Line { work: Work::Tiger(all), ..long }
+        }
+        _ => long,
+    }
+}
+
+/// Runs of a line together.
+fn together(label: &str, name: &'static str, Line { name: of, work, .. }: Line) -> Line {
+    let work = match work {
+        Work::Tiger(changes) => Work::Ensemble { of, changes },
+        other => other,
+    };
+    line(label, name, work, none)
 }
 
 fn preset_best() -> Line {

@@ -257,12 +257,13 @@ pub(crate) fn purity(lines: &[Rows]) -> Result<String, BoxError> {
 /// When text cannot be written.
 pub(crate) fn cold_start(lines: &[Rows]) -> Result<String, BoxError> {
     let mut text = String::new();
-    for measured in lines.iter().flat_map(|line| &line.rows).filter_map(|row| row.cold.as_ref()).take(1) {
+    let measured = lines.iter().flat_map(|line| &line.rows).filter_map(|row| Some((row.seed, row.cold.as_ref()?)));
+    for (seed, measured) in measured.take(1) {
         writeln!(
             text,
-            "{} items held out; Recall over the {} users whose test item is one of them, with 95 % bootstrap over these users; \
+            "Seed {seed}, {} items held out; Recall over the {} users whose test item is one of them, with 95 % bootstrap over these users; \
              \"others\": over {} whose test item is not.\n\n\
-             | method | unseen, at most | K | Recall@K | less Semantic-KNN's of the same share | others |\n|---|---|---|---|---|---|",
+             | method | unseen, at most | K | Recall@K | less Semantic-KNN's with so many unseen | others |\n|---|---|---|---|---|---|",
             measured.held_out_items, measured.users, measured.others
         )?;
         for point in &measured.points {

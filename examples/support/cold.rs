@@ -34,12 +34,12 @@ const BATCH: usize = 256;
 pub const BY_CODES: &str = "TIGER";
 /// Of those the nearest in content to the history.
 pub const HYBRID: &str = "TIGER, unseen items by Semantic-KNN";
-/// The nearest in content, with the same room for unseen items.
-pub const KNN_QUOTA: &str = "Semantic-KNN, the same share";
+/// The nearest in content, with so many unseen items as there is room for.
+pub const KNN_QUOTA: &str = "Semantic-KNN, so many unseen";
 /// The nearest in content, seen or not.
-pub const KNN: &str = "Semantic-KNN";
+pub const KNN: &str = "Semantic-KNN, unbounded";
 /// The same, of the history's mean.
-pub const KNN_MEAN: &str = "Semantic-KNN, mean of history";
+pub const KNN_MEAN: &str = "Semantic-KNN, mean of history, unbounded";
 
 /// What is asked.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
@@ -65,7 +65,7 @@ pub struct Point {
     pub held_out: Interval,
     /// Over users whose target is not.
     pub others: f64,
-    /// [`held_out`](Self::held_out) less that of [`KNN_QUOTA`], user by user; of what has the same share and length.
+    /// [`held_out`](Self::held_out) less that of [`KNN_QUOTA`] at the same share and length, user by user.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub over_knn: Option<Interval>,
 }
@@ -79,7 +79,7 @@ pub struct Measured {
     pub users: usize,
     /// Other users asked.
     pub others: usize,
-    /// By method, then by share and length.
+    /// By method, those of [`Settings::epsilon`] by length first, the others by share.
     pub points: Vec<Point>,
 }
 
@@ -112,7 +112,8 @@ impl<'a> Users<'a> {
     }
 }
 
-/// The nearest items in content of one history, best first, without the item that they are nearest to.
+/// The nearest items in content of one history, best first, without those that are in it.
+#[derive(Debug, Clone, PartialEq)]
 struct Near {
     all: Vec<ItemId>,
     seen: Vec<ItemId>,
@@ -120,29 +121,38 @@ struct Near {
 }
 
 impl Near {
-    /// A list with room for so many unseen items, and no more of them.
-    fn list(&self, k: usize, quota: usize) -> Vec<ItemId> {
-        self.unseen.iter().take(quota).chain(self.seen.iter().take(k - quota)).copied().collect()
+    /// Of scores by item.
+    fn of(scores: &[f32], history: &[ItemId], seen: &[bool]) -> Self {
+        let mut order: Vec<ItemId> = (0..scores.len() as u32).map(ItemId).collect();
+        order.retain(|item| !history.contains(item));
+        order.sort_by(|a, b| scores[b.index()].total_cmp(&scores[a.index()]));
+        let (known, new): (Vec<_>, Vec<_>) = order.iter().partition(|item| seen.get(item.index()) == Some(&true));
+        let first = |items: Vec<ItemId>| items.into_iter().take(DEPTH).collect::<Vec<_>>();
+        Self { all: first(order), seen: first(known), unseen: first(new) }
+    }
+
+    /// A list of so many unseen items, and seen ones for the rest.
+    fn list(&self, k: usize, unseen: usize) -> Vec<ItemId> {
+        let seen = self.seen.iter().take(k.saturating_sub(unseen));
+        self.unseen.iter().take(unseen).chain(seen).copied().collect()
     }
 }
 
-fn nearest(knn: &SemanticKnn, questions: &[Question<'_>], seen: &[bool]) -> Result<Vec<Near>, BoxError> {
-    let mut found = Vec::new();
-    for questions in questions.chunks(BATCH) {
-        let mut batch = RaggedBatch::new();
-        for question in questions {
-            batch.push(&question.history.items.iter().map(|item| item.0).collect::<Vec<_>>(), &[])?;
+/// Of both groups.
+fn nearest(knn: &SemanticKnn, users: &Users<'_>, seen: &[bool]) -> Result<[Vec<Near>; 2], BoxError> {
+    let of = |questions: &[Question<'_>]| -> Result<Vec<Near>, BoxError> {
+        let mut found = Vec::new();
+        for questions in questions.chunks(BATCH) {
+            let mut batch = RaggedBatch::new();
+            for question in questions {
+                batch.push(&question.history.items.iter().map(|item| item.0).collect::<Vec<_>>(), &[])?;
+            }
+            let scores = knn.scores(&batch)?.to_vec2::<f32>()?;
+            found.extend(questions.iter().zip(&scores).map(|(one, scores)| Near::of(scores, one.history.items, seen)));
         }
-        for (question, scores) in questions.iter().zip(knn.scores(&batch)?.to_vec2::<f32>()?) {
-            let mut order: Vec<ItemId> = (0..scores.len() as u32).map(ItemId).collect();
-            order.retain(|item| question.history.items.last() != Some(item));
-            order.sort_by(|a, b| scores[b.index()].total_cmp(&scores[a.index()]));
-            let (known, new): (Vec<_>, Vec<_>) = order.iter().partition(|item| seen[item.index()]);
-            let first = |items: Vec<ItemId>| items.into_iter().take(DEPTH).collect::<Vec<_>>();
-            found.push(Near { all: first(order), seen: first(known), unseen: first(new) });
-        }
-    }
-    Ok(found)
+        Ok(found)
+    };
+    Ok([of(&users.0[0])?, of(&users.0[1])?])
 }
 
 /// Where a measurement stands.
@@ -173,7 +183,8 @@ impl Bench<'_> {
     }
 }
 
-/// Measures a run that was trained without some items on the users whose target is one of them, and on others.
+/// Measures a run that was trained without some items on the users whose target is one of them, and on others. Items of a
+/// user's history are left out of every list.
 ///
 /// # Errors
 /// When no user's target is held out, the run has seen one of the items, a setting is out of bounds, or decoding fails.
@@ -187,6 +198,7 @@ pub fn measure(
     embeddings: ArrayView2<'_, f32>,
     settings: Settings,
 ) -> Result<Measured, BoxError> {
+    ColdStart::new(settings.epsilon).validate()?;
     if held_out.iter().any(|&item| recommender.seen(item) != Some(false)) {
         return Err(
             "the run was trained with other items held out: give the share and seed that it was made with".into()
@@ -197,8 +209,7 @@ pub fn measure(
     let bootstrap = BootstrapConfig::default().with_seed(settings.seed);
     let mut bench = Bench { users: Users::of(dataset, held_out)?, bootstrap, points: Vec::new() };
     let by_last = Arc::new(SemanticKnn::new(embeddings, KnnHistory::LastItem)?);
-    let [held, others] = &bench.users.0;
-    let near = [nearest(&by_last, held, &seen)?, nearest(&by_last, others, &seen)?];
+    let near = nearest(&by_last, &bench.users, &seen)?;
 
     let shares = (0..=10).map(|tenths| (f64::from(tenths) / 10.0, LENGTH));
     let mut wanted: Vec<(f64, usize)> = LENGTHS.iter().map(|&k| (settings.epsilon, k)).collect();
@@ -210,7 +221,7 @@ pub fn measure(
         with_quota.push(bench.users.hits(lists)?);
     }
 
-    let base = recommender.config().clone().with_beams(settings.beams);
+    let base = recommender.config().clone().with_beams(settings.beams).with_exclude_history(true);
     let bar = bar("cold start");
     bar.set_length(2 * wanted.len() as u64);
     for method in [BY_CODES, HYBRID] {
@@ -226,11 +237,11 @@ pub fn measure(
     for (&(epsilon, k), hits) in wanted.iter().zip(with_quota) {
         bench.put(&At { method: KNN_QUOTA, epsilon, k }, hits, None)?;
     }
-    let by_mean = SemanticKnn::new(embeddings, KnnHistory::Mean)?;
-    for (method, knn) in [(KNN, by_last.as_ref()), (KNN_MEAN, &by_mean)] {
+    let by_mean = nearest(&SemanticKnn::new(embeddings, KnnHistory::Mean)?, &bench.users, &seen)?;
+    for (method, near) in [(KNN, &near), (KNN_MEAN, &by_mean)] {
         for k in LENGTHS {
-            let first = |near: Vec<Near>| near.into_iter().map(|near| near.all.into_iter().take(k).collect()).collect();
-            let hits = bench.users.hits(|_, questions| Ok(first(nearest(knn, questions, &seen)?)))?;
+            let first = |near: &Near| near.all.iter().take(k).copied().collect();
+            let hits = bench.users.hits(|group, _| Ok(near[group].iter().map(first).collect()))?;
             bench.put(&At { method, epsilon: 1.0, k }, hits, None)?;
         }
     }
@@ -246,4 +257,41 @@ fn generated(recommender: &Recommender, questions: &[Question<'_>], k: usize) ->
     let histories: Vec<History<'_>> = questions.iter().map(|question| question.history).collect();
     let found = recommender.recommend(&histories, k)?;
     Ok(found.into_iter().map(|user| user.into_iter().map(|found| found.item).collect()).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+
+    use genrec::data::{Catalogue, Item, Sequences, hold_out};
+
+    use super::*;
+
+    #[test]
+    fn lists_have_so_many_unseen_items_and_none_of_the_history() {
+        let (scores, seen) = ([0.9, 0.8, 0.7, 0.6, 0.5], [true, false, true, false, true]);
+        let near = Near::of(&scores, &[ItemId(0)], &seen);
+        assert_eq!(near.all, [1, 2, 3, 4].map(ItemId));
+        assert_eq!(near.list(3, 1), [1, 2, 4].map(ItemId));
+        assert_eq!(near.list(2, 2), [1, 3].map(ItemId));
+        assert_eq!(near.list(2, 0), [2, 4].map(ItemId));
+        assert_eq!(near.list(1, 3), [1, 3].map(ItemId), "a share above the list is refused before");
+    }
+
+    #[test]
+    fn users_are_parted_by_their_target() {
+        let items = (0..6).map(|item| Item::new(item.to_string())).collect();
+        let mut sequences = Sequences::new();
+        for user in 0..6_u32 {
+            sequences.push(&user.to_string(), &[0, 1, 2, 3 + user % 3].map(ItemId)).unwrap();
+        }
+        let held_out = hold_out(&sequences, 0.3, 0).unwrap();
+        let dataset = Dataset::new("toy", Catalogue::from_items(items).unwrap(), held_out.sequences).unwrap();
+        let users = Users::of(&dataset, &held_out.items).unwrap();
+        assert_eq!(users.0.each_ref().map(Vec::len), [2, 4]);
+        let right = |_: usize, questions: &[Question<'_>]| Ok(questions.iter().map(|one| vec![one.target]).collect());
+        assert_eq!(users.hits(right).unwrap(), [vec![1.0; 2], vec![1.0; 4]]);
+        let held = |_: usize, questions: &[Question<'_>]| Ok(vec![held_out.items.clone(); questions.len()]);
+        assert_eq!(users.hits(held).unwrap(), [vec![1.0; 2], vec![0.0; 4]]);
+    }
 }

@@ -8,7 +8,7 @@ use candle_core::Device;
 use genrec::{
     Error, Recommender,
     pipeline::{self, Event, TigerConfig},
-    quantize::{AnyQuantizer, ArrayRows, Fit},
+    quantize::{AnyQuantizer, ArrayRows, Fit, QuantizerConfig, ResidualKMeansConfig},
 };
 use genrec_tests::{small_config, small_shop};
 use ndarray::{Array2, Axis, concatenate};
@@ -30,7 +30,7 @@ fn fit(config: &TigerConfig, embeddings: &Path, dir: &Path) -> AnyQuantizer {
 #[test]
 fn it_is_taken_as_it_is() -> genrec::Result<()> {
     let dir = tempfile::tempdir().unwrap();
-    let [own, shared, saved] = ["own", "shared", "saved"].map(|name| dir.path().join(name));
+    let [own, shared, again, saved] = ["own", "shared", "again", "saved"].map(|name| dir.path().join(name));
     let config = small_config();
     run(&own, &config, false)?;
     let fitted = fit(&config, &own.join("embeddings.safetensors"), &saved);
@@ -41,6 +41,10 @@ fn it_is_taken_as_it_is() -> genrec::Result<()> {
     assert_eq!(index.map(|id| id.0), Some(fitted.fingerprint()?));
     let read = |dir: &Path| fs::read(dir.join("index/index.safetensors")).unwrap();
     assert_ne!(read(&own), read(&shared));
+
+    // Another seed of everything else.
+    run(&again, &config.clone().with_seed(config.seed + 1), false)?;
+    assert_eq!(Recommender::load(&again, &Device::Cpu)?.index().codebook(), index);
 
     // The run has its own copy.
     fs::remove_dir_all(&saved).unwrap();
@@ -56,10 +60,11 @@ fn one_of_other_settings_is_refused_before_anything_is_written() -> genrec::Resu
     run(&own, &config, false)?;
     fit(&config, &own.join("embeddings.safetensors"), &saved);
 
-    let other = config.clone().with_seed(config.seed + 1).with_fitted_quantizer(&saved);
+    let other = QuantizerConfig::ResidualKMeans(ResidualKMeansConfig::default().with_codebook_sizes([4, 4]));
+    let other = config.clone().with_quantizer(other).with_fitted_quantizer(&saved);
     let error = run(&new, &other, false).unwrap_err();
     assert!(matches!(error, Error::Config { field: "fitted_quantizer", .. }), "{error}");
-    assert!(error.to_string().contains("seed"), "{error}");
+    assert!(error.to_string().contains("fitted with"), "{error}");
     let nowhere = config.with_fitted_quantizer(dir.path().join("nowhere"));
     assert!(matches!(run(&new, &nowhere, false), Err(Error::Quantize(_))));
     assert!(!new.exists(), "nothing was written");

@@ -3,7 +3,6 @@
 use std::time::Instant;
 
 use genrec::{data::hold_out, embed::io::read_npy};
-use serde_json::json;
 use support::{BoxError, cold};
 
 use super::Bench;
@@ -25,7 +24,7 @@ impl Bench<'_> {
         let held_out = hold_out(&self.dataset.sequences, SHARE, seed)?;
         let mut dataset = self.dataset.clone();
         dataset.sequences = held_out.sequences;
-        let outcome = self.trained_as(name, self.config(&json!({}), seed)?, &dataset)?;
+        let outcome = self.trained_as(name, self.config(&[], seed)?, &dataset)?;
         let (mut row, recommender) = self.generated((name, seed), outcome, &dataset, start)?;
         let embeddings = read_npy(self.embedded()?)?;
         let measured = cold::measure(recommender, &dataset, &held_out.items, embeddings.view(), asked(seed))?;

@@ -11,7 +11,7 @@ use genrec::{
     Ensemble, Recommender, Searcher,
     data::Dataset,
     decode::{AnySearch, PerLevel, Resolve, Sampling, Shape},
-    embed::io::read_npy,
+    embed::{EmbedderSpec, io::read_npy},
     eval::InvalidRate,
     evaluate::{self, Part, questions},
     index::ItemId,
@@ -53,7 +53,7 @@ fn base(budget: Duration, seed: u64) -> TigerConfig {
 
 impl Bench<'_> {
     /// The settings of a run, with the embedder that its embeddings are made by.
-    pub(super) fn config(&self, changes: &Value, seed: u64) -> Result<TigerConfig, BoxError> {
+    pub(super) fn config(&self, changes: &[Value], seed: u64) -> Result<TigerConfig, BoxError> {
         let config = changed(base(self.settings.budget, seed), changes)?;
         Ok(config.with_embedder(self.settings.embedder.clone()).seeded())
     }
@@ -64,7 +64,7 @@ impl Bench<'_> {
     }
 
     /// Trains on the set, or goes on with what was interrupted, or opens what is finished.
-    pub(super) fn trained(&self, name: &str, changes: &Value, seed: u64) -> Result<Outcome, BoxError> {
+    pub(super) fn trained(&self, name: &str, changes: &[Value], seed: u64) -> Result<Outcome, BoxError> {
         self.trained_as(name, self.config(changes, seed)?, &self.dataset)
     }
 
@@ -77,7 +77,7 @@ impl Bench<'_> {
         Ok(pipeline::run(dataset, &config, &dir, &device, None, dir.exists(), &mut view)?)
     }
 
-    pub(super) fn tiger(&self, name: &str, changes: &Value, seed: u64) -> Result<Row, BoxError> {
+    pub(super) fn tiger(&self, name: &str, changes: &[Value], seed: u64) -> Result<Row, BoxError> {
         let start = Instant::now();
         let outcome = self.trained(name, changes, seed)?;
         Ok(self.generated((name, seed), outcome, &self.dataset, start)?.0)
@@ -99,7 +99,7 @@ impl Bench<'_> {
         let mut row = self.dress(name, seed, [&outcome.test, &without_own])?;
         row.valid = Some(outcome.report.valid);
         row.sid = Some(outcome.report.sid);
-        row.invalid = self.invalid(&recommender)?;
+        row.invalid = invalid(&recommender, dataset)?;
         let trained = Duration::from_secs_f64(outcome.report.timing.train_seconds.max(0.0));
         row.train = Some(outcome.report.train);
         // Earlier parts of a run that was interrupted count too.
@@ -110,8 +110,16 @@ impl Bench<'_> {
     /// TIGER over a quantiser that is fitted to the items of all sets together.
     pub(super) fn joint(&self, name: &str, seed: u64) -> Result<Row, BoxError> {
         let start = Instant::now();
-        let config = self.config(&json!({}), seed)?;
-        let dir = self.settings.out.join(format!("joint-{:08x}-s{seed}", self.embedder_crc()?));
+        if let EmbeddingSource::Text { embedder: EmbedderSpec::Tfidf(_) } = self.settings.embedder {
+            return Err(
+                "the TF-IDF of each set has columns of its own, which no quantiser can share: give an `--embedder` \
+                        with weights"
+                    .into(),
+            );
+        }
+        let config = self.config(&[], seed)?;
+        let made_of = json!([self.settings.embedder, config.quantizer, self.data_of_all_sets()?]);
+        let dir = self.settings.out.join(format!("joint-{:08x}", crc32fast::hash(made_of.to_string().as_bytes())));
         if !dir.join("config.json").exists() {
             let mut all = Vec::new();
             for set in Set::ALL {
@@ -130,27 +138,45 @@ impl Bench<'_> {
         Set::ALL.iter().map(|&set| Ok((set.name(), Bench::open(self.settings, set)?.crc))).collect()
     }
 
-    /// Runs of a line that differ by their seeds, and so by their Semantic IDs too, recommending together.
-    pub(super) fn ensemble(&self, name: &str, (of, changes): (&str, &Value), seed: u64) -> Result<Row, BoxError> {
+    /// Runs of a line that differ by their seeds, and so by their Semantic IDs too, recommending together: each of as many
+    /// candidates as it has beams. Examples, parameters and minutes are those of all.
+    pub(super) fn ensemble(&self, name: &str, (of, changes): (&str, &[Value]), seed: u64) -> Result<Row, BoxError> {
+        let mut outcomes = Vec::new();
+        for member in members(seed) {
+            outcomes.push(self.trained(of, changes, member)?);
+        }
         let start = Instant::now();
-        let runs = members(seed).map(|member| Ok(self.trained(of, changes, member)?.recommender));
-        let ensemble = Ensemble::new(runs.collect::<Result<Vec<_>, BoxError>>()?)?;
+        let [training, sid] = [0, 0].map(|first| outcomes.get(first).map(|outcome| outcome.report.clone()));
+        let mut train = training.map(|report| report.train);
+        let mut seconds = 0.0;
+        for (place, outcome) in outcomes.iter().enumerate() {
+            seconds += outcome.report.timing.train_seconds;
+            if let Some(train) = train.as_mut().filter(|_| place > 0) {
+                train.examples += outcome.report.train.examples;
+                train.steps += outcome.report.train.steps;
+                train.parameters += outcome.report.train.parameters;
+            }
+        }
+        let runs: Vec<Recommender> = outcomes.into_iter().map(|outcome| outcome.recommender).collect();
+        let beams = runs.first().map_or(0, |run| run.config().beams);
         let questions = questions(&self.dataset.sequences, Part::Test)?;
+        let ensemble = Ensemble::new(runs)?.with_candidates(beams);
         let test = ensemble.evaluate(&questions)?;
         let without = |run: Recommender| {
             let config = run.config().clone().with_exclude_history(true);
             run.with_config(config)
         };
         let members = ensemble.into_members().into_iter().map(without).collect::<Result<Vec<_>, _>>()?;
-        let without_own = Ensemble::new(members)?.evaluate(&questions)?;
+        let without_own = Ensemble::new(members)?.with_candidates(beams).evaluate(&questions)?;
         let mut row = self.dress(name, seed, [&test, &without_own])?;
-        row.manifest.minutes = start.elapsed().as_secs_f64() / 60.0;
+        (row.train, row.sid) = (train, sid.map(|report| report.sid));
+        row.manifest.minutes = (start.elapsed().as_secs_f64() + seconds) / 60.0;
         Ok(row)
     }
 
     /// Lists drawn by the run `tiger`, of a sample of users.
     pub(super) fn sampled(&self, name: &str, temperatures: &[f32], seed: u64) -> Result<Row, BoxError> {
-        let recommender = self.trained("tiger", &json!({}), seed)?.recommender;
+        let recommender = self.trained("tiger", &[], seed)?.recommender;
         let start = Instant::now();
         let longest = ENTROPY_AT.into_iter().max().unwrap_or(1);
         let mut shape = Shape::default();
@@ -172,18 +198,19 @@ impl Bench<'_> {
         row.manifest.minutes = start.elapsed().as_secs_f64() / 60.0;
         Ok(row)
     }
+}
 
-    fn invalid(&self, recommender: &Recommender) -> Result<BTreeMap<usize, f64>, BoxError> {
-        let deepest = INVALID_AT.into_iter().max().unwrap_or(1);
-        let questions = asked::test_questions(&self.dataset, Some(INVALID_USERS))?;
-        let free = asked::beam_search(recommender.config(), deepest).with_free(Resolve::Exact);
-        let answers = asked::ask(recommender, &free, &questions, deepest, "invalid IDs")?;
-        let mut rate = InvalidRate::new(deepest)?;
-        for user in &answers.ranked {
-            genrec::eval::Metric::<Option<ItemId>>::update(&mut rate, &user.generated, &[]);
-        }
-        Ok(INVALID_AT.into_iter().filter_map(|k| Some((k, rate.value_at(k)?))).collect())
+/// Share of freely generated sequences that are no item, by how many are generated.
+fn invalid(recommender: &Recommender, dataset: &Dataset) -> Result<BTreeMap<usize, f64>, BoxError> {
+    let deepest = INVALID_AT.into_iter().max().unwrap_or(1);
+    let questions = asked::test_questions(dataset, Some(INVALID_USERS))?;
+    let free = asked::beam_search(recommender.config(), deepest).with_free(Resolve::Exact);
+    let answers = asked::ask(recommender, &free, &questions, deepest, "invalid IDs")?;
+    let mut rate = InvalidRate::new(deepest)?;
+    for user in &answers.ranked {
+        genrec::eval::Metric::<Option<ItemId>>::update(&mut rate, &user.generated, &[]);
     }
+    Ok(INVALID_AT.into_iter().filter_map(|k| Some((k, rate.value_at(k)?))).collect())
 }
 
 #[cfg(test)]
@@ -206,24 +233,59 @@ mod tests {
                     assert!(config.validate().is_ok(), "{}: {:?}", line.name, config.validate());
                 }
                 Work::SasRec(changes) => {
-                    changed(SasRecTraining::default(), changes).unwrap();
+                    changed(SasRecTraining::default(), std::slice::from_ref(changes)).unwrap();
                 }
                 _ => {}
+            }
+            if let Work::Ensemble { of, changes } = &line.work {
+                assert_eq!(works.get(of), Some(&Work::Tiger(changes.clone())), "{} is of another line", line.name);
             }
             let before = works.entry(line.name).or_insert_with(|| line.work.clone());
             assert_eq!(*before, line.work, "two works are called {}", line.name);
         }
     }
 
+    fn settings(name: &str) -> Value {
+        let lines = Experiment::Best.lines();
+        let line = lines.iter().find(|line| line.name == name).unwrap();
+        let Work::Tiger(changes) = &line.work else { panic!("{line:?}") };
+        serde_json::to_value(changed(base(Duration::from_secs(60), 1), changes).unwrap()).unwrap()
+    }
+
     #[test]
     fn the_row_best_is_the_preset() {
-        let lines = Experiment::Best.lines();
-        let line = lines.iter().find(|line| line.name == "best").unwrap();
-        let Work::Tiger(changes) = &line.work else { panic!("{line:?}") };
-        let row = changed(base(Duration::from_secs(60), 1), changes).unwrap();
         let mut best = TigerConfig::best().with_seed(1);
         best.decode.exclude_history = false;
-        assert_eq!(row, best, "all but which items are ranked");
+        assert_eq!(settings("best"), serde_json::to_value(best).unwrap(), "all but which items are ranked");
+    }
+
+    /// The dotted names of all settings that differ.
+    fn differences(at: &str, a: &Value, b: &Value) -> Vec<String> {
+        let (Value::Object(left), Value::Object(right)) = (a, b) else {
+            return if a == b { Vec::new() } else { vec![at.to_owned()] };
+        };
+        let keys: std::collections::BTreeSet<&String> = left.keys().chain(right.keys()).collect();
+        let of = |key: &String| differences(&format!("{at}.{key}"), &a[key], &b[key]);
+        keys.into_iter().flat_map(of).collect()
+    }
+
+    #[test]
+    fn one_change_at_a_time_is_one_change() {
+        for line in Experiment::Best.lines() {
+            let (Some(other), Work::Tiger(_)) = (line.against, &line.work) else { continue };
+            let found = differences("", &settings(line.name), &settings(other));
+            let expected: &[&str] = match line.name {
+                "tiger-behaviour" => &[".blend"],
+                "best-long" => &[".decode.user_tokens"],
+                "best-long-thinned" => &[".windows.drop_items"],
+                "best-long-dropout" => &[".model.dropout_rate"],
+                "best" => &[".train.epochs", ".train.max_duration", ".train.max_steps"],
+                "best-history-40" => &[".decode.max_history", ".windows.max_history"],
+                "best-256-columns" => &[".blend.behaviour.dims"],
+                other => panic!("{other} is compared with no test"),
+            };
+            assert_eq!(found, expected, "{}", line.name);
+        }
     }
 
     #[test]

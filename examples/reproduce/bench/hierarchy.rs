@@ -4,7 +4,6 @@ use std::path::PathBuf;
 
 use genrec::{index::ItemId, quantize::usage::PurityReport};
 use ndarray::Array2;
-use serde_json::json;
 use support::{BoxError, categories::Categories, create_dir, figures};
 
 use super::Bench;
@@ -19,7 +18,7 @@ impl Bench<'_> {
     /// The row `tiger` with what its codes say of categories, and a picture of it.
     pub(super) fn hierarchy(&self, name: &str, seed: u64) -> Result<Row, BoxError> {
         let tiger = self.row(&plan::tiger_itself(), seed)?;
-        let recommender = self.trained("tiger", &json!({}), seed)?.recommender;
+        let recommender = self.trained("tiger", &[], seed)?.recommender;
         let index = recommender.index();
         let (items, levels) = (self.dataset.catalogue.len(), index.layout().levels());
         let mut codes = Array2::<u32>::zeros((items, levels));

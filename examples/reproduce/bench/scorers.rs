@@ -22,7 +22,7 @@ impl Bench<'_> {
     pub(super) fn sasrec_training(&self, changes: &Value, seed: u64) -> Result<SasRecTraining, BoxError> {
         let mut training = SasRecTraining::default().with_seed(seed);
         training.train.max_duration = Some(self.settings.budget);
-        changed(training, changes)
+        changed(training, std::slice::from_ref(changes))
     }
 
     pub(super) fn sasrec(&self, name: &str, changes: &Value, seed: u64) -> Result<Row, BoxError> {

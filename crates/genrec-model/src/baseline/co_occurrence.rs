@@ -7,21 +7,21 @@ use candle_core::{Device, Result, Tensor};
 use super::{check_items, unknown_item};
 use crate::{ItemScorer, ModelError, RaggedBatch};
 
-/// Items of a history further back than this count for nothing.
-const REACH: usize = 10;
-
-/// What an item of the history loses against the one after it.
-const FADE: f32 = 0.7;
+/// What popularity adds to the score of the most popular item: less than any pair, so that it breaks ties alone.
+const TIE: f32 = 1e-7;
 
 /// Scores an item by how often it came soon after those of the history: an item-to-item filter with directed neighbours.
 ///
-/// A pair of items that stand `d` places apart in a sequence, ten at most, counts `1 / d`, earlier to later; the sum over
-/// all pairs is divided by the square root of both items' counts plus one, so that what is everywhere is near to nothing. The
-/// score is the sum over the last ten items of the history, each with 0.7 of the weight of the one after it.
+/// A pair of items of which the later stands `d` places after the other, [`REACH`](Self::REACH) at most, counts `1 / d`:
 ///
-/// No training, one pass over the sequences, and yet more exact on Amazon's sets than many a trained model: it knows
-/// transitions as [`Transitions`](super::Transitions) does, and those around them. An empty history, and one of items that
-/// nothing followed, has the same score for all items.
+/// $$ w(i, j) = \frac{1}{\sqrt{(n_i + 1)(n_j + 1)}} \sum_{i \text{ before } j} \frac{1}{d} $$
+///
+/// where $n$ is how often an item occurs, so that what is everywhere is near to nothing. The score of $j$ is the sum of
+/// $w(i, j)$ over the last items of the history, each with [`FADE`](Self::FADE) of the weight of the one after it. Popularity
+/// breaks ties, and stands in where nothing ever followed the history's items.
+///
+/// One pass over the sequences, no training: it knows transitions as [`Transitions`](super::Transitions) does, and those
+/// around them.
 ///
 /// ```
 /// use genrec_model::{ItemScorer, RaggedBatch, baseline::CoOccurrence};
@@ -38,9 +38,15 @@ const FADE: f32 = 0.7;
 pub struct CoOccurrence {
     /// By item: what came after it, ascending, with its weight.
     followers: Vec<Vec<(u32, f32)>>,
+    popularity: Vec<f32>,
 }
 
 impl CoOccurrence {
+    /// Pairs further apart, and items of a history further back, count for nothing.
+    pub const REACH: usize = 10;
+    /// What an item of the history loses against the one after it.
+    pub const FADE: f32 = 0.7;
+
     /// Counts pairs in sequences of item rows, oldest first, each below `items`.
     ///
     /// # Errors
@@ -58,7 +64,7 @@ impl CoOccurrence {
                     return Err(unknown_item(item));
                 };
                 *count += 1.0;
-                for (distance, &before) in (1_u32..).zip(recent.iter().rev().take(REACH)) {
+                for (distance, &before) in (1_u32..).zip(recent.iter().rev().take(Self::REACH)) {
                     *pairs[before as usize].entry(item).or_default() += 1.0 / f64::from(distance);
                 }
                 recent.push(item);
@@ -69,7 +75,11 @@ impl CoOccurrence {
             let norm = |item: u32| (counts[before] * counts[item as usize]).sqrt();
             after.into_iter().map(|(item, sum)| (item, (sum / norm(item)) as f32)).collect()
         };
-        Ok(Self { followers: pairs.into_iter().enumerate().map(weighed).collect() })
+        let followers = pairs.into_iter().enumerate().map(weighed).collect();
+        let most = counts.iter().copied().fold(1.0, f64::max);
+        #[allow(clippy::cast_possible_truncation, reason = "a share")]
+        let popularity = counts.iter().map(|count| TIE * (count / most) as f32).collect();
+        Ok(Self { followers, popularity })
     }
 }
 
@@ -77,14 +87,14 @@ impl ItemScorer for CoOccurrence {
     fn scores(&self, histories: &RaggedBatch) -> Result<Tensor> {
         let items = self.followers.len();
         check_items(histories, items).map_err(candle_core::Error::wrap)?;
-        let mut scores = vec![0.0_f32; histories.len() * items];
+        let mut scores = self.popularity.repeat(histories.len());
         for (history, row) in histories.sequences().zip(scores.chunks_mut(items.max(1))) {
             let mut weight = 1.0;
-            for &item in history.iter().rev().take(REACH) {
+            for &item in history.iter().rev().take(Self::REACH) {
                 for &(after, value) in &self.followers[item as usize] {
                     row[after as usize] += weight * value;
                 }
-                weight *= FADE;
+                weight *= Self::FADE;
             }
         }
         Tensor::from_vec(scores, (histories.len(), items), &Device::Cpu)
@@ -108,8 +118,8 @@ mod tests {
         let expected = 1.0 / (one * two).sqrt() + 0.7 * 1.5 / (zero * two).sqrt();
         assert!((scores[0][2] - expected).abs() < 1e-6, "{scores:?}");
         assert!((scores[0][1] - 0.7 * 2.0 / (zero * one).sqrt()).abs() < 1e-6, "{scores:?}");
-        assert_eq!((scores[0][0], scores[0][3]), (0.0, 0.0), "order counts");
-        assert!(scores[1..].iter().flatten().all(|&score| score == 0.0));
+        assert!(scores[0][0] < 1e-6 && scores[0][3] < scores[0][0], "order counts, then popularity");
+        assert!(scores[1..].iter().all(|row| row[0] > row[1] && row[1] > row[3] && row[0] < 1e-6));
     }
 
     #[test]

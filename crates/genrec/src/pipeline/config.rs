@@ -84,9 +84,12 @@ pub struct TigerConfig {
     pub blend: Option<BlendConfig>,
     /// Embeddings to codes. RQ-VAE by default, as in the paper.
     pub quantizer: QuantizerConfig,
-    /// Directory of a quantiser of these settings that was fitted elsewhere and saved by
+    /// Directory of a quantiser of these settings, of any seed, that was fitted elsewhere and saved by
     /// [`AnyQuantizer::save`](sid_quantize::AnyQuantizer::save): to the items of several shops, as in the paper's table 10, or
     /// to those of an earlier season. It is taken as it is; `None`, the default, fits one to this catalogue.
+    ///
+    /// What it was fitted to must be of the same encoder: the columns of TF-IDF, and those of a `blend`, are learnt from one
+    /// catalogue and mean something else in another.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub fitted_quantizer: Option<PathBuf>,
     /// Items that may share all codes of the quantiser. 256, as in the paper (section 3.1).
@@ -198,7 +201,7 @@ impl TigerConfig {
     }
 
     /// What recommends best of all that was tried on two cores: the preset [`cpu`](Self::cpu) over Semantic IDs of content and of
-    /// behaviour, without user tokens, with the items of a history left out of the ranking.
+    /// behaviour, for twelve epochs, without user tokens, with the items of a history left out of the ranking.
     ///
     /// Each was measured on Beauty, ten epochs, one seed, MiniLM embeddings, own items ranked, validation NDCG@10: content alone
     /// .0343; with behaviour .0439; without user tokens .0451 (`docs/results.md`). Give it a sentence encoder

@@ -115,16 +115,16 @@ pub(super) fn quantize(
 /// The quantiser that was fitted elsewhere, if there is one and the run has not taken it yet.
 ///
 /// # Errors
-/// [`Error::Config`] when it has other settings than the run's, and those of loading it.
+/// [`Error::Config`] when it has other settings than the run's but for the seed, and those of loading it.
 pub(super) fn fitted(ctx: &Context<'_>) -> Result<Option<AnyQuantizer>> {
     let Some(path) = ctx.config.fitted_quantizer.as_ref().filter(|_| !quantizer_file(ctx).exists()) else {
         return Ok(None);
     };
     let quantizer = AnyQuantizer::load(path, ctx.device)?;
-    let json = |config: &QuantizerConfig| {
-        serde_json::to_value(config).map_err(|source| Error::Json { path: path.clone(), source })
+    let json = |config: QuantizerConfig| {
+        serde_json::to_value(config.with_seed(0)).map_err(|source| Error::Json { path: path.clone(), source })
     };
-    match first_difference("", &json(&ctx.config.quantizer)?, &json(&quantizer.config())?) {
+    match first_difference("", &json(ctx.config.quantizer.clone())?, &json(quantizer.config())?) {
         None => Ok(Some(quantizer)),
         Some((field, wanted, found)) => {
             let value = format!("{}, fitted with {field} {found} where `quantizer` has {wanted}", path.display());
