@@ -41,7 +41,7 @@ enum Preset {
     Paper,
     /// A smaller model, over k-means, for an hour on two cores.
     Cpu,
-    /// The same over Semantic IDs of content and behaviour, recommending what a user has not taken yet; twelve epochs.
+    /// The same over Semantic IDs of content and behaviour, recommending what a user has not taken yet.
     Best,
 }
 

@@ -289,21 +289,25 @@ impl Experiment {
             Self::Best => vec![
                 base(),
                 tiger("residual k-means, 2 x 256", "tiger-k-means-2", two(), none),
-                long_best("and behaviour", "tiger-behaviour", json!({"decode": {"user_tokens": 2_000}}))
-                    .against("tiger-k-means-2"),
-                long_best("and no user token", "best-long", json!({})).against("tiger-behaviour"),
-                long_best(
-                    "and histories without a fifth of their items",
-                    "best-long-thinned",
+                best("and behaviour", "tiger-behaviour", json!({"decode": {"user_tokens": 2_000}})).against("tiger-k-means-2"),
+                Line { label: "and no user token: best".to_owned(), ..preset_best() }.against("tiger-behaviour"),
+                best(
+                    "histories without a fifth of their items",
+                    "best-thinned",
                     json!({"windows": {"drop_items": 0.2}}),
                 )
-                .against("best-long"),
-                long_best("and dropout 0.2", "best-long-dropout", json!({"model": {"dropout_rate": 0.2}}))
-                    .against("best-long"),
-                Line { label: "and twelve epochs: best".to_owned(), ..preset_best() }.against("best-long"),
+                .against("best"),
+                best("dropout 0.2", "best-dropout", json!({"model": {"dropout_rate": 0.2}})).against("best"),
                 best("histories of 40 items", "best-history-40", history(40)).against("best"),
                 best("behaviour in 256 columns", "best-256-columns", json!({"blend": {"behaviour": {"dims": 256}}}))
                     .against("best"),
+                best("behaviour by 4 power iterations", "best-4-iterations", iterations(4)).against("best"),
+                best(
+                    "the same, twelve epochs",
+                    "best-4-iterations-12-epochs",
+                    json!({"blend": iterations(4)["blend"], "train": {"epochs": 12, "max_steps": null, "max_duration": null}}),
+                )
+                .against("best-4-iterations"),
                 together("best, two seeds together", "best-together", preset_best()).against("best"),
             ],
         }
@@ -325,32 +329,23 @@ fn two() -> Value {
     json!({"quantizer": TigerConfig::cpu().quantizer})
 }
 
+/// Behaviour whose factorisation is so exact.
+fn iterations(power_iterations: usize) -> Value {
+    json!({"blend": {"behaviour": {"power_iterations": power_iterations}}})
+}
+
 /// Histories of so many items.
 fn history(items: usize) -> Value {
     json!({"windows": {"max_history": items}, "decode": {"max_history": items}})
 }
 
-/// The preset `best` but for its length. Its checkpoint is chosen with own items in the ranking, as those of all rows; it is
-/// tested with them and without.
-fn long_best(label: &str, name: &'static str, changes: Value) -> Line {
+/// The preset `best`, changed, trained as long as all rows are. Its checkpoint is chosen with own items in the ranking, as
+/// those of all rows; it is tested with them and without.
+fn best(label: &str, name: &'static str, changes: Value) -> Line {
     let preset = TigerConfig::best();
     let user_tokens = json!({"decode": {"user_tokens": preset.decode.user_tokens}});
     let all = vec![two(), json!({"blend": preset.blend}), user_tokens, changes];
     line(label, name, Work::Tiger(all), none)
-}
-
-/// The preset `best`, changed.
-fn best(label: &str, name: &'static str, changes: Value) -> Line {
-    let train = TigerConfig::best().train;
-    let length = json!({"train": {"epochs": train.epochs, "max_steps": train.max_steps, "max_duration": null}});
-    let long = long_best(label, name, length);
-    match long.work {
-        Work::Tiger(mut all) => {
-            all.push(changes);
-            Line { work: Work::Tiger(all), ..long }
-        }
-        _ => long,
-    }
 }
 
 /// Runs of a line together.

@@ -36,7 +36,10 @@ pub struct BehaviourConfig {
     pub association: Association,
     /// Columns drawn beyond `dims`, for accuracy, at most 1,024. 16.
     pub oversample: usize,
-    /// Power iterations, at most 32. 4.
+    /// Power iterations, at most 32. 1: the spectrum of such associations is flat, so that the exact leading vectors know the
+    /// large groups alone, and what one iteration leaves of the others tells rare items apart. On Amazon Beauty the twenty nearest of
+    /// an item are then taken with it more often (60 % against 51 % at 4), and Semantic IDs made of them are better
+    /// (validation NDCG@10 .0450 against .0419).
     pub power_iterations: usize,
     /// Seed of the random projection that starts the decomposition. 0.
     pub seed: u64,
@@ -50,7 +53,7 @@ impl Default for BehaviourConfig {
             decay: true,
             association: Association::Cosine,
             oversample: 16,
-            power_iterations: 4,
+            power_iterations: 1,
             seed: 0,
         }
     }
