@@ -154,7 +154,10 @@ impl<'s> Bench<'s> {
                 serde_json::to_value(self.sasrec_training(changes, seed)?.resolved(&self.dataset))?
             }
             Work::SemanticKnn => json!({"embedder": self.settings.embedder, "history": "last_item"}),
-            Work::CoOccurrence => json!({"reach": CoOccurrence::REACH, "fade": CoOccurrence::FADE}),
+            Work::CoOccurrence => {
+                let (reach, fade, backward) = (CoOccurrence::REACH, CoOccurrence::FADE, CoOccurrence::BACKWARD);
+                json!({"reach": reach, "fade": fade, "backward": backward})
+            }
             Work::Popularity | Work::Transitions => json!({}),
         })
     }
