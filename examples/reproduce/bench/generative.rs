@@ -15,7 +15,7 @@ use genrec::{
     eval::InvalidRate,
     evaluate::{self, Part, questions},
     index::ItemId,
-    pipeline::{self, EmbeddingSource, Outcome, TigerConfig},
+    pipeline::{self, EmbeddingSource, Outcome, Report, TigerConfig},
     quantize::{ArrayRows, Fit, QuantizerConfig, RqVaeConfig},
 };
 use ndarray::{Array2, Axis, concatenate};
@@ -111,11 +111,9 @@ impl Bench<'_> {
     pub(super) fn joint(&self, name: &str, seed: u64) -> Result<Row, BoxError> {
         let start = Instant::now();
         if let EmbeddingSource::Text { embedder: EmbedderSpec::Tfidf(_) } = self.settings.embedder {
-            return Err(
-                "the TF-IDF of each set has columns of its own, which no quantiser can share: give an `--embedder` \
-                        with weights"
-                    .into(),
-            );
+            let text =
+                "TF-IDF has other columns in each set, which no quantiser can share: give an `--embedder` with weights";
+            return Err(text.into());
         }
         let config = self.config(&[], seed)?;
         let made_of = json!([self.settings.embedder, config.quantizer, self.data_of_all_sets()?]);
@@ -141,23 +139,16 @@ impl Bench<'_> {
     /// Runs of a line that differ by their seeds, and so by their Semantic IDs too, recommending together: each of as many
     /// candidates as it has beams. Examples, parameters and minutes are those of all.
     pub(super) fn ensemble(&self, name: &str, (of, changes): (&str, &[Value]), seed: u64) -> Result<Row, BoxError> {
-        let mut outcomes = Vec::new();
+        let (mut runs, mut together) = (Vec::<Recommender>::new(), None::<Report>);
         for member in members(seed) {
-            outcomes.push(self.trained(of, changes, member)?);
+            let Outcome { report, recommender, .. } = self.trained(of, changes, member)?;
+            runs.push(recommender);
+            together = Some(match together {
+                None => report,
+                Some(sum) => added(sum, &report),
+            });
         }
         let start = Instant::now();
-        let [training, sid] = [0, 0].map(|first| outcomes.get(first).map(|outcome| outcome.report.clone()));
-        let mut train = training.map(|report| report.train);
-        let mut seconds = 0.0;
-        for (place, outcome) in outcomes.iter().enumerate() {
-            seconds += outcome.report.timing.train_seconds;
-            if let Some(train) = train.as_mut().filter(|_| place > 0) {
-                train.examples += outcome.report.train.examples;
-                train.steps += outcome.report.train.steps;
-                train.parameters += outcome.report.train.parameters;
-            }
-        }
-        let runs: Vec<Recommender> = outcomes.into_iter().map(|outcome| outcome.recommender).collect();
         let beams = runs.first().map_or(0, |run| run.config().beams);
         let questions = questions(&self.dataset.sequences, Part::Test)?;
         let ensemble = Ensemble::new(runs)?.with_candidates(beams);
@@ -169,8 +160,11 @@ impl Bench<'_> {
         let members = ensemble.into_members().into_iter().map(without).collect::<Result<Vec<_>, _>>()?;
         let without_own = Ensemble::new(members)?.with_candidates(beams).evaluate(&questions)?;
         let mut row = self.dress(name, seed, [&test, &without_own])?;
-        (row.train, row.sid) = (train, sid.map(|report| report.sid));
-        row.manifest.minutes = (start.elapsed().as_secs_f64() + seconds) / 60.0;
+        row.manifest.minutes = start.elapsed().as_secs_f64() / 60.0;
+        if let Some(report) = together {
+            row.manifest.minutes += report.timing.train_seconds / 60.0;
+            (row.train, row.sid) = (Some(report.train), Some(report.sid));
+        }
         Ok(row)
     }
 
@@ -198,6 +192,15 @@ impl Bench<'_> {
         row.manifest.minutes = start.elapsed().as_secs_f64() / 60.0;
         Ok(row)
     }
+}
+
+/// What training took, of one member more.
+fn added(mut sum: Report, more: &Report) -> Report {
+    sum.train.examples += more.train.examples;
+    sum.train.steps += more.train.steps;
+    sum.train.parameters += more.train.parameters;
+    sum.timing.train_seconds += more.timing.train_seconds;
+    sum
 }
 
 /// Share of freely generated sequences that are no item, by how many are generated.
