@@ -24,6 +24,7 @@ use serde_json::{Value, json};
 use support::{BoxError, DeviceArg, asked, create_dir, embed::embed};
 
 use crate::{
+    figures::of_codes,
     plan::{Line, Set, Work},
     row::{self, Manifest, Row, Tested},
 };
@@ -100,7 +101,7 @@ impl<'s> Bench<'s> {
     /// # Errors
     /// When the file is no row, or one of other settings or data, or the row cannot be made.
     pub(crate) fn row(&self, line: &Line, seed: u64) -> Result<Row, BoxError> {
-        let picture = self.figure(line.name, seed);
+        let picture = of_codes(&self.settings.results, self.set, seed);
         let drawn = line.work != Work::Hierarchy || (picture.exists() && picture.with_extension("png").exists());
         if let Some(row) = self.finished(line, seed)?.filter(|_| drawn) {
             let now = without_places(self.wanted(line, seed)?);

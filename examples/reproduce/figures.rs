@@ -12,12 +12,17 @@ use support::{
 use crate::{
     plan::{Experiment, Set},
     published::ENTROPY,
-    table::{ENTROPY_AT, Rows},
+    table::{ENTROPY_AT, Rows, mean},
 };
 
 /// Where a figure lies among the results.
-pub(crate) fn path(results: &Path, name: &str) -> PathBuf {
+fn path(results: &Path, name: &str) -> PathBuf {
     results.join("figures").join(format!("{name}.svg"))
+}
+
+/// Where that of a set's codes lies, which is drawn with its row.
+pub(crate) fn of_codes(results: &Path, set: Set, seed: u64) -> PathBuf {
+    path(results, &format!("hierarchy-{}-s{seed}", set.name()))
 }
 
 /// Draws an experiment's rows of a set, as SVG and PNG; `None` where they are no figure.
@@ -31,11 +36,9 @@ pub(crate) fn draw(
     results: &Path,
 ) -> Result<Option<PathBuf>, BoxError> {
     let (title, panels) = match experiment {
-        // Drawn with its row.
         Experiment::Figure4 => {
             let seed = lines.iter().flat_map(|line| &line.rows).map(|row| row.seed).min().unwrap_or(1);
-            let path = path(results, &format!("hierarchy-{}-s{seed}", set.name()));
-            return Ok(Some(path).filter(|path| path.exists()));
+            return Ok(Some(of_codes(results, set, seed)).filter(|path| path.exists()));
         }
         Experiment::Table3 => ("entropy of the categories of a list", vec![entropy(lines)]),
         Experiment::Figure5 => {
@@ -60,17 +63,12 @@ fn plain(x: f64, y: f64) -> Point {
     Point { x, y, interval: None }
 }
 
-fn mean(values: impl Iterator<Item = f64>) -> Option<f64> {
-    let values: Vec<f64> = values.collect();
-    (!values.is_empty()).then(|| values.iter().sum::<f64>() / values.len() as f64)
-}
-
 /// Entropy over temperature, ours and the paper's.
 fn entropy(lines: &[Rows]) -> Panel {
     let mut curves = Vec::new();
     for (place, depth) in ENTROPY_AT.into_iter().enumerate() {
         let ours = lines.iter().filter_map(|line| {
-            let bits = mean(line.rows.iter().filter_map(|row| row.entropy.get(&depth).copied()))?;
+            let bits = mean(line.rows.iter().map(|row| row.entropy.get(&depth).copied()))?;
             Some(plain(line.label.parse().ok()?, bits))
         });
         curves.push(Curve { name: format!("ours, first {depth}"), points: ours.collect() });
@@ -85,7 +83,7 @@ fn invalid(lines: &[Rows]) -> Panel {
     let of = |line: &Rows| {
         let depths: Vec<usize> = line.rows.first().map_or_else(Vec::new, |row| row.invalid.keys().copied().collect());
         let point = |k: usize| {
-            let share = mean(line.rows.iter().filter_map(|row| row.invalid.get(&k).copied()))?;
+            let share = mean(line.rows.iter().map(|row| row.invalid.get(&k).copied()))?;
             Some(plain(k as f64, 100.0 * share))
         };
         Curve { name: line.label.clone(), points: depths.into_iter().filter_map(point).collect() }

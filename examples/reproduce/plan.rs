@@ -212,7 +212,6 @@ impl Experiment {
 
     /// Rows in the table's order.
     pub(crate) fn lines(self) -> Vec<Line> {
-        let base = tiger_itself;
         let rq_vae = |label: &str, name, settings: Value| tiger(label, name, json!({"quantizer": settings}), none);
         match self {
             Self::Table1 => vec![
@@ -222,7 +221,7 @@ impl Experiment {
                 line("Semantic-KNN", "semantic-knn", Work::SemanticKnn, none),
                 line("SASRec, binary cross-entropy", "sasrec-bce", sasrec(&json!({"type": "bce"})), published::sasrec),
                 line("SASRec, full cross-entropy", "sasrec", sasrec(&json!({"type": "full_cross_entropy"})), none),
-                base(),
+                tiger_itself(),
                 preset_best(),
             ],
             Self::Table2 => vec![
@@ -261,7 +260,7 @@ impl Experiment {
             Self::Quantizers => quantizers(),
             Self::Figure4 => vec![line("TIGER", "hierarchy", Work::Hierarchy, none)],
             Self::Figure5 => vec![line("TIGER", "cold-start", Work::ColdStart, none)],
-            Self::Figure6 => vec![base()],
+            Self::Figure6 => vec![tiger_itself()],
             Self::Sizes => vec![
                 rq_vae("2 x 256", "tiger-2x256", json!({"codebook_sizes": [256, 256]})),
                 tiger("3 x 256", "tiger", json!({}), none),
@@ -287,7 +286,7 @@ impl Experiment {
                 rq_vae("400", "tiger-quantizer-400-epochs", json!({"epochs": 400})),
             ],
             Self::Best => vec![
-                base(),
+                tiger_itself(),
                 tiger("residual k-means, 2 x 256", "tiger-k-means-2", two(), none),
                 best("and behaviour", "tiger-behaviour", json!({"decode": {"user_tokens": 2_000}})).against("tiger-k-means-2"),
                 Line { label: "and no user token: best".to_owned(), ..preset_best() }.against("tiger-behaviour"),

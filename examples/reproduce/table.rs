@@ -108,7 +108,7 @@ pub(crate) fn recall_and_ndcg(lines: &[Rows]) -> Result<String, BoxError> {
 }
 
 /// The mean of what is there; none where nothing is.
-fn mean(values: impl Iterator<Item = Option<f64>>) -> Option<f64> {
+pub(crate) fn mean(values: impl Iterator<Item = Option<f64>>) -> Option<f64> {
     let values: Vec<f64> = values.flatten().collect();
     (!values.is_empty()).then(|| values.iter().sum::<f64>() / values.len() as f64)
 }

@@ -1,20 +1,13 @@
 //! The row of figure 4: what codes say of categories.
 
-use std::path::PathBuf;
-
 use genrec::{index::ItemId, quantize::usage::PurityReport};
 use ndarray::Array2;
 use support::{BoxError, categories::Categories, create_dir, figures};
 
 use super::Bench;
-use crate::{plan, row::Row};
+use crate::{figures::of_codes, plan, row::Row};
 
 impl Bench<'_> {
-    /// Where the picture of a row lies.
-    pub(super) fn figure(&self, name: &str, seed: u64) -> PathBuf {
-        crate::figures::path(&self.settings.results, &format!("{name}-{}-s{seed}", self.set.name()))
-    }
-
     /// The row `tiger` with what its codes say of categories, and a picture of it.
     pub(super) fn hierarchy(&self, name: &str, seed: u64) -> Result<Row, BoxError> {
         let tiger = self.row(&plan::tiger_itself(), seed)?;
@@ -27,7 +20,7 @@ impl Bench<'_> {
             row.iter_mut().zip(sid.iter()).for_each(|(code, &of)| *code = of);
         }
         let categories = Categories::of(&self.dataset.catalogue);
-        let path = self.figure(name, seed);
+        let path = of_codes(&self.settings.results, self.set, seed);
         path.parent().map_or(Ok(()), create_dir)?;
         let title = format!("{}: categories of RQ-VAE codes", self.set.title());
         figures::mosaic(&path, &title, codes.view(), &categories)?;
