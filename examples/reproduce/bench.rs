@@ -17,7 +17,7 @@ use genrec::{
     eval::Suite,
     index::ItemId,
     model::baseline::CoOccurrence,
-    pipeline::{self, EmbeddingSource},
+    pipeline::{self, EmbeddingSource, Precision},
 };
 use serde::{Serialize, de::DeserializeOwned};
 use serde_json::{Value, json};
@@ -25,7 +25,7 @@ use support::{BoxError, DeviceArg, asked, create_dir, embed::embed};
 
 use crate::{
     figures::of_codes,
-    plan::{Line, Set, Work},
+    plan::{Line, Preset, Set, Work},
     row::{self, Manifest, Row, Tested},
 };
 
@@ -36,6 +36,8 @@ pub(crate) struct Settings {
     pub(crate) out: PathBuf,
     pub(crate) results: PathBuf,
     pub(crate) embedder: EmbeddingSource,
+    pub(crate) preset: Preset,
+    pub(crate) precision: Precision,
     pub(crate) budget: Duration,
     pub(crate) device: DeviceArg,
     /// What was typed, with the places of data and models left out.
@@ -199,8 +201,12 @@ impl<'s> Bench<'s> {
     }
 }
 
-/// The checkout that the program is started in, with a word where it has changes that are not committed.
+/// The commit that `GENREC_COMMIT` names, for a program that runs where its checkout is not; otherwise the checkout that it is
+/// started in, with a word where it has changes that are not committed.
 pub(crate) fn commit() -> Option<String> {
+    if let Ok(commit) = std::env::var("GENREC_COMMIT") {
+        return Some(commit);
+    }
     let output = Command::new("git").args(["describe", "--always", "--dirty", "--exclude", "*"]).output().ok()?;
     let text = String::from_utf8(output.stdout).ok()?;
     (output.status.success() && !text.trim().is_empty()).then(|| text.trim().to_owned())
@@ -208,13 +214,21 @@ pub(crate) fn commit() -> Option<String> {
 
 fn machine(device: DeviceArg) -> String {
     if device != DeviceArg::Cpu {
-        return format!("{device:?}").to_lowercase();
+        return gpu().unwrap_or_else(|| format!("{device:?}").to_lowercase());
     }
     let name = std::fs::read_to_string("/proc/cpuinfo").ok().and_then(|text| {
         let line = text.lines().find(|line| line.starts_with("model name"))?;
         Some(line.split_once(':')?.1.trim().to_owned())
     });
     name.unwrap_or_else(|| std::env::consts::ARCH.to_owned())
+}
+
+/// The first NVIDIA GPU's name.
+fn gpu() -> Option<String> {
+    let query = ["--query-gpu=name", "--format=csv,noheader", "--id=0"];
+    let output = Command::new("nvidia-smi").args(query).output().ok().filter(|output| output.status.success())?;
+    let name = String::from_utf8(output.stdout).ok()?.trim().to_owned();
+    (!name.is_empty()).then_some(name)
 }
 
 /// Settings without the directories of this machine: of a path the last part stays.

@@ -25,12 +25,12 @@ use std::{
 };
 
 use clap::Parser;
-use genrec::pipeline::EmbeddingSource;
+use genrec::pipeline::{EmbeddingSource, Precision};
 use support::{BoxError, DeviceArg};
 
 use crate::{
     bench::{Bench, Settings},
-    plan::{Experiment, Set},
+    plan::{Experiment, Preset, Set},
     table::Rows,
 };
 
@@ -52,12 +52,21 @@ struct Args {
     /// Content embeddings: `tfidf`, `bert:DIR`, `sentence-t5:DIR`, `llm:DIR`. All rows of a table are to have the same.
     #[arg(long, value_parser = support::parse_embedder, default_value = "tfidf")]
     embedder: EmbeddingSource,
+    /// What TIGER is, but for what a row changes. Rows of one are not of the other: give `paper` its own `--results`.
+    #[arg(long, value_enum, default_value_t = Preset::Cpu)]
+    preset: Preset,
+    /// Multiplies in `bf16`; needs a GPU.
+    #[arg(long)]
+    bf16: bool,
     /// Minutes of training a row.
     #[arg(long, value_parser = support::parse_minutes, allow_negative_numbers = true, default_value = "30")]
     budget: Duration,
     /// Seeds a row, from 1 on; the table's own number otherwise.
     #[arg(long, value_parser = clap::value_parser!(u64).range(1..))]
     seeds: Option<u64>,
+    /// Only rows of this seed are made, so that several programs can share a table.
+    #[arg(long, value_parser = clap::value_parser!(u64).range(1..), conflicts_with = "finished")]
+    seed: Option<u64>,
     /// Only these rows, by the names of their files; of the others those that are there.
     #[arg(long, value_delimiter = ',')]
     rows: Vec<String>,
@@ -99,8 +108,16 @@ fn command(args: &Args) -> String {
             text.push_str(&format!(" --{name} {}", values.join(",")));
         }
     }
-    if let Some(seeds) = args.seeds {
-        text.push_str(&format!(" --seeds {seeds}"));
+    for (name, value) in [("seeds", args.seeds), ("seed", args.seed)] {
+        if let Some(value) = value {
+            text.push_str(&format!(" --{name} {value}"));
+        }
+    }
+    if args.preset != Preset::Cpu {
+        text.push_str(&format!(" --preset {:?}", args.preset).to_lowercase());
+    }
+    if args.bf16 {
+        text.push_str(" --bf16");
     }
     if args.device != DeviceArg::Cpu {
         text.push_str(&format!(" --device {:?}", args.device).to_lowercase());
@@ -116,10 +133,11 @@ fn rows_named(args: &Args) -> Vec<&str> {
 fn rows(experiment: Experiment, bench: &Bench<'_>, set: Set, args: &Args) -> Result<Vec<Rows>, BoxError> {
     let mut lines = Vec::new();
     for line in experiment.lines() {
-        let seeds = 1..=args.seeds.unwrap_or(experiment.seeds());
+        let seeds = 1..=args.seeds.unwrap_or(experiment.seeds()).max(args.seed.unwrap_or(1));
         let mut rows = Vec::new();
         for seed in seeds {
-            let wanted = args.rows.is_empty() || args.rows.iter().any(|name| name == line.name);
+            let wanted = (args.rows.is_empty() || args.rows.iter().any(|name| name == line.name))
+                && args.seed.is_none_or(|only| only == seed);
             if args.finished || !wanted {
                 rows.extend(bench.finished(&line, seed)?);
             } else {
@@ -137,7 +155,7 @@ fn rows(experiment: Experiment, bench: &Bench<'_>, set: Set, args: &Args) -> Res
 
 fn section(experiment: Experiment, settings: &Settings, args: &Args) -> Result<String, BoxError> {
     let sets = if args.sets.is_empty() { experiment.sets() } else { &args.sets };
-    let mut text = format!("### {}\n", experiment.title());
+    let mut text = format!("### {}{}\n", experiment.title(), args.preset.remark());
     let mut statistics = Vec::new();
     for &set in sets {
         let bench = Bench::open(settings, set)?;
@@ -212,6 +230,8 @@ fn run(args: &Args) -> Result<(), BoxError> {
         out: args.out.clone(),
         results: args.results.clone(),
         embedder: args.embedder.clone(),
+        preset: args.preset,
+        precision: if args.bf16 { Precision::Bf16 } else { Precision::F32 },
         budget: args.budget,
         device: args.device,
     };
@@ -219,7 +239,8 @@ fn run(args: &Args) -> Result<(), BoxError> {
         let text = section(experiment, &settings, args)?;
         println!("\n{text}");
         if let Some(document) = &args.document {
-            document::write_section(document, &experiment.name(), &text)?;
+            let name = format!("{}{}", experiment.name(), args.preset.suffix());
+            document::write_section(document, &name, &text)?;
         }
     }
     Ok(())

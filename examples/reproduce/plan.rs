@@ -1,7 +1,12 @@
 //! What each table of the paper and of the notes is made of: rows by name, shared wherever two tables have one in common.
 
+use std::time::Duration;
+
 use clap::ValueEnum;
-use genrec::pipeline::TigerConfig;
+use genrec::{
+    pipeline::{Precision, TigerConfig},
+    quantize::{QuantizerConfig, RqVaeConfig},
+};
 use serde_json::{Value, json};
 
 use crate::published::{self, Figures};
@@ -33,6 +38,53 @@ impl Set {
             Self::Sports => "Sports and Outdoors",
             Self::Toys => "Toys and Games",
         }
+    }
+}
+
+/// What TIGER is in all rows, but for what a row changes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Preset {
+    /// A model that two cores can train, over the paper's RQ-VAE.
+    Cpu,
+    /// The paper's model and optimiser, for a GPU. The rate falls to zero over the last quarter of the time, and validation asks as
+    /// many users as of the other.
+    Paper,
+}
+
+impl Preset {
+    /// What stands in the name of a section.
+    pub(crate) fn suffix(self) -> &'static str {
+        match self {
+            Self::Cpu => "",
+            Self::Paper => "-paper",
+        }
+    }
+
+    /// What stands in the title of a section.
+    pub(crate) fn remark(self) -> &'static str {
+        match self {
+            Self::Cpu => "",
+            Self::Paper => ", the paper's model",
+        }
+    }
+
+    /// Its settings, trained for the budget and no longer.
+    pub(crate) fn config(self, precision: Precision, budget: Duration, seed: u64) -> TigerConfig {
+        let mut cpu = TigerConfig::cpu().with_quantizer(QuantizerConfig::RqVae(RqVaeConfig::default()));
+        cpu.train.max_steps = Some(u64::MAX);
+        let mut config = match self {
+            Self::Cpu => cpu,
+            Self::Paper => {
+                let mut paper = TigerConfig::paper();
+                paper.train.cooldown = cpu.train.cooldown;
+                paper.validation_users = cpu.validation_users;
+                paper
+            }
+        };
+        config.precision = precision;
+        config.train.epochs = None;
+        config.train.max_duration = Some(budget);
+        config.with_seed(seed)
     }
 }
 

@@ -16,13 +16,13 @@ use genrec::{
     evaluate::{self, Part, questions},
     index::ItemId,
     pipeline::{self, EmbeddingSource, Outcome, Report, TigerConfig},
-    quantize::{ArrayRows, Fit, QuantizerConfig, RqVaeConfig},
+    quantize::{ArrayRows, Fit},
 };
 use ndarray::{Array2, Axis, concatenate};
 use serde_json::{Value, json};
 use support::{BoxError, ProgressView, asked, categories::Categories};
 
-use super::{Bench, changed};
+use super::{Bench, Settings, changed};
 use crate::{plan::Set, row::Row, table::ENTROPY_AT};
 
 /// Depths at which invalid sequences are counted.
@@ -41,20 +41,11 @@ pub(super) fn members(seed: u64) -> RangeInclusive<u64> {
     MEMBERS * (seed - 1) + 1..=MEMBERS * seed
 }
 
-/// TIGER as the rows change it: the preset `cpu` with the paper's RQ-VAE, trained for the budget.
-fn base(budget: Duration, seed: u64) -> TigerConfig {
-    let quantizer = QuantizerConfig::RqVae(RqVaeConfig::default());
-    let mut config = TigerConfig::cpu().with_seed(seed).with_quantizer(quantizer);
-    config.train.epochs = None;
-    config.train.max_steps = Some(u64::MAX);
-    config.train.max_duration = Some(budget);
-    config
-}
-
 impl Bench<'_> {
     /// The settings of a run, with the embedder that its embeddings are made by.
     pub(super) fn config(&self, changes: &[Value], seed: u64) -> Result<TigerConfig, BoxError> {
-        let config = changed(base(self.settings.budget, seed), changes)?;
+        let Settings { preset, precision, budget, .. } = *self.settings;
+        let config = changed(preset.config(precision, budget, seed), changes)?;
         Ok(config.with_embedder(self.settings.embedder.clone()).seeded())
     }
 
@@ -221,10 +212,14 @@ mod tests {
     #![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
     use clap::ValueEnum;
-    use genrec::pipeline::SasRecTraining;
+    use genrec::pipeline::{Precision, SasRecTraining};
 
     use super::*;
-    use crate::plan::{Experiment, Work};
+    use crate::plan::{Experiment, Preset, Work};
+
+    fn base(preset: Preset) -> TigerConfig {
+        preset.config(Precision::F32, Duration::from_secs(60), 1)
+    }
 
     #[test]
     fn every_line_of_every_table_can_be_run_and_a_name_is_one_work() {
@@ -232,8 +227,10 @@ mod tests {
         for line in Experiment::value_variants().iter().flat_map(|experiment| experiment.lines()) {
             match &line.work {
                 Work::Tiger(changes) | Work::Ensemble { changes, .. } => {
-                    let config = changed(base(Duration::from_secs(60), 1), changes).unwrap();
-                    assert!(config.validate().is_ok(), "{}: {:?}", line.name, config.validate());
+                    for &preset in Preset::value_variants() {
+                        let config = changed(base(preset), changes).unwrap();
+                        assert!(config.validate().is_ok(), "{}: {:?}", line.name, config.validate());
+                    }
                 }
                 Work::SasRec(changes) => {
                     changed(SasRecTraining::default(), std::slice::from_ref(changes)).unwrap();
@@ -252,12 +249,12 @@ mod tests {
         let lines = Experiment::Best.lines();
         let line = lines.iter().find(|line| line.name == name).unwrap();
         let Work::Tiger(changes) = &line.work else { panic!("{line:?}") };
-        serde_json::to_value(changed(base(Duration::from_secs(60), 1), changes).unwrap()).unwrap()
+        serde_json::to_value(changed(base(Preset::Cpu), changes).unwrap()).unwrap()
     }
 
     #[test]
     fn the_row_best_is_the_preset() {
-        let mut best = TigerConfig::best().with_seed(1).with_train(base(Duration::from_secs(60), 1).train);
+        let mut best = TigerConfig::best().with_seed(1).with_train(base(Preset::Cpu).train);
         best.decode.exclude_history = false;
         let expected = serde_json::to_value(best).unwrap();
         assert_eq!(settings("best"), expected, "all but its length and which items are ranked");
@@ -271,6 +268,13 @@ mod tests {
         let keys: std::collections::BTreeSet<&String> = left.keys().chain(right.keys()).collect();
         let of = |key: &String| differences(&format!("{at}.{key}"), &a[key], &b[key]);
         keys.into_iter().flat_map(of).collect()
+    }
+
+    #[test]
+    fn the_papers_model_is_the_papers() {
+        let json = |config: TigerConfig| serde_json::to_value(config).unwrap();
+        let found = differences("", &json(base(Preset::Paper)), &json(TigerConfig::paper().with_seed(1)));
+        assert_eq!(found, [".train.cooldown", ".train.max_duration", ".validation_users"]);
     }
 
     #[test]
