@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use clap::ValueEnum;
 use genrec::{
+    model::t5::T5Config,
     pipeline::{Precision, TigerConfig},
     quantize::{QuantizerConfig, RqVaeConfig},
 };
@@ -259,7 +260,10 @@ impl Experiment {
 
     /// Whether its lines differ in their Semantic IDs.
     pub(crate) fn shows_codes(self) -> bool {
-        matches!(self, Self::Table2 | Self::Quantizers | Self::Sizes | Self::Commitment | Self::QuantizerEpochs)
+        matches!(
+            self,
+            Self::Table2 | Self::Table10 | Self::Quantizers | Self::Sizes | Self::Commitment | Self::QuantizerEpochs
+        )
     }
 
     /// Rows in the table's order.
@@ -277,7 +281,8 @@ impl Experiment {
                 preset_best(),
             ],
             Self::Table2 => vec![
-                tiger("random", "tiger-random", json!({"quantizer": {"type": "random_ids"}}), published::random_ids),
+                tiger("random", "tiger-random", json!({"quantizer": {"type": "random_ids"}}), published::random_ids)
+                    .against("tiger-lsh"),
                 tiger("LSH", "tiger-lsh", json!({"quantizer": {"type": "sim_hash_lsh"}}), published::lsh_ids),
                 tiger("RQ-VAE", "tiger", json!({}), published::tiger),
                 tiger("residual k-means", "tiger-k-means", k_means(json!({})), none),
@@ -350,6 +355,8 @@ impl Experiment {
                 .against("best"),
                 best("dropout 0.2", "best-dropout", json!({"model": {"dropout_rate": 0.2}})).against("best"),
                 best("histories of 40 items", "best-history-40", history(40)).against("best"),
+                best("the paper's layers", "best-paper-layers", papers_layers(true)).against("best"),
+                best("and a bidirectional encoder", "best-bidirectional", papers_layers(false)).against("best-paper-layers"),
                 best("behaviour in 256 columns", "best-256-columns", json!({"blend": {"behaviour": {"dims": 256}}}))
                     .against("best"),
                 best("behaviour by 4 power iterations", "best-4-iterations", iterations(4)).against("best"),
@@ -383,6 +390,19 @@ fn two() -> Value {
 /// Behaviour whose factorisation is so exact.
 fn iterations(power_iterations: usize) -> Value {
     json!({"blend": {"behaviour": {"power_iterations": power_iterations}}})
+}
+
+/// As many layers as in the paper, as wide inside, over an encoder that looks back alone or both ways.
+fn papers_layers(causal_encoder: bool) -> Value {
+    let model = T5Config::paper(0);
+    json!({"model": {
+        "num_layers": model.num_layers,
+        "num_decoder_layers": model.num_decoder_layers,
+        "num_heads": model.num_heads,
+        "d_kv": model.d_kv,
+        "d_ff": model.d_ff,
+        "causal_encoder": causal_encoder,
+    }})
 }
 
 /// Histories of so many items.
