@@ -17,6 +17,8 @@ mod published;
 mod ranks;
 mod row;
 mod table;
+#[cfg(test)]
+mod tests;
 
 use std::{
     fmt::Write as _,
