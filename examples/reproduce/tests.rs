@@ -1,4 +1,4 @@
-//! Every table and figure, made on shops of a few hundred items.
+//! Tables and figures, made on shops of a few hundred items.
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
@@ -11,11 +11,11 @@ use std::{
 
 use clap::{Parser, ValueEnum};
 use genrec::data::SyntheticConfig;
-use serde_json::{Value, json};
+use serde_json::json;
 
 use crate::{
     Args,
-    plan::{Experiment, Line, Set, Work},
+    plan::{Experiment, Set},
     run,
 };
 
@@ -72,45 +72,52 @@ impl Tables {
     }
 }
 
-/// Rows of an experiment: not those that only fit one more RQ-VAE, which takes seconds each.
+/// One row of most kinds of work; searches for unseen items take too long where nothing is optimised.
+const ROWS: [&str; 13] = [
+    "popularity",
+    "transitions",
+    "co-occurrence",
+    "semantic-knn",
+    "sasrec",
+    "tiger",
+    "tiger-random",
+    "tiger-lsh",
+    "sampled-1.5",
+    "sampled-1-1-2-1",
+    "hierarchy",
+    "best",
+    "best-together",
+];
+
 fn wanted(experiment: Experiment) -> Vec<&'static str> {
-    let is_rq_vae = |change: &Value| change["quantizer"]["type"].is_null();
-    let one_more = |line: &Line| match &line.work {
-        Work::Tiger(changes) => !["tiger", "tiger-3-layers"].contains(&line.name) && changes.iter().all(is_rq_vae),
-        _ => false,
-    };
-    experiment.lines().iter().filter(|line| !one_more(line)).map(|line| line.name).collect()
+    experiment.lines().iter().map(|line| line.name).filter(|name| ROWS.contains(name)).collect()
 }
 
 #[test]
-fn every_table_is_made_once_and_is_found_again() {
+fn tables_are_made_once_and_are_found_again() {
     let tables = Tables::new();
-    let make = |experiment: Experiment| {
-        let rows = wanted(experiment).join(",");
-        let beauty = ["--sets", "beauty", "--rows", &rows];
-        tables.make(&experiment.name(), &beauty[..if rows.is_empty() { 2 } else { 4 }])
+    let all = Experiment::value_variants().iter().map(|&experiment| (experiment, wanted(experiment)));
+    let some: Vec<_> = all.filter(|(one, rows)| *one == Experiment::Table6 || !rows.is_empty()).collect();
+    let make_all = || {
+        for (experiment, rows) in &some {
+            let rows = rows.join(",");
+            let typed = ["--sets", "beauty", "--rows", &rows];
+            let made = tables.make(&experiment.name(), &typed[..if rows.is_empty() { 2 } else { 4 }]);
+            assert_eq!(made, Ok(()), "{}", experiment.name());
+        }
+        tables.rows(Set::Beauty)
     };
-    // TF-IDF has other columns in each set.
-    let (joint, others): (Vec<_>, Vec<_>) =
-        Experiment::value_variants().iter().copied().partition(|&one| one == Experiment::Table10);
-    for &experiment in &others {
-        assert_eq!(make(experiment), Ok(()), "{}", experiment.name());
-    }
-    for experiment in joint {
-        let refused = make(experiment);
-        assert!(refused.as_ref().is_err_and(|error| error.contains("TF-IDF")), "{refused:?}");
-    }
-    let rows = tables.rows(Set::Beauty);
-    for name in others.iter().flat_map(|&experiment| wanted(experiment)) {
+    let rows = make_all();
+    for name in ROWS {
         assert!(rows.contains_key(&format!("{name}-s1.json")), "{name}");
     }
     // Nothing is run again.
     fs::remove_dir_all(tables.data.path().join("runs")).unwrap();
-    for &experiment in &others {
-        assert_eq!(make(experiment), Ok(()), "{}", experiment.name());
-    }
+    assert_eq!(make_all(), rows);
     assert!(!tables.data.path().join("runs").exists());
-    assert_eq!(tables.rows(Set::Beauty), rows);
+    // TF-IDF has other columns in each set.
+    let refused = tables.make("table10", &["--rows", "tiger-joint"]);
+    assert!(refused.as_ref().is_err_and(|error| error.contains("TF-IDF")), "{refused:?}");
 }
 
 #[test]
@@ -132,8 +139,8 @@ fn a_document_has_all_sets_and_a_seed_can_be_made_alone() {
 #[test]
 fn rows_of_other_settings_are_refused() {
     let tables = Tables::new();
-    let tiger = ["--sets", "beauty", "--rows", "tiger"];
-    assert_eq!(tables.make("table8", &tiger), Ok(()));
-    let refused = tables.make("table8", &[&tiger[..], &["--preset", "paper"]].concat());
+    let random = ["--sets", "beauty", "--rows", "tiger-random"];
+    assert_eq!(tables.make("table2", &random), Ok(()));
+    let refused = tables.make("table2", &[&random[..], &["--preset", "paper"]].concat());
     assert!(refused.as_ref().is_err_and(|error| error.contains("another `--results`")), "{refused:?}");
 }
