@@ -86,16 +86,19 @@ impl<'s> Bench<'s> {
     /// The row of a line, if it is finished.
     ///
     /// # Errors
-    /// When the file is no row, or one of other data.
+    /// When the file is no row, or one of other data or of another sequence model, as other presets have.
     pub(crate) fn finished(&self, line: &Line, seed: u64) -> Result<Option<Row>, BoxError> {
         let path = row::path(&self.settings.results, self.set.name(), line.name, seed);
-        let row = Row::read(&path)?;
-        match row.as_ref().filter(|row| row.manifest.data_crc32 != self.crc) {
-            None => Ok(row),
-            Some(_) => {
-                Err(format!("`{}` is of other data: delete it, or give another `--results`", path.display()).into())
-            }
-        }
+        let Some(row) = Row::read(&path)? else { return Ok(None) };
+        let model = |settings: &Value| settings.get("run").unwrap_or(settings).get("model").cloned();
+        let other = if row.manifest.data_crc32 != self.crc {
+            "data"
+        } else if model(&row.manifest.settings) != model(&self.wanted(line, seed)?) {
+            "model"
+        } else {
+            return Ok(Some(row));
+        };
+        Err(format!("`{}` has another {other}: delete it, or give another `--results`", path.display()).into())
     }
 
     /// The row of a line: from its file, or made now and written.
@@ -204,7 +207,7 @@ impl<'s> Bench<'s> {
 /// The commit that `GENREC_COMMIT` names, for a program that runs where its checkout is not; otherwise the checkout that it is
 /// started in, with a word where it has changes that are not committed.
 pub(crate) fn commit() -> Option<String> {
-    if let Ok(commit) = std::env::var("GENREC_COMMIT") {
+    if let Some(commit) = std::env::var("GENREC_COMMIT").ok().filter(|commit| !commit.is_empty()) {
         return Some(commit);
     }
     let output = Command::new("git").args(["describe", "--always", "--dirty", "--exclude", "*"]).output().ok()?;

@@ -54,7 +54,7 @@ struct Args {
     /// Content embeddings: `tfidf`, `bert:DIR`, `sentence-t5:DIR`, `llm:DIR`. All rows of a table are to have the same.
     #[arg(long, value_parser = support::parse_embedder, default_value = "tfidf")]
     embedder: EmbeddingSource,
-    /// What TIGER is, but for what a row changes. Rows of one are not of the other: give `paper` its own `--results`.
+    /// What TIGER is, but for what a row changes.
     #[arg(long, value_enum, default_value_t = Preset::Cpu)]
     preset: Preset,
     /// Multiplies in `bf16`; needs a GPU.
@@ -75,12 +75,13 @@ struct Args {
     /// Where tensors live.
     #[arg(long, value_enum, default_value_t = DeviceArg::Cpu)]
     device: DeviceArg,
-    /// Directory of the runs: embeddings, checkpoints, models. What lies there is taken up.
-    #[arg(long, default_value = "runs/reproduce")]
-    out: PathBuf,
-    /// Directory of the finished rows.
-    #[arg(long, default_value = "docs/results")]
-    results: PathBuf,
+    /// Directory of the runs: embeddings, checkpoints, models. What lies there is taken up. `runs/reproduce` otherwise, of the preset
+    /// `paper` `runs/reproduce-paper`.
+    #[arg(long)]
+    out: Option<PathBuf>,
+    /// Directory of the finished rows. `docs/results` otherwise, of the preset `paper` `docs/results/paper`.
+    #[arg(long)]
+    results: Option<PathBuf>,
     /// A Markdown file whose sections are replaced by the tables.
     #[arg(long)]
     document: Option<PathBuf>,
@@ -134,7 +135,7 @@ fn rows_named(args: &Args) -> Vec<&str> {
 /// The rows of an experiment on a set, made where they are not there yet.
 fn rows(experiment: Experiment, bench: &Bench<'_>, set: Set, args: &Args) -> Result<Vec<Rows>, BoxError> {
     let mut lines = Vec::new();
-    for line in experiment.lines() {
+    for line in experiment.lines().into_iter().filter(|line| args.preset.has(line)) {
         let seeds = 1..=args.seeds.unwrap_or(experiment.seeds()).max(args.seed.unwrap_or(1));
         let mut rows = Vec::new();
         for seed in seeds {
@@ -205,8 +206,11 @@ fn picture(experiment: Experiment, set: Set, figure: &Path, document: Option<&Pa
     format!("![{}, {}]({svg})\n\nThe same as [PNG]({png}).\n", experiment.title(), set.title())
 }
 
-/// Names that are no row's are mistyped.
+/// Names that are no row's are mistyped, and some tables are of one preset.
 fn check_names(args: &Args) -> Result<(), BoxError> {
+    if let Some(other) = args.experiments.iter().find(|&&one| !args.preset.makes(one)) {
+        return Err(format!("`{}` is about the preset `cpu`: leave `--preset paper` out", other.name()).into());
+    }
     let lines: Vec<plan::Line> = args.experiments.iter().flat_map(|experiment| experiment.lines()).collect();
     match args.rows.iter().find(|name| lines.iter().all(|line| line.name != **name)) {
         None => Ok(()),
@@ -229,8 +233,8 @@ fn run(args: &Args) -> Result<(), BoxError> {
         command: command(args),
         commit: bench::commit(),
         data: args.data.clone(),
-        out: args.out.clone(),
-        results: args.results.clone(),
+        out: args.out.clone().unwrap_or_else(|| args.preset.out().into()),
+        results: args.results.clone().unwrap_or_else(|| args.preset.results().into()),
         embedder: args.embedder.clone(),
         preset: args.preset,
         precision: if args.bf16 { Precision::Bf16 } else { Precision::F32 },

@@ -69,6 +69,32 @@ impl Preset {
         }
     }
 
+    /// Where its rows are kept.
+    pub(crate) fn results(self) -> &'static str {
+        match self {
+            Self::Cpu => "docs/results",
+            Self::Paper => "docs/results/paper",
+        }
+    }
+
+    /// Where its runs are.
+    pub(crate) fn out(self) -> &'static str {
+        match self {
+            Self::Cpu => "runs/reproduce",
+            Self::Paper => "runs/reproduce-paper",
+        }
+    }
+
+    /// Whether a table says something of it: blocks are counted from the two of `cpu`, from which `best` starts too.
+    pub(crate) fn makes(self, experiment: Experiment) -> bool {
+        self == Self::Cpu || !matches!(experiment, Experiment::Blocks | Experiment::Best)
+    }
+
+    /// Whether a line of those tables is of it.
+    pub(crate) fn has(self, line: &Line) -> bool {
+        self == Self::Cpu || line.name != "best"
+    }
+
     /// Its settings, trained for the budget and no longer.
     pub(crate) fn config(self, precision: Precision, budget: Duration, seed: u64) -> TigerConfig {
         let mut cpu = TigerConfig::cpu().with_quantizer(QuantizerConfig::RqVae(RqVaeConfig::default()));

@@ -129,7 +129,12 @@ fn a_document_has_all_sets_and_a_seed_can_be_made_alone() {
     let refused = tables.make("table1", &[&popular[..], &["--sets", "beauty"]].concat());
     assert!(refused.as_ref().is_err_and(|error| error.contains("--sets")), "{refused:?}");
     assert_eq!(tables.make("table1", &popular), Ok(()));
+    let before = fs::read_to_string(&document).unwrap();
+    let paper = [&popular[..], &["--preset", "paper"]].concat();
+    assert_eq!(tables.make("table1", &paper), Ok(()));
     let text = fs::read_to_string(&document).unwrap();
+    assert!(text.starts_with(before.trim_end()), "the section of a preset is its own");
+    assert!(text.contains("<!-- reproduce table1-paper -->"), "{text}");
     for set in Set::ALL {
         assert!(tables.rows(set).keys().eq(["popularity-s3.json"]), "{:?}", tables.rows(set).keys());
         assert!(text.contains(set.title()), "{text}");
@@ -141,6 +146,10 @@ fn rows_of_other_settings_are_refused() {
     let tables = Tables::new();
     let random = ["--sets", "beauty", "--rows", "tiger-random"];
     assert_eq!(tables.make("table2", &random), Ok(()));
+    let shown = tables.make("table2", &["--sets", "beauty", "--preset", "paper", "--finished"]);
+    assert!(shown.as_ref().is_err_and(|error| error.contains("another model")), "{shown:?}");
+    let blocks = tables.make("blocks", &["--preset", "paper"]);
+    assert!(blocks.as_ref().is_err_and(|error| error.contains("preset `cpu`")), "{blocks:?}");
     let refused = tables.make("table2", &[&random[..], &["--preset", "paper"]].concat());
     assert!(refused.as_ref().is_err_and(|error| error.contains("another `--results`")), "{refused:?}");
 }
