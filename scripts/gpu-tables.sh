@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Makes rows of the paper's tables with the paper's model on a CUDA GPU, several at a time.
+# Makes rows of the paper's tables on a CUDA GPU, several at a time, with the paper's model unless told otherwise.
 #
 #   scripts/gpu-tables.sh OUT JOBS < ROWS
 #
@@ -10,13 +10,14 @@
 #
 # GENREC_DATA       folder of the sets (required)
 # GENREC_EMBEDDER   `--embedder`, with an absolute path, as in `bert:/DIR`; tfidf otherwise. Embeddings under OUT/runs are taken up
+# GENREC_PRESET     `--preset`; paper otherwise. `cpu` is what the tables blocks and best are about
 # GENREC_MINUTES    minutes of training a row; 1.5 otherwise
 # GENREC_BIN        folder with `reproduce`, built with the feature `cuda` elsewhere, of the commit that GENREC_COMMIT names; built
 #                   here otherwise (scripts/cuda-env.sh)
 set -euo pipefail
 
 if [ $# -ne 2 ]; then
-  sed -n '2,18s/^# \{0,1\}//p' "$0" >&2
+  sed -n '2,19s/^# \{0,1\}//p' "$0" >&2
   exit 2
 fi
 mkdir -p "$1"
@@ -36,7 +37,7 @@ if [ -z "${GENREC_BIN:-}" ]; then
   GENREC_BIN=${CARGO_TARGET_DIR:-target}/release/examples
 fi
 export GENREC_DATA GENREC_BIN OUT
-export GENREC_EMBEDDER=${GENREC_EMBEDDER:-tfidf} GENREC_MINUTES=${GENREC_MINUTES:-1.5}
+export GENREC_EMBEDDER=${GENREC_EMBEDDER:-tfidf} GENREC_PRESET=${GENREC_PRESET:-paper} GENREC_MINUTES=${GENREC_MINUTES:-1.5}
 export RAYON_NUM_THREADS=${RAYON_NUM_THREADS:-2}
 
 # Launches of several programs overlap under NVIDIA's multi-process service alone; without it they take turns. One that runs
@@ -54,7 +55,7 @@ if [ -z "${CUDA_MPS_PIPE_DIRECTORY:-}" ] && ! pgrep -f nvidia-cuda-mps-control >
 fi
 
 row() {
-  "$GENREC_BIN/reproduce" "$1" --sets "$2" --rows "$3" --seed "$4" --data "$GENREC_DATA" --preset paper --bf16 --device cuda \
+  "$GENREC_BIN/reproduce" "$1" --sets "$2" --rows "$3" --seed "$4" --data "$GENREC_DATA" --preset "$GENREC_PRESET" --bf16 --device cuda \
     --budget "$GENREC_MINUTES" --embedder "$GENREC_EMBEDDER" --out "$OUT/runs" --results "$OUT/results" \
     > "$OUT/$2-$3-s$4.log" 2>&1 || { echo "$1 $2 $3 $4 failed: $OUT/$2-$3-s$4.log" >&2; return 1; }
 }
