@@ -207,7 +207,7 @@ fn picture(experiment: Experiment, set: Set, figure: &Path, document: Option<&Pa
 }
 
 /// Names that are no row's are mistyped, and some tables are of one preset.
-fn check_names(args: &Args) -> Result<(), BoxError> {
+fn check_asked(args: &Args) -> Result<(), BoxError> {
     if let Some(other) = args.experiments.iter().find(|&&one| !args.preset.makes(one)) {
         return Err(format!("`{}` is about the preset `cpu`: leave `--preset paper` out", other.name()).into());
     }
@@ -222,7 +222,7 @@ fn check_names(args: &Args) -> Result<(), BoxError> {
 }
 
 fn run(args: &Args) -> Result<(), BoxError> {
-    check_names(args)?;
+    check_asked(args)?;
     if args.document.is_some() && !args.sets.is_empty() {
         return Err(
             "a section of a document has all sets of its table: leave `--sets` out, with `--finished` if need be"
@@ -233,7 +233,7 @@ fn run(args: &Args) -> Result<(), BoxError> {
         command: command(args),
         commit: bench::commit(),
         data: args.data.clone(),
-        out: args.out.clone().unwrap_or_else(|| args.preset.out().into()),
+        out: args.out.clone().unwrap_or_else(|| format!("runs/reproduce{}", args.preset.suffix()).into()),
         results: args.results.clone().unwrap_or_else(|| args.preset.results().into()),
         embedder: args.embedder.clone(),
         preset: args.preset,

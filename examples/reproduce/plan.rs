@@ -53,7 +53,7 @@ pub(crate) enum Preset {
 }
 
 impl Preset {
-    /// What stands in the name of a section.
+    /// What stands in the names of its sections and of the directory of its runs.
     pub(crate) fn suffix(self) -> &'static str {
         match self {
             Self::Cpu => "",
@@ -74,14 +74,6 @@ impl Preset {
         match self {
             Self::Cpu => "docs/results",
             Self::Paper => "docs/results/paper",
-        }
-    }
-
-    /// Where its runs are.
-    pub(crate) fn out(self) -> &'static str {
-        match self {
-            Self::Cpu => "runs/reproduce",
-            Self::Paper => "runs/reproduce-paper",
         }
     }
 
