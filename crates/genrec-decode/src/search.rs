@@ -1,6 +1,7 @@
 //! What all searches on the host have in common: prefixes of all users advance together, one call of the model a step.
 
 use candle_core::{DType, Storage, Tensor};
+use genrec_kernels::in_pool;
 use genrec_model::{DecodeState, RaggedBatch, Seq2Seq};
 use rayon::prelude::*;
 use smallvec::SmallVec;
@@ -252,7 +253,7 @@ pub(crate) fn decode<M: Seq2Seq, C: Constraint, P: Policy>(
     };
     let size = model.run_size().unwrap_or(users).min(users.div_ceil(rayon::current_num_threads())).max(1);
     if model.run_size().is_none() || size == users {
-        return run(0, batch);
+        return in_pool(|| run(0, batch));
     }
     let firsts: Vec<usize> = (0..users).step_by(size).collect();
     let parts: Vec<_> = firsts.par_iter().map(|&first| run(first, &batch.slice(first..first + size))).collect();

@@ -60,6 +60,43 @@ pub(crate) fn tensor(values: Vec<f32>, like: &Tensor) -> Result<Tensor> {
     Tensor::from_vec(values, like.dims(), &Device::Cpu)
 }
 
+/// Sum of a term a value in double precision, the same at any number of threads and with vectors of any width.
+pub(crate) fn sum(values: &[f32], term: impl Fn(f32) -> f64 + Sync) -> f64 {
+    const LANES: usize = 16;
+    let add = |values: &[f32]| {
+        vectorized(
+            #[inline(always)]
+            || {
+                let mut lanes = [0f64; LANES];
+                let (whole, rest) = values.as_chunks::<LANES>();
+                for values in whole {
+                    for (lane, &value) in lanes.iter_mut().zip(values) {
+                        *lane += term(value);
+                    }
+                }
+                for (lane, &value) in lanes.iter_mut().zip(rest) {
+                    *lane += term(value);
+                }
+                lanes.iter().sum()
+            },
+        )
+    };
+    if values.len() <= SERIAL {
+        return add(values);
+    }
+    let blocks: Vec<f64> = values.par_chunks(BLOCK).map(add).collect();
+    blocks.iter().sum()
+}
+
+/// Sum of the squares.
+pub(crate) fn sum_of_squares(values: &[f32]) -> f64 {
+    sum(
+        values,
+        #[inline(always)]
+        |value| f64::from(value) * f64::from(value),
+    )
+}
+
 /// Calls `f(row, out)` for each row of `width` elements of a new vector of `len`, in parallel.
 pub(crate) fn rows(len: usize, width: usize, f: impl Fn(usize, &mut [f32]) + Sync) -> Vec<f32> {
     let mut out = vec![0f32; len];

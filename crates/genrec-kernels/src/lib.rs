@@ -55,11 +55,13 @@ pub mod nearest;
 pub mod optim;
 pub mod packed;
 pub mod params;
+mod pool;
 pub mod rng;
 pub mod simhash;
 
 pub use math::vectorized;
 pub use params::{Gradients, ParamError, Parameters};
+pub use pool::in_pool;
 pub use rng::CounterRng;
 
 /// The examples of the README, run with the documentation tests.

@@ -6,7 +6,11 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use candle_core::{DType, Device, Result, Tensor, Var, backprop::GradStore};
 
+use rayon::prelude::*;
+
 use crate::cuda::on_device;
+use crate::host;
+use crate::pool::in_pool;
 
 /// What is wrong with a set of named tensors that is to replace a model's parameters.
 #[derive(Debug, thiserror::Error)]
@@ -243,6 +247,23 @@ impl Gradients {
     /// # Errors
     /// When a tensor operation fails.
     pub fn scale(&mut self, factor: f64) -> Result<()> {
+        if self.0.values().all(|grad| host::fused(&[grad])) {
+            let factor = factor as f32;
+            let scaled = |grad: &Tensor| {
+                host::read(grad, |values| {
+                    let scaled = host::blocks(values.len(), |start, out| {
+                        out.iter_mut().zip(&values[start..]).for_each(|(out, value)| *out = factor * value);
+                    });
+                    host::tensor(scaled, grad)
+                })
+            };
+            return in_pool(|| {
+                self.0.par_iter_mut().try_for_each(|(_, grad)| {
+                    *grad = scaled(grad)?;
+                    Ok(())
+                })
+            });
+        }
         for grad in self.0.values_mut() {
             *grad = grad.affine(factor, 0.0)?;
         }
@@ -260,6 +281,11 @@ impl Gradients {
         {
             let sums = crate::optim::squares(self.0.values(), first.device())?.to_vec1::<f32>()?;
             return Ok(sums.into_iter().map(f64::from).sum::<f64>().sqrt());
+        }
+        if self.0.values().all(|grad| host::fused(&[grad])) {
+            let squares = |(_, grad)| host::read(grad, |values| Ok(host::sum_of_squares(values)));
+            let sums: Vec<f64> = in_pool(|| self.0.par_iter().map(squares).collect::<Result<_>>())?;
+            return Ok(sums.into_iter().sum::<f64>().sqrt());
         }
         let sums: Vec<Tensor> =
             self.0.values().map(|grad| grad.sqr()?.sum_all()?.to_dtype(DType::F32)).collect::<Result<_>>()?;

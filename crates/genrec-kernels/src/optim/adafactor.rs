@@ -10,6 +10,8 @@ use super::config::{OptimError, check};
 use super::device::{AdafactorFactors, Slot, Table, addresses};
 use super::state::{MomentSpec, Rule, State};
 use super::{Optimizer, elementwise_block};
+use crate::host::{sum, sum_of_squares};
+use crate::math::vectorized;
 use crate::params::{Gradients, ParamError, Parameters};
 
 /// Hyper-parameters of [`Adafactor`]; the defaults are the paper's algorithm 4 with the learning rate given to each
@@ -164,13 +166,6 @@ impl Optimizer for Adafactor {
     }
 }
 
-/// Sum of squares in blocks of a fixed size, added in order: the same at any number of threads.
-fn sum_of_squares(values: &[f32]) -> f64 {
-    let square = |block: &[f32]| block.iter().map(|&v| f64::from(v) * f64::from(v)).sum::<f64>();
-    let blocks: Vec<f64> = values.par_chunks(elementwise_block(values.len())).map(square).collect();
-    blocks.iter().sum()
-}
-
 fn rms(values: &[f32]) -> f64 {
     (sum_of_squares(values) / values.len().max(1) as f64).sqrt()
 }
@@ -183,17 +178,22 @@ impl AdafactorConfig {
     fn factored(&self, b2: f64, cols: usize, grad: &[f32], row: &mut [f32], col: &mut [f32], update: &mut [f32]) {
         let (b2, c2, eps) = (b2 as f32, (1.0 - b2) as f32, self.eps_square as f32);
         let rows = row.len();
-        let mean_of = |g: &[f32]| (g.iter().map(|&v| f64::from(v * v + eps)).sum::<f64>() / cols as f64) as f32;
+        let square = |g: f32| f64::from(g * g + eps);
         row.par_iter_mut().zip(grad.par_chunks(cols)).with_min_len(ROWS).for_each(|(r, g)| {
-            *r = b2 * *r + c2 * mean_of(g);
+            *r = b2 * *r + c2 * (sum(g, square) / cols as f64) as f32;
         });
         let partial: Vec<Vec<f64>> = grad
             .par_chunks(cols * ROWS)
             .map(|block| {
                 let mut sums = vec![0f64; cols];
-                for g in block.chunks(cols) {
-                    sums.iter_mut().zip(g).for_each(|(s, &v)| *s += f64::from(v * v + eps));
-                }
+                vectorized(
+                    #[inline(always)]
+                    || {
+                        for g in block.chunks(cols) {
+                            sums.iter_mut().zip(g).for_each(|(s, &g)| *s += square(g));
+                        }
+                    },
+                );
                 sums
             })
             .collect();
@@ -206,9 +206,14 @@ impl AdafactorConfig {
         update.par_chunks_mut(cols).zip(grad.par_chunks(cols)).zip(&*row).with_min_len(ROWS).for_each(
             |((update, grad), r)| {
                 let row_factor = 1.0 / (r / row_mean).sqrt();
-                for ((u, &g), c) in update.iter_mut().zip(grad).zip(&col_factor) {
-                    *u = row_factor * c * g;
-                }
+                vectorized(
+                    #[inline(always)]
+                    || {
+                        for ((u, &g), c) in update.iter_mut().zip(grad).zip(&col_factor) {
+                            *u = row_factor * c * g;
+                        }
+                    },
+                );
             },
         );
     }
@@ -270,9 +275,10 @@ impl Rule for AdafactorConfig {
                 );
             }
             _ => param.par_chunks_mut(block).zip(update.par_chunks(block)).for_each(|(param, update)| {
-                for (p, &u) in param.iter_mut().zip(update) {
-                    *p = keep * *p - scale * u;
-                }
+                vectorized(
+                    #[inline(always)]
+                    || param.iter_mut().zip(update).for_each(|(p, &u)| *p = keep * *p - scale * u),
+                );
             }),
         }
     }

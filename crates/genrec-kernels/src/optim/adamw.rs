@@ -10,6 +10,7 @@ use super::config::{OptimError, check};
 use super::device::{Slot, Table, addresses};
 use super::state::{MomentSpec, Rule, State};
 use super::{Optimizer, elementwise_block};
+use crate::math::vectorized;
 use crate::params::{Gradients, ParamError, Parameters};
 
 /// Hyper-parameters of [`AdamW`]; the defaults are PyTorch's.
@@ -151,11 +152,16 @@ impl Rule for AdamWConfig {
             .zip(grad.par_chunks(block))
             .zip(mean.par_chunks_mut(block).zip(square.par_chunks_mut(block)))
             .for_each(|((param, grad), (mean, square))| {
-                for (((p, &g), m), v) in param.iter_mut().zip(grad).zip(mean).zip(square) {
-                    *m = b1 * *m + c1 * g;
-                    *v = b2 * *v + c2 * (g * g);
-                    *p = keep * *p - rate * *m / (v.sqrt() * root + eps);
-                }
+                vectorized(
+                    #[inline(always)]
+                    || {
+                        for (((p, &g), m), v) in param.iter_mut().zip(grad).zip(&mut *mean).zip(&mut *square) {
+                            *m = b1 * *m + c1 * g;
+                            *v = b2 * *v + c2 * (g * g);
+                            *p = keep * *p - rate * *m / (v.sqrt() * root + eps);
+                        }
+                    },
+                );
             });
     }
 

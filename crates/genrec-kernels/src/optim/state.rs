@@ -4,10 +4,12 @@ use std::cell::RefCell;
 use std::collections::BTreeMap;
 
 use candle_core::{CpuStorage, DType, Device, InplaceOp2, Layout, Result, Tensor, bail};
+use rayon::prelude::*;
 
 use super::device::{Slot, blank};
 use crate::cuda::on_device;
 use crate::params::{Gradients, ParamError, Parameters};
+use crate::pool::in_pool;
 
 /// Name of the tensor that counts the steps taken.
 const STEP: &str = "step";
@@ -35,7 +37,7 @@ pub(super) struct MomentSpec {
 }
 
 /// The arithmetic of an optimiser, without the book-keeping.
-pub(super) trait Rule {
+pub(super) trait Rule: Sync {
     /// The moments of a parameter of that shape, in the order in which the updates receive them.
     fn moments(&self, dims: &[usize]) -> Vec<MomentSpec>;
 
@@ -129,12 +131,19 @@ impl State {
             params.touch();
             return Ok(());
         }
-        for (name, var) in params.iter() {
-            if let (Some(grad), Some(moments)) = (grads.get(name), self.moments.get_mut(name))
-                && let Some(new) = update(rule, self.step, lr, var, grad, moments)?
+        let step = self.step;
+        let update = |(name, moments): (&String, &mut Vec<Moment>)| -> Result<()> {
+            if let (Some(var), Some(grad)) = (params.get(name), grads.get(name))
+                && let Some(new) = update(rule, step, lr, var, grad, moments)?
             {
                 params.set(name, &new).map_err(candle_core::Error::wrap)?;
             }
+            Ok(())
+        };
+        if params.iter().all(|(_, var)| fused(var)) {
+            in_pool(|| self.moments.par_iter_mut().try_for_each(update))?;
+        } else {
+            self.moments.iter_mut().try_for_each(update)?;
         }
         params.touch();
         Ok(())

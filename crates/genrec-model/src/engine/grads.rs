@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use candle_core::{Device, Result, Tensor};
 use genrec_kernels::matmul::Target;
-use genrec_kernels::{Gradients, Parameters};
+use genrec_kernels::{Gradients, Parameters, vectorized};
 use rayon::prelude::*;
 
 /// Elements of the gradient that one task sums.
@@ -91,9 +91,14 @@ pub(crate) fn sum(parts: &[&[f32]], ranges: &[Range<usize>], params: &Parameters
                 let first = sum.len();
                 if let Some((head, rest)) = parts.split_first() {
                     sum.extend_from_slice(&head[block.clone()]);
-                    for part in rest {
-                        sum[first..].iter_mut().zip(&part[block.clone()]).for_each(|(s, v)| *s += v);
-                    }
+                    vectorized(
+                        #[inline(always)]
+                        || {
+                            for part in rest {
+                                sum[first..].iter_mut().zip(&part[block.clone()]).for_each(|(s, v)| *s += v);
+                            }
+                        },
+                    );
                 }
             }
             sum

@@ -14,7 +14,7 @@ use std::{
 use candle_core::{Device, Error, Result, Tensor};
 use genrec_kernels::gemm::GemmError;
 use genrec_kernels::matmul::Target;
-use genrec_kernels::{CounterRng, Gradients, Parameters};
+use genrec_kernels::{CounterRng, Gradients, Parameters, in_pool};
 use rayon::prelude::*;
 
 use self::{
@@ -122,12 +122,12 @@ impl Engine {
         let rng = CounterRng::new(seed).named("dropout");
         let rate = self.config.dropout_rate;
         let dropout = (rate > 0.0).then_some(Dropout { rate, rng });
-        self.run(examples, negatives, dropout.as_ref(), true)
+        in_pool(|| self.run(examples, negatives, dropout.as_ref(), true))
     }
 
     /// The mean loss over the positions without dropout.
     pub(super) fn loss(&self, examples: &[Example<'_>], negatives: Option<Negatives>) -> Result<f32> {
-        Ok(self.run(examples, negatives, None, false)?.0)
+        Ok(in_pool(|| self.run(examples, negatives, None, false))?.0)
     }
 
     /// The mean loss and, if `backward`, its gradients.

@@ -15,7 +15,7 @@ use std::{
 
 use candle_core::{Device, Error, Result, Tensor};
 use genrec_kernels::gemm::GemmError;
-use genrec_kernels::{CounterRng, Gradients, Parameters};
+use genrec_kernels::{CounterRng, Gradients, Parameters, in_pool};
 use rayon::prelude::*;
 
 pub(super) use self::decode::Caches;
@@ -135,15 +135,19 @@ impl Engine {
         let rng = CounterRng::new(seed).named("dropout");
         let rate = self.config.dropout_rate;
         let dropout = (rate > 0.0).then_some(Dropout { rate, rng });
-        self.with_training(true, |training, network| {
-            let loss = training.run(network, &self.config, batch, dropout.as_ref(), true)?;
-            Ok((loss, training.sum(&self.params)?))
+        in_pool(|| {
+            self.with_training(true, |training, network| {
+                let loss = training.run(network, &self.config, batch, dropout.as_ref(), true)?;
+                Ok((loss, training.sum(&self.params)?))
+            })
         })
     }
 
     /// The mean loss over the batch without dropout.
     pub(super) fn loss(&self, batch: &RaggedBatch) -> Result<f32> {
-        self.with_training(false, |training, network| training.run(network, &self.config, batch, None, false))
+        in_pool(|| {
+            self.with_training(false, |training, network| training.run(network, &self.config, batch, None, false))
+        })
     }
 
     /// Encodes the batch for decoding.
