@@ -211,12 +211,13 @@ fn check_asked(args: &Args) -> Result<(), BoxError> {
     if let Some(other) = args.experiments.iter().find(|&&one| !args.preset.makes(one)) {
         return Err(format!("`{}` is about the preset `cpu`: leave `--preset paper` out", other.name()).into());
     }
-    let lines: Vec<plan::Line> = args.experiments.iter().flat_map(|experiment| experiment.lines()).collect();
+    let lines = args.experiments.iter().flat_map(|experiment| experiment.lines());
+    let lines: Vec<plan::Line> = lines.filter(|line| args.preset.has(line)).collect();
     match args.rows.iter().find(|name| lines.iter().all(|line| line.name != **name)) {
         None => Ok(()),
         Some(name) => {
             let names: Vec<&str> = lines.iter().map(|line| line.name).collect();
-            Err(format!("`{name}` is no row of these tables; they have {}", names.join(", ")).into())
+            Err(format!("`{name}` is no row of these tables with this preset; they have {}", names.join(", ")).into())
         }
     }
 }

@@ -364,7 +364,7 @@ impl Experiment {
                 tiger_itself(),
                 tiger("residual k-means, 2 x 256", "tiger-k-means-2", two(), none),
                 best("and behaviour", "tiger-behaviour", json!({"decode": {"user_tokens": 2_000}})).against("tiger-k-means-2"),
-                Line { label: "and no user token: best".to_owned(), ..preset_best() }.against("tiger-behaviour"),
+                Line { label: "preset best: and no user token".to_owned(), ..preset_best() }.against("tiger-behaviour"),
                 best(
                     "histories without a fifth of their items",
                     "best-thinned",

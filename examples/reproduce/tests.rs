@@ -150,6 +150,8 @@ fn rows_of_other_settings_are_refused() {
     assert!(shown.as_ref().is_err_and(|error| error.contains("another model")), "{shown:?}");
     let blocks = tables.make("blocks", &["--preset", "paper"]);
     assert!(blocks.as_ref().is_err_and(|error| error.contains("preset `cpu`")), "{blocks:?}");
+    let best = tables.make("table1", &["--rows", "best", "--preset", "paper"]);
+    assert!(best.as_ref().is_err_and(|error| error.contains("no row of these tables with this preset")), "{best:?}");
     let refused = tables.make("table2", &[&random[..], &["--preset", "paper"]].concat());
     assert!(refused.as_ref().is_err_and(|error| error.contains("another `--results`")), "{refused:?}");
 }

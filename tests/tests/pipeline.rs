@@ -19,9 +19,9 @@ use genrec::{
     embed::AnyEmbedder,
     index::{ItemFilter, ItemId},
     model::{ItemScorer, RaggedBatch},
-    pipeline::{self, Budget, EmbeddingSource, Event, TigerConfig},
+    pipeline::{self, Budget, EmbeddingSource, Event, SasRecTraining, TigerConfig},
     quantize::{QuantizeError, QuantizerConfig},
-    train::StopReason,
+    train::{DirectoryLock, StopReason, TrainError},
 };
 use genrec_tests::{small_config, small_shop};
 use ndarray::Array2;
@@ -348,6 +348,18 @@ fn what_does_not_fit_is_refused_by_name() -> genrec::Result<()> {
     let config = small_config();
     let recommender = run(dir.path(), &config, false)?.recommender;
     assert!(matches!(run(dir.path(), &config, false), Err(Error::RunExists { .. })));
+    let locked = |error: Error| matches!(error, Error::Train(error) if matches!(*error, TrainError::Locked { .. }));
+    let mut ignored = |_: &Event<'_>| {};
+    let other = DirectoryLock::take(dir.path()).unwrap();
+    assert!(run(dir.path(), &config, true).is_err_and(locked));
+    assert!(recommender.save_catalogue(dir.path()).is_err_and(locked));
+    assert!(
+        SasRecTraining::default()
+            .run(&small_shop().dataset, dir.path(), &Device::Cpu, true, &mut ignored)
+            .is_err_and(locked)
+    );
+    drop(other);
+    recommender.save_catalogue(dir.path())?;
     let other = small_config().with_seed(config.seed + 1);
     assert!(matches!(run(dir.path(), &other, true), Err(Error::ConfigChanged { field, .. }) if field.contains("seed")));
     assert!(matches!(recommender.find("no such item"), Err(Error::UnknownItem { .. })));

@@ -252,7 +252,10 @@ pub(crate) fn decode<M: Seq2Seq, C: Constraint, P: Policy>(
         Run { policy, max_tokens, model, first, constraint: &constraint }.decode(batch)
     };
     let size = model.run_size().unwrap_or(users).min(users.div_ceil(rayon::current_num_threads())).max(1);
-    if model.run_size().is_none() || size == users {
+    if model.run_size().is_none() {
+        return run(0, batch);
+    }
+    if size == users {
         return in_pool(|| run(0, batch));
     }
     let firsts: Vec<usize> = (0..users).step_by(size).collect();

@@ -138,3 +138,21 @@ pub(crate) fn blocks(len: usize, f: impl Fn(usize, &mut [f32]) + Sync) -> Vec<f3
     }
     out
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sums_are_those_of_every_value_at_any_number_of_threads() {
+        let pool = |threads| rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
+        for len in [0usize, 1, 15, 16, 33, SERIAL, SERIAL + 1, 5 * BLOCK + 7] {
+            let values: Vec<f32> = (0..len).map(|i| (i % 97) as f32 - 40.0).collect();
+            // Whole numbers this small are added exactly in any order.
+            let exact: i64 = (0..len as i64).map(|i| (i % 97 - 40).pow(2)).sum();
+            for threads in [1, 2, 5] {
+                assert_eq!(pool(threads).install(|| sum_of_squares(&values)), exact as f64, "{len} at {threads}");
+            }
+        }
+    }
+}

@@ -134,6 +134,14 @@ pub enum TrainError {
         /// The directory.
         dir: PathBuf,
     },
+    /// Another run writes to the directory.
+    #[error(
+        "another run writes to `{}`; wait for it or stop it, or choose another directory", dir.display()
+    )]
+    Locked {
+        /// The directory.
+        dir: PathBuf,
+    },
     /// The run to be resumed was started with another configuration.
     #[error(
         "the run was started with `{field}` = {saved}, but is resumed with {given}; resume with the same configuration \

@@ -73,7 +73,7 @@
 //! With a directory, [`fit`](Trainer::fit) keeps two checkpoints in it, `last` and `best`, each of
 //! `model.safetensors` (the weights, which a model loads as any other file of its own), `optimizer.safetensors` and
 //! `state.json`. They are replaced such that a process killed at any instant leaves whole ones; checksums find files
-//! that were damaged later. A run that is resumed must have the same configuration and data; whatever differs is named
+//! that were damaged later. A second run in the directory of one under way is refused ([`DirectoryLock`]). A run that is resumed must have the same configuration and data; whatever differs is named
 //! in the error. [`Checkpoint::read`] reads one without training.
 //!
 //! # Alternatives
@@ -93,6 +93,7 @@
 mod checkpoint;
 mod config;
 mod error;
+mod lock;
 mod progress;
 mod report;
 mod source;
@@ -101,6 +102,7 @@ mod trainer;
 pub use checkpoint::{Checkpoint, FORMAT_VERSION};
 pub use config::{Every, TrainConfig};
 pub use error::{BoxError, Quantity, Result, TrainError};
+pub use lock::DirectoryLock;
 pub use progress::{Best, Progress};
 pub use report::{Callback, CheckpointReport, EpochReport, StepReport, StopReason, TrainReport, ValidationReport};
 pub use source::BatchSource;

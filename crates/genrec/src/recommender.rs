@@ -14,6 +14,7 @@ use genrec_model::{
     baseline::{KnnHistory, SemanticKnn},
     t5::T5,
 };
+use genrec_train::DirectoryLock;
 use ndarray::{Array2, ArrayView1, ArrayView2, Axis};
 use serde::Serialize;
 use sid_index::{CodebookId, ItemId, SemanticId, SidIndex, SidVocab};
@@ -313,9 +314,11 @@ impl<M: Seq2Seq> Recommender<M> {
     /// again. A crash at any moment leaves either the old items or the new ones.
     ///
     /// # Errors
-    /// [`Error::Io`] names the file that could not be written; the errors of the index otherwise.
+    /// [`Error::Io`] names the file that could not be written, `TrainError::Locked` says that somebody else writes to the
+    /// run; the errors of the index otherwise.
     pub fn save_catalogue(&self, dir: impl Into<PathBuf>) -> Result<()> {
         let run = RunDir::new(dir);
+        let _lock = DirectoryLock::take(run.root())?;
         // The index counts the items: lines of the catalogue beyond it are not read.
         catalogue::write(&run.catalogue(), &self.catalogue, &self.seen)?;
         Ok(self.index.save(&run.index())?)

@@ -1,13 +1,13 @@
 //! The moments of every parameter: allocation, update, and the way to and from named tensors.
 
-use std::cell::RefCell;
 use std::collections::BTreeMap;
 
-use candle_core::{CpuStorage, DType, Device, InplaceOp2, Layout, Result, Tensor, bail};
+use candle_core::{CpuStorage, DType, Device, InplaceOp1, Layout, Result, Tensor, bail};
 use rayon::prelude::*;
 
 use super::device::{Slot, blank};
 use crate::cuda::on_device;
+use crate::host;
 use crate::params::{Gradients, ParamError, Parameters};
 use crate::pool::in_pool;
 
@@ -132,7 +132,7 @@ impl State {
             return Ok(());
         }
         let step = self.step;
-        let update = |(name, moments): (&String, &mut Vec<Moment>)| -> Result<()> {
+        let moved = |(name, moments): (&String, &mut Vec<Moment>)| -> Result<()> {
             if let (Some(var), Some(grad)) = (params.get(name), grads.get(name))
                 && let Some(new) = update(rule, step, lr, var, grad, moments)?
             {
@@ -141,9 +141,9 @@ impl State {
             Ok(())
         };
         if params.iter().all(|(_, var)| fused(var)) {
-            in_pool(|| self.moments.par_iter_mut().try_for_each(update))?;
+            in_pool(|| self.moments.par_iter_mut().try_for_each(moved))?;
         } else {
-            self.moments.iter_mut().try_for_each(update)?;
+            self.moments.iter_mut().try_for_each(moved)?;
         }
         params.touch();
         Ok(())
@@ -267,7 +267,7 @@ fn update(
             })
             .collect();
         let dims = var.dims().to_vec();
-        let result = update_in_place(var, grad, |param, grad| {
+        let result = update_copy(var, grad, |param, grad| {
             rule.update_host(&dims, step, lr, param, grad, &mut taken);
         });
         for (moment, values) in moments.iter_mut().zip(taken) {
@@ -289,23 +289,29 @@ fn update(
     Ok(Some(new))
 }
 
-/// Runs `f(parameter, gradient)` over the host values of a contiguous `f32` variable.
-fn update_in_place(var: &Tensor, grad: &Tensor, f: impl FnMut(&mut [f32], &[f32])) -> Result<()> {
-    struct Update<F>(RefCell<F>);
-    impl<F: FnMut(&mut [f32], &[f32])> InplaceOp2 for Update<F> {
+/// Runs `f(parameter, gradient)` over a copy of the host values of a contiguous `f32` variable, then writes them back.
+///
+/// The variable is not locked while `f` runs in parallel: a thread that waits for others may pick up work that reads it,
+/// and would wait for itself.
+fn update_copy(var: &Tensor, grad: &Tensor, f: impl FnOnce(&mut [f32], &[f32])) -> Result<()> {
+    struct Write(Vec<f32>);
+    impl InplaceOp1 for Write {
         fn name(&self) -> &'static str {
             "optimizer-step"
         }
-        fn cpu_fwd(&self, dst: &mut CpuStorage, dst_l: &Layout, src: &CpuStorage, src_l: &Layout) -> Result<()> {
-            let (CpuStorage::F32(dst), CpuStorage::F32(src)) = (dst, src) else {
-                bail!("the fused optimiser step takes f32 values")
-            };
-            let (Some((d0, d1)), Some((s0, s1))) = (dst_l.contiguous_offsets(), src_l.contiguous_offsets()) else {
+        fn cpu_fwd(&self, dst: &mut CpuStorage, layout: &Layout) -> Result<()> {
+            let CpuStorage::F32(dst) = dst else { bail!("the fused optimiser step takes f32 values") };
+            let Some((start, end)) = layout.contiguous_offsets() else {
                 bail!("the fused optimiser step takes contiguous values")
             };
-            (self.0.borrow_mut())(&mut dst[d0..d1], &src[s0..s1]);
+            dst[start..end].copy_from_slice(&self.0);
             Ok(())
         }
     }
-    var.inplace_op2(&grad.contiguous()?, &Update(RefCell::new(f)))
+    let mut param = host::read(var, |values| Ok(values.to_vec()))?;
+    host::read(grad, |grad| {
+        f(&mut param, grad);
+        Ok(())
+    })?;
+    var.inplace_op1(&Write(param))
 }

@@ -10,6 +10,7 @@ use candle_core::Tensor;
 use super::Checkpoint;
 use super::files::{self, io, sync_dir};
 use crate::error::{Result, TrainError};
+use crate::lock::DirectoryLock;
 
 const LAST: &str = "last";
 const BEST: &str = "best";
@@ -32,13 +33,13 @@ pub(super) fn resolve(path: &Path) -> PathBuf {
 #[derive(Debug)]
 pub(crate) struct CheckpointStore {
     dir: PathBuf,
+    _lock: DirectoryLock,
 }
 
 impl CheckpointStore {
-    /// Opens a directory, makes it when it is not there, and tidies up after a process that was killed.
+    /// Locks a directory, makes it when it is not there, and tidies up after a process that was killed.
     pub(crate) fn open(dir: &Path) -> Result<Self> {
-        fs::create_dir_all(dir).map_err(io("create", dir))?;
-        let store = Self { dir: dir.to_owned() };
+        let store = Self { dir: dir.to_owned(), _lock: DirectoryLock::take(dir)? };
         for name in [LAST, BEST] {
             store.recover(&dir.join(name))?;
         }

@@ -10,6 +10,7 @@ use genrec_data::{Dataset, LeaveOneOut};
 use genrec_eval::Suite;
 use genrec_kernels::CounterRng;
 use genrec_model::t5::T5;
+use genrec_train::DirectoryLock;
 use ndarray::Array2;
 use sid_index::{CodebookId, CollisionPolicy, ItemId, SidIndex, SidLayout};
 use sid_quantize::{AnyQuantizer, ArrayRows, QuantizeError, Quantizer};
@@ -76,7 +77,7 @@ impl Context<'_> {
 /// # Errors
 /// [`Error::Config`], [`Error::NoTargets`] and [`Error::Quantize`], when there are fewer items than codes in a codebook or a
 /// quantiser that was fitted elsewhere cannot be taken, before anything is written; [`Error::RunExists`] when the directory holds results of a run and `resume` is false, [`Error::Unclaimed`] when it holds parts of one without its settings, [`Error::ConfigChanged`]
-/// when it was started with other settings or data, and the errors of each stage. What earlier stages wrote stays.
+/// when it was started with other settings or data, `TrainError::Locked` when another run writes to it, and the errors of each stage. What earlier stages wrote stays.
 pub fn run(
     dataset: &Dataset,
     config: &TigerConfig,
@@ -109,6 +110,7 @@ pub fn run(
     let run = RunDir::new(dir);
     let ctx = Context { dataset, split, config, run, device, start: Instant::now(), budget, resume };
     content::fitted(&ctx)?;
+    let _lock = DirectoryLock::take(ctx.run.root())?;
     claim(&ctx)?;
     let mut timing = TimingReport::default();
 

@@ -13,7 +13,8 @@ use genrec_model::{
     sasrec::{SasRec, SasRecConfig},
 };
 use genrec_train::{
-    BatchSource, BoxError, Callback, Every, StepReport, TrainConfig, TrainReport, Trainer, ValidationReport,
+    BatchSource, BoxError, Callback, DirectoryLock, Every, StepReport, TrainConfig, TrainReport, Trainer,
+    ValidationReport,
 };
 use serde::{Deserialize, Serialize};
 
@@ -103,7 +104,7 @@ impl SasRecTraining {
     ///
     /// # Errors
     /// [`Error::NoTargets`] when no user has a validation item, [`Error::ConfigChanged`] when the directory holds a run of other
-    /// settings or data, and the errors of [`validate`](Self::validate), model and trainer.
+    /// settings or data, `TrainError::Locked` when another run writes to it, and the errors of [`validate`](Self::validate), model and trainer.
     pub fn run(
         &self,
         dataset: &Dataset,
@@ -115,6 +116,7 @@ impl SasRecTraining {
         let resolved = self.resolved(dataset);
         resolved.validate()?;
         let validation = questions(&dataset.sequences, Part::Validation)?;
+        let _lock = DirectoryLock::take(dir)?;
         resolved.claim(dataset, &dir.join("run.json"))?;
         let model = SasRec::new(resolved.model.clone(), self.seed, device)?;
         let users = TrainingParts::new(dataset, self.batch_size, self.seed);

@@ -77,6 +77,26 @@ fn a_gradient_that_is_not_finite_moves_nothing() {
 }
 
 #[test]
+fn a_second_run_in_a_directory_is_refused_and_disturbs_nothing() {
+    let (dir, alone) = (tempfile::tempdir().unwrap(), fit(config(), None, false, &mut ()).unwrap());
+    let mut refusals = 0;
+    let mut judge_beside_another = |model: &Toy| {
+        let error = refused(config(), dir.path());
+        assert!(matches!(&error, TrainError::Locked { dir: named } if named == dir.path()), "{error:?}");
+        refusals += 1;
+        judge(model)
+    };
+    let model = Toy::new();
+    let trainer = Trainer::new(config()).unwrap();
+    let report = trainer.fit(&model, &DATA, &mut judge_beside_another, &mut (), Some(dir.path())).unwrap();
+    assert!(refusals > 1);
+    assert_eq!(weights(&model), weights(&alone.0));
+    assert_eq!(report.steps, alone.1.steps);
+    // Nobody holds it now.
+    fit(config(), Some(dir.path()), true, &mut ()).unwrap();
+}
+
+#[test]
 fn weights_and_metrics_that_are_not_finite_are_not_kept() {
     let dir = tempfile::tempdir().unwrap();
     let huge = config().with_learning_rate(1e39).with_checkpoint_every_steps(1);
