@@ -1,5 +1,6 @@
 //! The moments of every parameter: allocation, update, and the way to and from named tensors.
 
+use std::cell::RefCell;
 use std::collections::BTreeMap;
 
 use candle_core::{CpuStorage, DType, Device, InplaceOp1, Layout, Result, Tensor, bail};
@@ -289,13 +290,13 @@ fn update(
     Ok(Some(new))
 }
 
-/// Runs `f(parameter, gradient)` over a copy of the host values of a contiguous `f32` variable, then writes them back.
+/// Runs `f(parameter, gradient)` over a copy of the host values of a contiguous `f32` variable, which then takes its place.
 ///
 /// The variable is not locked while `f` runs in parallel: a thread that waits for others may pick up work that reads it,
 /// and would wait for itself.
 fn update_copy(var: &Tensor, grad: &Tensor, f: impl FnOnce(&mut [f32], &[f32])) -> Result<()> {
-    struct Write(Vec<f32>);
-    impl InplaceOp1 for Write {
+    struct Replace(RefCell<Vec<f32>>);
+    impl InplaceOp1 for Replace {
         fn name(&self) -> &'static str {
             "optimizer-step"
         }
@@ -304,7 +305,12 @@ fn update_copy(var: &Tensor, grad: &Tensor, f: impl FnOnce(&mut [f32], &[f32])) 
             let Some((start, end)) = layout.contiguous_offsets() else {
                 bail!("the fused optimiser step takes contiguous values")
             };
-            dst[start..end].copy_from_slice(&self.0);
+            let mut new = self.0.borrow_mut();
+            if (start, end) == (0, dst.len()) {
+                std::mem::swap(dst, &mut new);
+            } else {
+                dst[start..end].copy_from_slice(&new);
+            }
             Ok(())
         }
     }
@@ -313,5 +319,5 @@ fn update_copy(var: &Tensor, grad: &Tensor, f: impl FnOnce(&mut [f32], &[f32])) 
         f(&mut param, grad);
         Ok(())
     })?;
-    var.inplace_op1(&Write(param))
+    var.inplace_op1(&Replace(RefCell::new(param)))
 }
