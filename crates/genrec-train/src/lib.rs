@@ -73,8 +73,9 @@
 //! With a directory, [`fit`](Trainer::fit) keeps two checkpoints in it, `last` and `best`, each of
 //! `model.safetensors` (the weights, which a model loads as any other file of its own), `optimizer.safetensors` and
 //! `state.json`. They are replaced such that a process killed at any instant leaves whole ones; checksums find files
-//! that were damaged later. A second run in the directory of one under way is refused ([`DirectoryLock`]). A run that is resumed must have the same configuration and data; whatever differs is named
-//! in the error. [`Checkpoint::read`] reads one without training.
+//! that were damaged later. A second run in the directory of one under way is refused ([`DirectoryLock`]). A run that is
+//! resumed must have the same configuration and data; whatever differs is named in the error. [`Checkpoint::read`] reads
+//! one without training.
 //!
 //! # Alternatives
 //! `burn-train` has a richer loop (dashboards, many metrics) for models on burn. In Python, PyTorch Lightning and the

@@ -56,8 +56,8 @@ impl Trainer {
     ///
     /// With `dir`, checkpoints are kept there as `last` and `best`, and a run that was killed is continued after
     /// [`with_resume`](Self::with_resume): it ends with the same bytes as an uninterrupted one. A finished run that is
-    /// resumed returns at once. A directory has one run at a time; a
-    /// second one is refused.
+    /// resumed returns at once. A directory has one run at a time, a second
+    /// one is refused.
     ///
     /// # Errors
     /// [`TrainError`](crate::TrainError) says what was wrong, and at which step. The model is then left with the weights

@@ -77,7 +77,8 @@ impl Context<'_> {
 /// # Errors
 /// [`Error::Config`], [`Error::NoTargets`] and [`Error::Quantize`], when there are fewer items than codes in a codebook or a
 /// quantiser that was fitted elsewhere cannot be taken, before anything is written; [`Error::RunExists`] when the directory holds results of a run and `resume` is false, [`Error::Unclaimed`] when it holds parts of one without its settings, [`Error::ConfigChanged`]
-/// when it was started with other settings or data, `TrainError::Locked` when another run writes to it, and the errors of each stage. What earlier stages wrote stays.
+/// when it was started with other settings or data, `TrainError::Locked` when another run writes to it, and the errors of each
+/// stage. What earlier stages wrote stays.
 pub fn run(
     dataset: &Dataset,
     config: &TigerConfig,

@@ -104,7 +104,8 @@ impl SasRecTraining {
     ///
     /// # Errors
     /// [`Error::NoTargets`] when no user has a validation item, [`Error::ConfigChanged`] when the directory holds a run of other
-    /// settings or data, `TrainError::Locked` when another run writes to it, and the errors of [`validate`](Self::validate), model and trainer.
+    /// settings or data, `TrainError::Locked` when another run writes to it, and the errors of
+    /// [`validate`](Self::validate), model and trainer.
     pub fn run(
         &self,
         dataset: &Dataset,
