@@ -39,6 +39,8 @@ pub(crate) struct Settings {
     pub(crate) preset: Preset,
     pub(crate) precision: Precision,
     pub(crate) budget: Duration,
+    /// Validations without progress after which a TIGER row ends before its time.
+    pub(crate) patience: Option<u32>,
     pub(crate) device: DeviceArg,
     /// What was typed, with the places of data and models left out.
     pub(crate) command: String,

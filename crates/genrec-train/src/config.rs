@@ -57,7 +57,9 @@ pub struct TrainConfig {
     /// When to validate; after every epoch by default. The run's last step is validated besides, when `epochs`,
     /// `max_steps`, `max_duration` or a deadline ends the run.
     pub validate_every: Every,
-    /// Validations in a row without improvement after which the run ends, at least 1; none by default.
+    /// Validations in a row without improvement after which the run ends, at least 1; none by default. Where there is a
+    /// cooldown it comes first: the run then goes on over the share of its length that the cooldown has, unless something else
+    /// ends it before.
     pub patience: Option<u32>,
     /// By how much a metric must exceed the last one that counted as an improvement to reset the patience, at least 0;
     /// 0 by default. The best weights are kept by the metric alone.
@@ -186,6 +188,12 @@ impl TrainConfig {
         if left < cooldown { left / cooldown } else { 1.0 }
     }
 
+    /// Steps of a run whose cooldown begins after so many of them; `None` where no part of the run comes before it, or none is it.
+    pub(crate) fn steps_cooling_since(&self, begin: u64) -> Option<u64> {
+        let cooldown = self.cooldown;
+        (cooldown > 0.0 && cooldown < 1.0).then(|| (begin as f64 / (1.0 - cooldown)).ceil() as u64)
+    }
+
     /// What decides the result of a run, as JSON: every field but those that may change between a run's parts.
     pub(crate) fn fingerprint(&self) -> Result<Value> {
         let mut value = serde_json::to_value(self)
@@ -262,6 +270,10 @@ mod tests {
         assert_eq!(config.cooldown_factor(1e9, None), 1.0);
         let factors = [0.0, 80.0, 90.0, 95.0, 100.0, 200.0].map(|at| config.cooldown_factor(at, Some(100.0)));
         assert_eq!(factors, [1.0, 1.0, 0.5, 0.25, 0.0, 0.0]);
+        assert_eq!(config.steps_cooling_since(80), Some(100));
+        for whole in [0.0, 1.0] {
+            assert_eq!(config.clone().with_cooldown(whole).steps_cooling_since(80), None);
+        }
         assert_eq!(config.with_cooldown(0.0).cooldown_factor(99.0, Some(100.0)), 1.0);
     }
 

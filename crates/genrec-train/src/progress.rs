@@ -66,6 +66,9 @@ pub struct Progress {
     /// The metric that last reset the patience, and the validations since.
     pub(crate) patience_metric: Option<f64>,
     pub(crate) patience_used: u32,
+    /// Steps completed when the patience ran out and the cooldown began.
+    #[serde(default)]
+    pub(crate) cooling_since: Option<u64>,
 }
 
 impl Progress {
@@ -84,6 +87,7 @@ impl Progress {
             last_epoch_loss: None,
             patience_metric: None,
             patience_used: 0,
+            cooling_since: None,
         }
     }
 
@@ -133,7 +137,7 @@ impl Progress {
             Every::Epochs(n) => self.batch == 0 && self.epoch.is_multiple_of(n.max(1)),
             Every::Steps(n) => self.step.is_multiple_of(n.max(1)),
         };
-        scheduled || self.limit(config).is_some()
+        scheduled || self.limit(config).is_some() || self.cooled_down(config)
     }
 
     /// Takes a validation's metric into account and returns its report.
@@ -149,15 +153,31 @@ impl Progress {
         } else {
             self.patience_used = self.patience_used.saturating_add(1);
         }
+        if self.cooling_since.is_none() && self.impatient(config) && config.steps_cooling_since(step).is_some() {
+            self.cooling_since = Some(step);
+        }
         let train_loss = self.loss_since_validation.take();
         let report = ValidationReport { step, epoch, metric, best, train_loss, seconds: self.seconds };
         self.history.push(report.clone());
         report
     }
 
-    /// Whether the patience has run out.
-    pub(crate) fn out_of_patience(&self, config: &TrainConfig) -> bool {
+    fn impatient(&self, config: &TrainConfig) -> bool {
         config.patience.is_some_and(|patience| self.patience_used >= patience)
+    }
+
+    /// Steps after which the run ends because its patience has run out, once it has and there is a cooldown.
+    pub(crate) fn cooling_until(&self, config: &TrainConfig) -> Option<u64> {
+        config.steps_cooling_since(self.cooling_since?)
+    }
+
+    fn cooled_down(&self, config: &TrainConfig) -> bool {
+        self.cooling_until(config).is_some_and(|end| self.step >= end)
+    }
+
+    /// Whether the patience has run out, and the cooldown after it, if there is one, is over.
+    pub(crate) fn out_of_patience(&self, config: &TrainConfig) -> bool {
+        if self.cooling_since.is_some() { self.cooled_down(config) } else { self.impatient(config) }
     }
 
     /// The seed of everything random in the step after this one.

@@ -124,7 +124,7 @@ pub enum StopReason {
     Epochs,
     /// The number of steps was reached.
     MaxSteps,
-    /// The validation metric did not improve for as long as the patience allows.
+    /// The validation metric did not improve for as long as the patience allows, and the cooldown after it, if there is one, is over.
     Patience,
     /// The wall-clock limit or the callback's deadline was reached. The run can be resumed with a later one.
     MaxDuration,

@@ -205,7 +205,9 @@ impl<'a, M: Trainable> Run<'a, M> {
         .map_err(failed)?;
         self.check(Quantity::GradientNorm, grad_norm, step, batch)?;
         let by_time = self.config.cooldown_factor(self.progress.seconds, limit);
-        let cooldown = by_time.min(self.config.cooldown_factor((step - 1) as f64, self.steps));
+        let by_patience = self.progress.cooling_until(self.config).map(|steps| steps as f64);
+        let by_steps = [self.steps, by_patience].map(|limit| self.config.cooldown_factor((step - 1) as f64, limit));
+        let cooldown = by_steps.into_iter().fold(by_time, f64::min);
         let lr = self.config.learning_rate * self.config.schedule.factor(step) * cooldown;
         self.optimizer.step(self.model.parameters(), &gradients, lr).map_err(failed)?;
         self.progress.complete_step(loss);

@@ -1,6 +1,7 @@
 //! When a run validates, stops and keeps weights.
 
 use std::ops::ControlFlow;
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use genrec_kernels::optim::{AdagradConfig, OptimizerConfig, Schedule};
@@ -70,6 +71,53 @@ fn patience_counts_validations_without_improvement_and_the_best_weights_stay() {
     assert_eq!(weights(&model), seen[1]);
     assert_ne!(weights(&model), seen[4]);
     assert_eq!(report.history.iter().map(|v| v.best).collect::<Vec<_>>(), [true, true, false, false, false]);
+}
+
+#[test]
+fn a_run_out_of_patience_cools_down_before_it_ends() {
+    #[derive(Default)]
+    struct Rates {
+        seen: Vec<f64>,
+        stop_at: u64,
+    }
+    impl Callback for Rates {
+        fn on_step(&mut self, report: &StepReport) -> ControlFlow<()> {
+            self.seen.push(report.lr);
+            if report.step == self.stop_at { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+        }
+    }
+    // Epochs of 4, 3, 4, 3 .. batches: the patience runs out after 14 steps, the cooldown takes 5 more.
+    let metrics = [0.1, 0.5, 0.3, 0.4, 0.2, 0.6];
+    let config = config().with_schedule(Schedule::Constant).with_learning_rate(0.5).with_cooldown(0.25);
+    let config = config.with_epochs(Some(50)).with_patience(Some(2));
+    let run = |config: &TrainConfig, dir: Option<&Path>, stops: &[u64]| {
+        let (mut rates, mut reports, mut asked) = (Rates::default(), Vec::new(), 0);
+        let model = Toy::new();
+        for (part, &stop_at) in stops.iter().enumerate() {
+            rates.stop_at = stop_at;
+            let mut judge = |_: &Toy| {
+                asked += 1;
+                Ok(metrics[asked - 1])
+            };
+            let trainer = Trainer::new(config.clone()).unwrap().with_resume(part > 0);
+            reports.push(trainer.fit(&model, &DATA, &mut judge, &mut rates, dir).unwrap());
+        }
+        (rates.seen, reports.pop().unwrap(), weights(&model))
+    };
+    let (rates, report, whole) = run(&config, None, &[0]);
+    assert_eq!((report.stopped, report.steps, report.best_metric), (StopReason::Patience, 19, Some(0.6)));
+    assert_eq!(report.history.iter().map(|v| v.step).collect::<Vec<_>>(), [4, 7, 11, 14, 18, 19]);
+    let expected: Vec<f64> = (0..19).map(|done| 0.5 * (f64::from(19 - done) / (0.25 * 19.0)).min(1.0)).collect();
+    assert_eq!(rates, expected);
+    // Stopped within the cooldown and resumed it is the same run.
+    let dir = tempfile::tempdir().unwrap();
+    let (again, report, resumed) = run(&config, Some(dir.path()), &[16, 0]);
+    assert_eq!((again, report.stopped, resumed), (rates, StopReason::Patience, whole));
+    // What else ends the run comes first, with a cooldown of its own.
+    let (rates, report, _) = run(&config.with_max_steps(Some(16)), None, &[0]);
+    assert_eq!((report.stopped, report.steps), (StopReason::MaxSteps, 16));
+    let expected: Vec<f64> = (0..16).map(|done| 0.5 * (f64::from(16 - done) / 4.0).min(1.0)).collect();
+    assert_eq!(rates, expected);
 }
 
 #[test]
