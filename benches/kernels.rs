@@ -9,7 +9,7 @@ use criterion::{BenchmarkGroup, Criterion, Throughput, criterion_group, criterio
 use genrec::kernels::{
     CounterRng,
     fused::{self, Attention, AttentionGrads, AttentionInputs, AttentionScratch, DropoutMask},
-    matmul::{Bf16, Panels, Right, Target, View, padded, product},
+    matmul::{Panels, Target, View, padded, product},
     nearest::{ClusterSums, Codebook, residual_codes},
     simhash::SimHash,
 };
@@ -34,28 +34,22 @@ fn time(group: &mut Group<'_>, name: &str, amount: usize, mut work: impl FnMut()
 fn matmul(c: &mut Criterion) {
     let mut group = c.benchmark_group("matmul");
     let rows = 256;
-    let units = [None].into_iter().chain(Bf16::available().map(Some));
-    for ((inputs, outputs), unit) in [(128, 384), (384, 128), (128, 1024), (1024, 128), (128, 3027)]
-        .into_iter()
-        .flat_map(|shape| units.clone().map(move |unit| (shape, unit)))
-    {
+    for (inputs, outputs) in [(128, 384), (384, 128), (128, 1024), (1024, 128), (128, 3027)] {
         let (x, weight, dy) = (values(1, rows * inputs), values(2, inputs * outputs), values(3, rows * outputs));
-        let mut panels = unit.map_or_else(Panels::default, Panels::rounded);
-        let precision = if unit.is_some() { ", bf16" } else { "" };
+        let mut panels = Panels::default();
         if let Ok(view) = View::new(&weight, outputs, inputs, inputs) {
             panels.pack(view.t());
         }
         let stride = padded(outputs);
         let (mut y, mut dw) = (vec![0.0; rows * stride], vec![0.0; inputs * outputs]);
         let flops = 2 * rows * inputs * outputs;
-        time(&mut group, &format!("{rows} x {inputs} by {inputs} x {outputs}{precision}"), flops, || {
+        time(&mut group, &format!("{rows} x {inputs} by {inputs} x {outputs}"), flops, || {
             let x = View::new(&x, rows, inputs, inputs).map_err(Error::wrap)?;
             product(x, &panels, Target::set(&mut y, stride).with_padding()).map_err(Error::wrap)
         });
-        time(&mut group, &format!("gradient of {inputs} x {outputs} over {rows}{precision}"), flops, || {
+        time(&mut group, &format!("gradient of {inputs} x {outputs} over {rows}"), flops, || {
             let x = View::new(&x, rows, inputs, inputs).map_err(Error::wrap)?;
             let dy = View::new(&dy, rows, outputs, outputs).map_err(Error::wrap)?;
-            let x = unit.map_or(Right::Rows(x), |unit| Right::Rounded(x, unit));
             product(dy.t(), x, Target::add(&mut dw, inputs)).map_err(Error::wrap)
         });
     }

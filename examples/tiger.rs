@@ -91,7 +91,7 @@ struct Args {
     /// Where tensors live.
     #[arg(long, value_enum, default_value_t = DeviceArg::Cpu)]
     device: DeviceArg,
-    /// Lets the sequence model compute in `bf16`; needs a GPU, AMX or AVX512-BF16.
+    /// Lets the sequence model compute in `bf16`; needs a GPU.
     #[arg(long)]
     bf16: bool,
 }

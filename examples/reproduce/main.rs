@@ -57,7 +57,7 @@ struct Args {
     /// What TIGER is, but for what a row changes.
     #[arg(long, value_enum, default_value_t = Preset::Cpu)]
     preset: Preset,
-    /// Multiplies in `bf16`; needs a GPU, AMX or AVX512-BF16.
+    /// Multiplies in `bf16`; needs a GPU.
     #[arg(long)]
     bf16: bool,
     /// Minutes of training a row.

@@ -40,9 +40,8 @@
 //! # Processors
 //! Vector instructions are chosen when the program runs, in [`mod@gemm`] as in the fused operations; a processor
 //! without AVX-512 runs the narrower forms. Nearest codewords take the matrix unit (AMX, under Linux) or the dot products of
-//! `bf16` (AVX512-BF16) of x86-64 processors that have one; products do where that is asked for ([`matmul::Bf16`]).
+//! `bf16` (AVX512-BF16) of x86-64 processors that have one.
 
-mod bf16;
 mod cuda;
 mod dropout;
 pub mod fused;

@@ -6,19 +6,16 @@
 //! operand that is column-major and not packed.
 //!
 //! The sum over the inner axis runs in blocks of a fixed length from first to last, so that an element of a product
-//! depends on its row and column alone, not on how many rows are multiplied with it. Where the processor has a unit for it,
-//! operands can be rounded to `bf16` instead ([`Bf16`]), which is several times as fast.
+//! depends on its row and column alone, not on how many rows are multiplied with it.
 
 #![allow(unsafe_code, reason = "the innermost loop reads through pointers; every view is checked when it is made")]
 
-mod half;
 mod tile;
 
 use std::ops::Range;
 
 use rayon::prelude::*;
 
-pub use self::half::Bf16;
 use crate::gemm::GemmError;
 use crate::math::vectorized;
 
@@ -92,52 +89,36 @@ fn check(operand: &'static str, len: usize, rows: usize, cols: usize, stride: us
 }
 
 /// A right operand laid out for the innermost loop: panels of [`panel_width`] columns, each row-major, the last filled
-/// up with zeros; or as the [unit](Bf16) for `bf16` reads it.
+/// up with zeros.
 #[derive(Clone, Debug, Default)]
 pub struct Panels {
     rows: usize,
     cols: usize,
-    packed: Packed,
-}
-
-#[derive(Clone, Debug)]
-enum Packed {
-    F32 { width: usize, values: Vec<f32> },
-    Bf16 { unit: Bf16, tiles: Vec<u16> },
-}
-
-impl Default for Packed {
-    fn default() -> Self {
-        Self::F32 { width: 0, values: Vec::new() }
-    }
+    width: usize,
+    values: Vec<f32>,
 }
 
 impl Panels {
-    /// Panels that round what is packed to `bf16`; products by them round their left operand too, and sum in `f32`.
-    pub fn rounded(unit: Bf16) -> Self {
-        Self { packed: Packed::Bf16 { unit, tiles: Vec::new() }, ..Self::default() }
-    }
-
     /// Packs the matrix `b`; the memory held is used again.
     pub fn pack(&mut self, b: View<'_>) {
-        (self.rows, self.cols) = (b.rows, b.cols);
-        match &mut self.packed {
-            Packed::Bf16 { unit, tiles } => unit.pack(b, tiles),
-            Packed::F32 { width, values } => {
-                let size = reserve(b, width, values);
-                for (panel, out) in values.chunks_exact_mut(size).enumerate() {
-                    pack_panel(b, panel, out);
-                }
-            }
+        let size = self.reserve(b);
+        for (panel, out) in self.values.chunks_exact_mut(size).enumerate() {
+            pack_panel(b, panel, out);
         }
     }
 
-    /// [`pack`](Self::pack) on all threads, for a large matrix that one call multiplies by. What is rounded is packed on this one.
+    /// [`pack`](Self::pack) on all threads, for a large matrix that one call multiplies by.
     pub fn par_pack(&mut self, b: View<'_>) {
-        let Packed::F32 { width, values } = &mut self.packed else { return self.pack(b) };
-        (self.rows, self.cols) = (b.rows, b.cols);
-        let size = reserve(b, width, values);
-        values.par_chunks_exact_mut(size).enumerate().for_each(|(panel, out)| pack_panel(b, panel, out));
+        let size = self.reserve(b);
+        self.values.par_chunks_exact_mut(size).enumerate().for_each(|(panel, out)| pack_panel(b, panel, out));
+    }
+
+    /// Takes the shape of `b` and returns the elements of a panel, at least 1.
+    fn reserve(&mut self, b: View<'_>) -> usize {
+        let width = panel_width();
+        self.values.resize(b.cols.div_ceil(width) * b.rows * width, 0.0);
+        (self.rows, self.cols, self.width) = (b.rows, b.cols, width);
+        (b.rows * width).max(1)
     }
 
     /// The inner axis.
@@ -149,13 +130,6 @@ impl Panels {
     pub fn cols(&self) -> usize {
         self.cols
     }
-}
-
-/// Makes room for the panels of `b` and returns the elements of one, at least 1.
-fn reserve(b: View<'_>, width: &mut usize, values: &mut Vec<f32>) -> usize {
-    *width = panel_width();
-    values.resize(b.cols.div_ceil(*width) * b.rows * *width, 0.0);
-    (b.rows * *width).max(1)
 }
 
 /// Writes one panel, filled up with zeros.
@@ -204,8 +178,6 @@ pub enum Right<'a> {
     Panels(&'a Panels),
     /// Row-major, read where it lies: right for a product that is computed once.
     Rows(View<'a>),
-    /// Any order; both operands are rounded to `bf16` for this product.
-    Rounded(View<'a>, Bf16),
 }
 
 impl<'a> From<&'a Panels> for Right<'a> {
@@ -279,10 +251,21 @@ impl<'a> Target<'a> {
 /// # Errors
 /// [`GemmError::Length`] when an operand does not fit the others.
 pub fn product<'b>(a: View<'_>, b: impl Into<Right<'b>>, c: Target<'_>) -> Result<(), GemmError> {
-    let b = b.into();
-    let (k, n) = match b {
-        Right::Panels(panels) => (panels.rows, panels.cols),
-        Right::Rows(view) | Right::Rounded(view, _) => (view.rows, view.cols),
+    let (b, k, n) = match b.into() {
+        Right::Panels(p) => {
+            let panel = tile::Operand { values: &p.values, panel_stride: p.rows * p.width, row_stride: p.width };
+            (panel, p.rows, p.cols)
+        }
+        Right::Rows(view) if view.col_stride == 1 || view.cols <= 1 => {
+            let rows = tile::Operand { values: view.values, panel_stride: panel_width(), row_stride: view.row_stride };
+            (rows, view.rows, view.cols)
+        }
+        Right::Rows(view) => {
+            // A column-major operand has no contiguous rows to read.
+            let mut panels = Panels::default();
+            panels.pack(view);
+            return product(a, &panels, c);
+        }
     };
     if a.cols != k {
         return Err(GemmError::Inner { a: a.cols, b: k });
@@ -302,23 +285,7 @@ pub fn product<'b>(a: View<'_>, b: impl Into<Right<'b>>, c: Target<'_>) -> Resul
         }
         return Ok(());
     }
-    match b {
-        Right::Panels(Panels { packed: Packed::Bf16 { unit, tiles }, .. }) => unit.product(a, tiles, n, c),
-        Right::Panels(Panels { packed: Packed::F32 { width, values }, rows, .. }) => {
-            tile::product(a, tile::Operand { values, panel_stride: rows * width, row_stride: *width }, n, c);
-        }
-        Right::Rounded(view, unit) => unit.product_once(a, view, c),
-        Right::Rows(view) if view.col_stride == 1 || view.cols <= 1 => {
-            let rows = tile::Operand { values: view.values, panel_stride: panel_width(), row_stride: view.row_stride };
-            tile::product(a, rows, n, c);
-        }
-        Right::Rows(view) => {
-            // A column-major operand has no contiguous rows to read.
-            let mut panels = Panels::default();
-            panels.pack(view);
-            return product(a, &panels, c);
-        }
-    }
+    tile::product(a, b, n, c);
     Ok(())
 }
 

@@ -23,6 +23,10 @@ use crate::math::{dots, vectorized};
 use crate::matmul::{Panels, Target, View, padded, product};
 
 mod distances;
+#[cfg(all(target_arch = "x86_64", target_pointer_width = "64"))]
+mod half;
+#[cfg(not(all(target_arch = "x86_64", target_pointer_width = "64")))]
+#[path = "nearest/no_half.rs"]
 mod half;
 mod lloyd;
 mod lowest;

@@ -1,22 +1,125 @@
 //! Products in `bf16` by units that make more of them than `f32` allows, which finds the few codewords that can be nearest sooner
 //! than vector instructions in `f32` compare them all. The choice among those few is made in `f32`.
+//!
+//! Either unit adds to sums in `f32` the products of pairs of values: a row's pair with those of 16 codewords, which is how
+//! codewords are laid out.
 
-pub(super) use crate::bf16::BLOCK;
-use crate::bf16::{DEPTH, Lengths, Matrix, Sums, Unit, chunks, left_len, right_len};
+#[cfg(target_os = "linux")]
+mod tiles;
+mod vectors;
+
+use std::sync::OnceLock;
+
+#[cfg(target_os = "linux")]
+use crate::math::vectorized;
+
+/// Rows or columns of a tile.
+const TILE: usize = 16;
+
+/// Dimensions of a tile.
+const DEPTH: usize = 32;
+
+/// Elements of a tile of `bf16`.
+const ELEMENTS: usize = TILE * DEPTH;
+
+/// Rows, and columns, of the block of sums that stays in registers: two tiles each way.
+pub(super) const BLOCK: usize = 2 * TILE;
 
 /// Half of the distance between neighbouring `f32` near one.
 const HALF_UNIT: f32 = f32::EPSILON / 2.0;
 
+/// What multiplies.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Unit {
+    /// The matrix unit, some ten times as fast as `f32`.
+    #[cfg(target_os = "linux")]
+    Tiles,
+    /// Vector instructions, twice as fast.
+    Vectors,
+}
+
+impl Unit {
+    /// Dimensions below which rounding the rows and looking twice at the products takes longer than what is saved.
+    fn fewest_dimensions(self) -> usize {
+        match self {
+            #[cfg(target_os = "linux")]
+            Self::Tiles => 16,
+            Self::Vectors => 64,
+        }
+    }
+}
+
+/// The faster of the units that the processor has and the system lets this process use.
+fn unit() -> Option<Unit> {
+    static UNIT: OnceLock<Option<Unit>> = OnceLock::new();
+    *UNIT.get_or_init(|| {
+        #[cfg(target_os = "linux")]
+        if tiles::available() {
+            return Some(Unit::Tiles);
+        }
+        vectors::available().then_some(Unit::Vectors)
+    })
+}
+
 /// Whether codewords of that many dimensions are compared by a unit, if they are neither few nor extreme.
 pub(super) fn takes(d: usize) -> bool {
-    Unit::fastest().is_some_and(|unit| d >= unit.fewest_dimensions())
+    unit().is_some_and(|unit| d >= unit.fewest_dimensions())
+}
+
+/// The nearest `bf16`, and its value.
+#[inline(always)]
+fn rounded(value: f32) -> (u16, f32) {
+    let bits = value.to_bits();
+    let high = (bits.wrapping_add(0x7fff + ((bits >> 16) & 1))) >> 16;
+    (high as u16, f32::from_bits(high << 16))
+}
+
+/// Of a vector: its length, and that of what rounding to `bf16` took away.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Lengths {
+    whole: f32,
+    lost: f32,
+}
+
+/// Writes the rounded values, `out` as long or longer, and returns the lengths.
+#[inline(always)]
+fn round_row(row: &[f32], out: &mut [u16]) -> Lengths {
+    const LANES: usize = 16;
+    let (mut whole, mut lost) = ([0f32; LANES], [0f32; LANES]);
+    let ((row, rest), (out, out_rest)) = (row.as_chunks::<LANES>(), out.as_chunks_mut::<LANES>());
+    for (row, out) in row.iter().zip(&mut *out) {
+        for lane in 0..LANES {
+            let (bits, near) = rounded(row[lane]);
+            out[lane] = bits;
+            whole[lane] += row[lane] * row[lane];
+            lost[lane] += (row[lane] - near) * (row[lane] - near);
+        }
+    }
+    let tail = out[row.len()..].as_flattened_mut().iter_mut().chain(out_rest);
+    for ((value, out), lane) in rest.iter().zip(tail).zip(0..) {
+        let (bits, near) = rounded(*value);
+        *out = bits;
+        whole[lane] += value * value;
+        lost[lane] += (value - near) * (value - near);
+    }
+    Lengths { whole: whole.iter().sum::<f32>().sqrt(), lost: lost.iter().sum::<f32>().sqrt() }
+}
+
+/// What is multiplied: rows of `chunks` times 32 values, a multiple of 32 of them, and for each 32 codewords and each 32 dimensions
+/// two tiles; `stride` is from row to row of the result.
+#[derive(Clone, Copy)]
+struct Operands<'a> {
+    rows: &'a [u16],
+    words: &'a [u16],
+    chunks: usize,
+    stride: usize,
 }
 
 /// Codewords as the unit reads them.
 #[derive(Debug, Clone)]
 pub(super) struct Words {
     unit: Unit,
-    /// A right operand whose columns are codewords.
+    /// For each 32 codewords and each 32 dimensions two tiles of 16 codewords: row by row pairs of dimensions, of all of them.
     tiles: Vec<u16>,
     d: usize,
     /// Of each codeword, a little more for those next to nothing, 0 for those that only fill a block.
@@ -37,7 +140,7 @@ impl Words {
     /// Lays out codewords, `(codewords, d)` row-major, whose squared lengths are twice `half_norms`; `None` where the
     /// processor has no such unit, or the codewords are too few or too extreme for it.
     pub(super) fn new(words: &[f32], d: usize, half_norms: &[f32]) -> Option<Self> {
-        Self::for_unit(Unit::fastest()?, words, d, half_norms)
+        Self::for_unit(unit()?, words, d, half_norms)
     }
 
     fn for_unit(unit: Unit, words: &[f32], d: usize, half_norms: &[f32]) -> Option<Self> {
@@ -50,13 +153,22 @@ impl Words {
         if count < FEWEST || d < unit.fewest_dimensions() {
             return None;
         }
+        let chunks = d.div_ceil(DEPTH);
+        let mut tiles = vec![0u16; count.div_ceil(BLOCK) * chunks * 2 * ELEMENTS];
+        let mut all = Vec::with_capacity(count);
         let mut row = vec![0u16; d];
-        let all: Vec<Lengths> = words.chunks_exact(d).map(|word| unit.round_row(word, &mut row)).collect();
-        if all.iter().any(|lengths| !lengths.whole.is_finite()) {
-            return None;
+        for (word, values) in words.chunks_exact(d).enumerate() {
+            let lengths = round_row(values, &mut row);
+            if !lengths.whole.is_finite() {
+                return None;
+            }
+            all.push(lengths);
+            let (block, tile, column) = (word / BLOCK, word % BLOCK / TILE, word % TILE);
+            for (at, bits) in row.iter().enumerate() {
+                let (chunk, pair, half) = (at / DEPTH, at % DEPTH / 2, at % 2);
+                tiles[((block * chunks + chunk) * 2 + tile) * ELEMENTS + pair * DEPTH + 2 * column + half] = *bits;
+            }
         }
-        let mut tiles = vec![0u16; right_len(d, count)];
-        unit.right(Matrix { values: words, rows: count, cols: d, stride: d }, true, &mut tiles);
         let longest = all.iter().fold(0f32, |top, lengths| top.max(lengths.whole));
         let mut lengths: Vec<f32> = all.iter().map(|lengths| lengths.whole.max(SHORTEST * longest)).collect();
         let lost = all.iter().zip(&lengths).fold(0f32, |top, (word, length)| top.max(word.lost / length));
@@ -70,16 +182,36 @@ impl Words {
     /// # Shapes
     /// `x`: `(rows, d)`; `out`: `(rows to a multiple of 32, stride)`, where `stride` has room for whole blocks of codewords.
     pub(super) fn products(&self, x: &[f32], stride: usize, out: &mut [f32], buffers: &mut Buffers) {
-        let (rows, width) = (x.len() / self.d, chunks(self.d) * DEPTH);
+        let (chunks, rows) = (self.d.div_ceil(DEPTH), x.len() / self.d);
+        let width = chunks * DEPTH;
         let Buffers { rows: rounded, lengths } = buffers;
         rounded.clear();
-        rounded.resize(left_len(rows, self.d), 0);
+        rounded.resize(rows.next_multiple_of(BLOCK) * width, 0);
         lengths.clear();
-        let pairs = x.chunks_exact(self.d).zip(rounded.chunks_exact_mut(width));
-        lengths.extend(pairs.map(|(x, out)| self.unit.round_row(x, out)));
-        let (rows, cols) = (rows.next_multiple_of(BLOCK), self.lengths.len());
-        let sums = Sums { values: out, rows, cols, stride, add: false, spill: false };
-        self.unit.product(rounded, &self.tiles, self.d, sums);
+        match self.unit {
+            Unit::Vectors => {
+                let pairs = x.chunks_exact(self.d).zip(rounded.chunks_exact_mut(width));
+                lengths.extend(pairs.map(|(x, out)| vectors::round_row(x, out)));
+            }
+            #[cfg(target_os = "linux")]
+            Unit::Tiles => vectorized(
+                #[inline(always)]
+                || {
+                    lengths.extend(
+                        x.chunks_exact(self.d).zip(rounded.chunks_exact_mut(width)).map(|(x, out)| round_row(x, out)),
+                    );
+                },
+            ),
+        }
+        let per_block = chunks * 2 * ELEMENTS;
+        let blocks = self.tiles.len() / per_block;
+        assert!(stride >= blocks * BLOCK && out.len() >= rows.next_multiple_of(BLOCK) * stride);
+        let operands = Operands { rows: rounded, words: &self.tiles, chunks, stride };
+        match self.unit {
+            #[cfg(target_os = "linux")]
+            Unit::Tiles => tiles::products(&operands, out),
+            Unit::Vectors => vectors::products(&operands, out),
+        }
     }
 
     /// The lengths of the codewords, as many as fill whole blocks.
@@ -111,11 +243,18 @@ mod tests {
 
     #[test]
     fn products_are_off_by_no_more_than_their_slack() {
-        if Unit::all().is_empty() {
-            eprintln!("not run: this processor, or its system, has neither AMX nor AVX512-BF16");
+        let mut units = Vec::new();
+        #[cfg(target_os = "linux")]
+        match tiles::available() {
+            true => units.push(Unit::Tiles),
+            false => eprintln!("not run: this processor, or its system, has no AMX"),
+        }
+        match vectors::available() {
+            true => units.push(Unit::Vectors),
+            false => eprintln!("not run: this processor has no AVX512-BF16"),
         }
         let sizes = [(1, 32, 64), (33, 40, 65), (70, 256, 97), (32, 100, 300)];
-        for (unit, (rows, words, d)) in Unit::all().into_iter().flat_map(|unit| sizes.map(|size| (unit, size))) {
+        for (unit, (rows, words, d)) in units.into_iter().flat_map(|unit| sizes.map(|size| (unit, size))) {
             let (x, c) = (values(1, rows * d), values(2, words * d));
             let dot = |a: &[f32], b: &[f32]| a.iter().zip(b).map(|(a, b)| f64::from(*a) * f64::from(*b)).sum::<f64>();
             let half_norms: Vec<f32> = c.chunks(d).map(|c| 0.5 * dot(c, c) as f32).collect();

@@ -2,7 +2,7 @@
 
 use genrec_kernels::fused;
 use genrec_kernels::gemm::GemmError;
-use genrec_kernels::matmul::{Bf16, Panels, Right, Target, View, product};
+use genrec_kernels::matmul::{Panels, Target, View, product};
 
 use super::grads::Grads;
 
@@ -17,8 +17,6 @@ pub(crate) struct Linear {
     forward: Panels,
     /// `(outputs, inputs)`.
     backward: Panels,
-    /// What multiplies, where that is not in `f32`.
-    bf16: Option<Bf16>,
 }
 
 /// Rows of an activation: the values and the distance of two rows.
@@ -35,10 +33,9 @@ impl<'a> Rows<'a> {
 }
 
 impl Linear {
-    pub(crate) fn new(id: usize, dims: &[usize], bf16: Option<Bf16>) -> Self {
+    pub(crate) fn new(id: usize, dims: &[usize]) -> Self {
         let (outputs, inputs) = (dims.first().copied().unwrap_or(0), dims.get(1).copied().unwrap_or(0));
-        let panels = || bf16.map_or_else(Panels::default, Panels::rounded);
-        Self { id, inputs, outputs, forward: panels(), backward: panels(), bf16 }
+        Self { id, inputs, outputs, ..Self::default() }
     }
 
     /// Packs the weight, `(outputs, inputs)` row-major, anew.
@@ -70,7 +67,6 @@ impl Linear {
     ) -> Result<(), GemmError> {
         let dy = View::new(dy.values, rows, self.outputs, dy.stride)?;
         let x = View::new(x.values, rows, self.inputs, x.stride)?;
-        let x = self.bf16.map_or(Right::Rows(x), |unit| Right::Rounded(x, unit));
         product(dy.t(), x, grads.target(self.id, self.inputs))
     }
 }

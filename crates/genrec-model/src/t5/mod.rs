@@ -20,7 +20,7 @@ use std::{
 };
 
 use candle_core::{DType, Device};
-use genrec_kernels::{Parameters, matmul::Bf16};
+use genrec_kernels::Parameters;
 
 pub use self::{
     config::{FeedForwardKind, T5Config},
@@ -103,7 +103,7 @@ impl T5 {
         let detached = Network::new(&config, &Source { params: &params, tracked: false, dtype })?;
         let on_cpu = matches!(params.device(), Device::Cpu);
         let micro_batch = on_cpu.then_some(CPU_MICRO_BATCH);
-        let engine = on_cpu.then(|| Arc::new(Engine::new(&config, &params, None)));
+        let engine = on_cpu.then(|| Arc::new(Engine::new(&config, &params)));
         Ok(Self {
             config,
             params,
@@ -130,7 +130,7 @@ impl T5 {
         self
     }
 
-    /// Trains and decodes by candle's graph: the oracle of the fused kernels. On the CPU in `f32`, or `f16` if that was asked for.
+    /// Trains and decodes by candle's graph: the oracle of the fused kernels.
     ///
     /// On the CPU, with micro-batches of one row, dropout has the same masks either way.
     #[must_use]
@@ -141,37 +141,32 @@ impl T5 {
     }
 
     /// Computes in another floating type than the `f32` of the weights, forward and backward: `bf16` halves the memory of
-    /// activations on a GPU and takes its matrix units, or those of a CPU that has some.
+    /// activations and takes a GPU's matrix units.
     ///
     /// Weights, gradients, the optimiser and what is saved stay `f32`; each step rounds the weights anew. Norms, softmax,
     /// the loss and its gradient are computed in `f32` all the same. It is not part of the configuration and not saved. On
-    /// the CPU `bf16` rounds the operands of products by weights alone, and needs AMX (under Linux) or AVX512-BF16, see
-    /// [`Bf16`]; `f16` turns the fused engine off there and serves only to try the arithmetic. Losses are not scaled, so
+    /// the CPU anything but `f32` turns the fused engine off and serves only to try the arithmetic. Losses are not scaled, so
     /// that small gradients vanish in `f16`; train in `bf16`.
     ///
     /// # Errors
-    /// [`ModelError::Config`] unless the type is `F32`, `BF16` or `F16`; `BF16` needs a device that multiplies in it, and on the
-    /// CPU the fused engine.
+    /// [`ModelError::Config`] unless the type is `F32`, `BF16` or `F16`; `BF16` needs a device that multiplies in it, which
+    /// candle's CPU does not.
     pub fn with_compute_dtype(mut self, dtype: DType) -> Result<Self, ModelError> {
         let on_cpu = self.params.device().is_cpu();
-        let bf16 = if on_cpu && dtype == DType::BF16 { Bf16::available() } else { None };
         let bound = match dtype {
             DType::F32 | DType::F16 => None,
             DType::BF16 if !on_cpu => None,
-            DType::BF16 if self.autograd => Some("f32 or f16 by autograd on the CPU; bf16 takes the fused engine"),
-            DType::BF16 if bf16.is_none() => Some("f32 or f16 on this CPU; bf16 takes AMX, AVX512-BF16 or a GPU"),
-            DType::BF16 => None,
+            DType::BF16 => Some("f32 or f16 on the CPU; bf16 needs a GPU"),
             _ => Some("f32, bf16 or f16"),
         };
         if let Some(bound) = bound {
             let value = dtype.as_str().to_owned();
             return Err(ModelError::Config { field: "compute_dtype", value, bound: bound.to_owned() });
         }
-        // The graph, which candle's CPU cannot compute in `bf16`, stays what the engine's products are rounded from.
-        self.dtype = if bf16.is_some() { DType::F32 } else { dtype };
+        self.dtype = dtype;
         self.layers = Arc::default();
-        let engine = || Arc::new(Engine::new(&self.config, &self.params, bf16));
-        self.engine = (on_cpu && self.dtype == DType::F32 && !self.autograd).then(engine);
+        let engine = || Arc::new(Engine::new(&self.config, &self.params));
+        self.engine = (on_cpu && dtype == DType::F32 && !self.autograd).then(engine);
         Ok(self)
     }
 

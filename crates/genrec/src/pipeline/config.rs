@@ -52,8 +52,8 @@ pub enum Precision {
     /// Single precision.
     #[default]
     F32,
-    /// Sixteen bits with the exponent of `f32`, which the matrix units of GPUs and of some CPUs (AMX, AVX512-BF16) multiply faster; on a GPU
-    /// half the memory of activations too. Norms, softmax and the loss stay in `f32`; see [`T5::with_compute_dtype`](genrec_model::t5::T5::with_compute_dtype).
+    /// Sixteen bits with the exponent of `f32`: half the memory of activations, and the matrix units of a GPU. Norms, softmax and the loss
+    /// stay in `f32`; see [`T5::with_compute_dtype`](genrec_model::t5::T5::with_compute_dtype).
     Bf16,
 }
 

@@ -69,7 +69,7 @@ impl Names<'_> {
     fn dense(&self, name: &str, biased: bool) -> Result<Dense> {
         let (id, dims) = self.find(&format!("{name}.weight"))?;
         let bias = if biased { Some(self.vector(&format!("{name}.bias"))?) } else { None };
-        Ok(Dense { linear: Linear::new(id, dims, None), bias })
+        Ok(Dense { linear: Linear::new(id, dims), bias })
     }
 
     fn norm(&self, name: &str) -> Result<Norm> {
@@ -113,7 +113,7 @@ impl Network {
         let (id, dims) = names.find(ITEMS)?;
         let mut network = Self {
             table: names.vector(ITEMS)?,
-            head: Linear::new(id, dims, None),
+            head: Linear::new(id, dims),
             positions: names.vector(POSITIONS)?,
             blocks: (0..config.num_layers).map(|index| names.block(index)).collect::<Result<_>>()?,
             final_norm: names.norm(FINAL_NORM)?,

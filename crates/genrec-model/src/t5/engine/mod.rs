@@ -15,7 +15,7 @@ use std::{
 
 use candle_core::{Device, Error, Result, Tensor};
 use genrec_kernels::gemm::GemmError;
-use genrec_kernels::{CounterRng, Gradients, Parameters, in_pool, matmul::Bf16};
+use genrec_kernels::{CounterRng, Gradients, Parameters, in_pool};
 use rayon::prelude::*;
 
 pub(super) use self::decode::Caches;
@@ -42,8 +42,6 @@ use crate::engine::{
 pub(super) struct Engine {
     config: T5Config,
     params: Parameters,
-    /// What multiplies by weights, where that is not in `f32`.
-    bf16: Option<Bf16>,
     packed: Mutex<Option<Packed>>,
     training: Mutex<Option<Training>>,
     decoding: Pool,
@@ -88,11 +86,10 @@ impl Training {
 }
 
 impl Engine {
-    pub(super) fn new(config: &T5Config, params: &Parameters, bf16: Option<Bf16>) -> Self {
+    pub(super) fn new(config: &T5Config, params: &Parameters) -> Self {
         Self {
             config: config.clone(),
             params: params.clone(),
-            bf16,
             packed: Mutex::new(None),
             training: Mutex::new(None),
             decoding: Pool::default(),
@@ -115,7 +112,7 @@ impl Engine {
         // The memory is used again unless somebody still decodes with the earlier values.
         let mut network = match taken.and_then(|packed| Arc::into_inner(packed.network)) {
             Some(network) => network,
-            None => Network::new(&self.config, &self.params, self.bf16)?,
+            None => Network::new(&self.config, &self.params)?,
         };
         network.load(&self.params, training)?;
         let network = Arc::new(network);

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use candle_core::{Result, Tensor, bail};
-use genrec_kernels::{Parameters, host, matmul::Bf16};
+use genrec_kernels::{Parameters, host};
 use rayon::prelude::*;
 
 use super::{attention::AttentionLayer, feed_forward::FeedForward};
@@ -55,7 +55,6 @@ pub(super) struct Network {
 struct Names<'a> {
     ids: BTreeMap<&'a str, (usize, &'a [usize])>,
     config: &'a T5Config,
-    bf16: Option<Bf16>,
 }
 
 impl Names<'_> {
@@ -68,7 +67,7 @@ impl Names<'_> {
 
     fn linear(&self, name: &str) -> Result<Linear> {
         let (id, dims) = self.find(&format!("{name}.weight"))?;
-        Ok(Linear::new(id, dims, self.bf16))
+        Ok(Linear::new(id, dims))
     }
 
     fn norm(&self, name: &str) -> Result<Norm> {
@@ -148,11 +147,10 @@ impl Names<'_> {
 }
 
 impl Network {
-    /// The layers of a configuration, their weights to be read by [`load`](Self::load); linear maps are multiplied by the unit for
-    /// `bf16`, if one is given.
-    pub(super) fn new(config: &T5Config, params: &Parameters, bf16: Option<Bf16>) -> Result<Self> {
+    /// The layers of a configuration, their weights to be read by [`load`](Self::load).
+    pub(super) fn new(config: &T5Config, params: &Parameters) -> Result<Self> {
         let ids = params.iter().enumerate().map(|(id, (name, var))| (name, (id, var.dims()))).collect();
-        let names = Names { ids, config, bf16 };
+        let names = Names { ids, config };
         let (shared_id, dims) = names.find("shared.weight")?;
         let head = if config.tie_word_embeddings { "shared" } else { "lm_head" };
         let encoder = names.stack("encoder", 0)?;

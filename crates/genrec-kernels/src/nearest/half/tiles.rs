@@ -5,7 +5,7 @@
 
 use core::arch::asm;
 
-use super::{Block, DEPTH, Sums, TILE, each_block};
+use super::{BLOCK, DEPTH, ELEMENTS, Operands, TILE};
 
 /// Whether the processor has the unit and the system lets this process use it.
 pub(super) fn available() -> bool {
@@ -52,42 +52,39 @@ static SHAPES: Shapes = Shapes {
     rows: [16, 16, 16, 16, 16, 16, 16, 16, 0, 0, 0, 0, 0, 0, 0, 0],
 };
 
-/// The product of operands that fit each other.
-pub(super) fn product(left: &[u16], right: &[u16], chunks: usize, sums: Sums<'_>) {
+/// All products; what fits what was checked.
+pub(super) fn products(operands: &Operands<'_>, out: &mut [f32]) {
+    let Operands { rows, words, chunks, stride } = *operands;
     // SAFETY: the processor has the unit, or it would not have been chosen; the configuration is 64 bytes long.
     unsafe { asm!("ldtilecfg [{}]", in(reg) &raw const SHAPES, options(nostack, readonly)) };
-    each_block(left, right, chunks, sums, |block| {
-        // SAFETY: `each_block` promises the rows, the tiles and the place of 32 x 32 sums; the tiles are configured.
-        unsafe { add_up(block) }
-    });
+    // The codewords of a block stay in the first-level cache while all rows pass by.
+    for (block, words) in words.chunks_exact(chunks * 2 * ELEMENTS).enumerate() {
+        for (rows, out) in rows.chunks_exact(BLOCK * chunks * DEPTH).zip(out.chunks_mut(BLOCK * stride)) {
+            let place = out[block * BLOCK..].as_mut_ptr();
+            // SAFETY: `rows` holds 32 rows of `chunks` times 64 bytes, `words` two tiles a chunk, and `out` 32 rows of
+            // `stride` with 32 places from `block * 32` on, by the caller's assertion.
+            unsafe { block_of_products(rows.as_ptr(), words.as_ptr(), chunks, place, stride) };
+        }
+    }
     // SAFETY: as above.
     unsafe { asm!("tilerelease", options(nostack, nomem)) };
 }
 
-/// 32 x 32 sums.
+/// 32 x 32 products over `chunks` times 32 dimensions.
 ///
 /// # Safety
 /// `rows` points to 32 rows of `64 * chunks` bytes, `tiles` to `2048 * chunks` bytes, `out` to 32 rows of `stride` `f32` of which
-/// 32 are read and written; `chunks` is not 0; the tiles are configured.
-unsafe fn add_up(block: Block) {
-    let Block { rows, tiles, chunks, out, stride, add } = block;
+/// 32 are written; the tiles are configured.
+unsafe fn block_of_products(rows: *const u16, tiles: *const u16, chunks: usize, out: *mut f32, stride: usize) {
     let row_bytes = chunks * 2 * DEPTH;
     let out_bytes = stride * size_of::<f32>();
     // SAFETY: by the caller.
     unsafe {
         asm!(
-            "test {add}, {add}",
-            "jnz 3f",
             "tilezero tmm0",
             "tilezero tmm1",
             "tilezero tmm2",
             "tilezero tmm3",
-            "jmp 2f",
-            "3:",
-            "tileloadd tmm0, [{out} + {out_bytes}*1]",
-            "tileloadd tmm1, [{out} + {out_bytes}*1 + 64]",
-            "tileloadd tmm2, [{out_lower} + {out_bytes}*1]",
-            "tileloadd tmm3, [{out_lower} + {out_bytes}*1 + 64]",
             "2:",
             "tileloadd tmm4, [{upper} + {row_bytes}*1]",
             "tileloadd tmm6, [{tiles} + {sixty_four}*1]",
@@ -106,7 +103,6 @@ unsafe fn add_up(block: Block) {
             "tilestored [{out} + {out_bytes}*1 + 64], tmm1",
             "tilestored [{out_lower} + {out_bytes}*1], tmm2",
             "tilestored [{out_lower} + {out_bytes}*1 + 64], tmm3",
-            add = in(reg) usize::from(add),
             upper = inout(reg) rows => _,
             lower = inout(reg) rows.byte_add(TILE * row_bytes) => _,
             tiles = inout(reg) tiles => _,
