@@ -12,6 +12,7 @@ use std::{
 };
 
 use genrec::{
+    Rerank,
     data::Dataset,
     embed::io::write_npy,
     eval::Suite,
@@ -126,6 +127,7 @@ impl<'s> Bench<'s> {
             Work::Tiger(changes) => self.tiger(line.name, changes, seed)?,
             Work::Sampled(temperatures) => self.sampled(line.name, temperatures, seed)?,
             Work::Joint => self.joint(line.name, seed)?,
+            Work::Reranked { of, changes } => self.reranked(line.name, (of, changes), seed)?,
             Work::Ensemble { of, changes } => self.ensemble(line.name, (of, changes), seed)?,
             Work::Hierarchy => self.hierarchy(line.name, seed)?,
             Work::ColdStart => self.cold_start(line.name, seed)?,
@@ -149,6 +151,9 @@ impl<'s> Bench<'s> {
                 json!({"run": run, "temperatures": temperatures, "users": users})
             }
             Work::Joint => json!({"run": self.config(&[], seed)?, "fitted_to": self.data_of_all_sets()?}),
+            Work::Reranked { changes, .. } => {
+                json!({"run": self.config(changes, seed)?, "rerank": Rerank::default()})
+            }
             Work::Ensemble { changes, .. } => {
                 let members = generative::members(seed).map(|seed| self.config(changes, seed));
                 json!({ "members": members.collect::<Result<Vec<_>, _>>()? })

@@ -73,7 +73,7 @@ impl Tables {
 }
 
 /// One row of most kinds of work; searches for unseen items take too long where nothing is optimised.
-const ROWS: [&str; 13] = [
+const ROWS: [&str; 14] = [
     "popularity",
     "transitions",
     "co-occurrence",
@@ -86,6 +86,7 @@ const ROWS: [&str; 13] = [
     "sampled-1-1-2-1",
     "hierarchy",
     "best",
+    "best-reranked",
     "best-together",
 ];
 

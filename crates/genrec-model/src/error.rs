@@ -81,6 +81,14 @@ pub enum ModelError {
         #[source]
         source: ParamError,
     },
+    /// A file is not the record of co-occurrences that it should be.
+    #[error("{} is not a record of co-occurrences: {reason}; fit it anew from the sequences", path.display())]
+    CoOccurrence {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        reason: &'static str,
+    },
     /// The numbers given to a baseline cannot be used.
     #[error("{what}: {found}, but {bound}")]
     Scorer {

@@ -10,6 +10,7 @@
 //! index/                    codes <-> items
 //! train/{last,best}/        checkpoints of the training loop
 //! model/                    the chosen weights, as a plain Hugging Face T5
+//! co-occurrence.safetensors what came near what, where rankings ask
 //! decode.json               vocabulary and search settings
 //! report.json               counts, timings, metrics
 //! ```
@@ -78,6 +79,7 @@ impl RunDir {
             self.index(),
             self.train(),
             self.model(),
+            self.co_occurrence(),
             self.decode(),
             self.report(),
         ];
@@ -143,6 +145,11 @@ impl RunDir {
     /// The chosen weights.
     pub fn model(&self) -> PathBuf {
         self.root.join("model")
+    }
+
+    /// What came near what in training, where rankings ask.
+    pub fn co_occurrence(&self) -> PathBuf {
+        self.root.join("co-occurrence.safetensors")
     }
 
     /// Vocabulary and search settings.

@@ -74,7 +74,7 @@ pub use ensemble::Ensemble;
 pub use error::{Error, Result};
 pub use recommender::{Recommendation, Recommender};
 pub use repair::QuantizerCosts;
-pub use search::{DecodeConfig, Ranked, Searcher, Wanted};
+pub use search::{DecodeConfig, Ranked, Rerank, Searcher, Wanted};
 pub use tokens::{History, SequenceTokenizer, WindowBatches};
 
 pub use genrec_data as data;

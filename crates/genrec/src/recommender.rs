@@ -11,7 +11,7 @@ use genrec_decode::DeviceCatalogue;
 use genrec_embed::{AnyEmbedder, Embedder, behaviour::Blend};
 use genrec_model::{
     ItemScorer, Seq2Seq,
-    baseline::{KnnHistory, SemanticKnn},
+    baseline::{CoOccurrence, KnnHistory, SemanticKnn},
     t5::T5,
 };
 use genrec_train::DirectoryLock;
@@ -41,7 +41,7 @@ pub struct Recommendation {
     /// Its Semantic ID.
     pub sid: SemanticId,
     /// Log-probability (nats) under the model of the sequence that it was found by: of its Semantic ID but where a prefix was
-    /// enough, after free generation or of an item that training has not seen.
+    /// enough, after free generation or of an item that training has not seen. Of a [`Rerank`](crate::Rerank) with what that adds.
     pub score: f32,
 }
 
@@ -60,6 +60,7 @@ pub struct Recommender<M = T5> {
     /// The catalogue on the model's GPU, once it has been asked there.
     tables: OnceLock<DeviceCatalogue>,
     unseen_scorer: Option<UnseenScorer>,
+    near: Option<CoOccurrence>,
 }
 
 impl Recommender<T5> {
@@ -84,14 +85,16 @@ impl Recommender<T5> {
         let index = SidIndex::open(&run.index())?;
         let (catalogue, seen) = catalogue::read(&run.catalogue(), index.id_bound() as usize)?;
         let model = T5::load(run.model(), device)?;
-        Self::new(
-            catalogue,
-            seen,
-            index,
-            model,
-            ItemEncoder { text: manifest.config.text, embedder, blend, quantizer },
-            config,
-        )
+        let near = if run.co_occurrence().exists() { Some(CoOccurrence::load(run.co_occurrence())?) } else { None };
+        if config.rerank.is_some() && near.is_none() {
+            return Err(Error::MissingArtifact { path: run.co_occurrence() });
+        }
+        let encoder = ItemEncoder { text: manifest.config.text, embedder, blend, quantizer };
+        let loaded = Self::new(catalogue, seen, index, model, encoder, config)?;
+        match near {
+            Some(near) => loaded.with_co_occurrence(near),
+            None => Ok(loaded),
+        }
     }
 }
 
@@ -122,8 +125,8 @@ impl<M: Seq2Seq> Recommender<M> {
             }
         }
         index.check_codebook(CodebookId(encoder.quantizer.fingerprint()?))?;
-        let (tables, unseen_scorer) = (OnceLock::new(), None);
-        Ok(Self { catalogue, seen, index, vocab, model, encoder, config, tables, unseen_scorer })
+        let (tables, unseen_scorer, near) = (OnceLock::new(), None, None);
+        Ok(Self { catalogue, seen, index, vocab, model, encoder, config, tables, unseen_scorer, near })
     }
 
     /// The items.
@@ -169,9 +172,24 @@ impl<M: Seq2Seq> Recommender<M> {
     /// # Errors
     /// [`Error::Config`] for a setting outside its bounds; a changed `user_tokens` is [`Error::Mismatch`].
     pub fn with_config(self, config: DecodeConfig) -> Result<Self> {
-        let unseen_scorer = self.unseen_scorer;
+        let (unseen_scorer, near) = (self.unseen_scorer, self.near);
         let changed = Self::new(self.catalogue, self.seen, self.index, self.model, self.encoder, config)?;
-        Ok(Self { unseen_scorer, ..changed })
+        Ok(Self { unseen_scorer, near, ..changed })
+    }
+
+    /// Tells what came near what, which [`DecodeConfig::rerank`] asks. A run that was trained with that setting knows; of items that
+    /// are added later nothing is known.
+    ///
+    /// # Errors
+    /// [`Error::Mismatch`] when the record is of more items than there are.
+    pub fn with_co_occurrence(mut self, near: CoOccurrence) -> Result<Self> {
+        let (recorded, items) = (near.items(), self.catalogue.len());
+        if recorded > items {
+            let (left, right) = ("the record of co-occurrences", "the catalogue");
+            return Err(Error::Mismatch { what: "items", left, left_value: recorded, right, right_value: items });
+        }
+        self.near = Some(near);
+        Ok(self)
     }
 
     /// Chooses unseen items by another model's scores, those of
@@ -272,6 +290,7 @@ impl<M: Seq2Seq> Recommender<M> {
             .with_tables(&self.tables)
             .with_seen(&self.seen)
             .with_unseen_scorer(self.unseen_scorer.as_ref())
+            .with_co_occurrence(self.near.as_ref())
     }
 
     /// Adds an item that the model has never seen: its text is embedded and encoded, its Semantic ID inserted into the

@@ -1,6 +1,7 @@
 //! Histories in, ranked items out: tokenisation, beam search and resolution over any model.
 
 mod config;
+mod rerank;
 mod unseen;
 
 use std::sync::OnceLock;
@@ -9,14 +10,15 @@ use genrec_decode::{
     AnySearch, BeamSearch, Catalogue as ValidSids, Decoder, DeviceBeamSearch, DeviceCatalogue, FixedLength, Hypothesis,
     Resolve,
 };
-use genrec_model::{RaggedBatch, Seq2Seq};
+use genrec_model::{RaggedBatch, Seq2Seq, baseline::CoOccurrence};
 use sid_index::{ItemId, SidIndex, SidVocab};
 
 pub use config::{DecodeConfig, Wanted};
+pub use rerank::Rerank;
 pub(crate) use unseen::UnseenScorer;
 
 use crate::{
-    Result,
+    Error, Result,
     tokens::{History, SequenceTokenizer},
 };
 
@@ -27,7 +29,7 @@ type Decode<'f> = dyn Fn(&RaggedBatch, &[History<'_>], usize) -> Result<Vec<Vec<
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct Ranked {
     /// Items, best first, none twice, each with the log-probability (nats) of the sequence that it was found by: of its own
-    /// Semantic ID but where a prefix was enough.
+    /// Semantic ID but where a prefix was enough; of a [`Rerank`] with what that adds.
     pub items: Vec<(ItemId, f32)>,
     /// For each generated sequence, best first, the item whose Semantic ID it is, or `None` for an invalid one.
     pub generated: Vec<Option<ItemId>>,
@@ -45,12 +47,13 @@ pub struct Searcher<'a> {
     /// Whether training has seen each item.
     seen: &'a [bool],
     unseen_scorer: Option<&'a UnseenScorer>,
+    near: Option<&'a CoOccurrence>,
 }
 
 impl<'a> Searcher<'a> {
     /// Searches over the items of `index`, whose tokens are those of `vocab`.
     pub fn new(index: &'a SidIndex, vocab: &'a SidVocab, config: &'a DecodeConfig) -> Self {
-        Self { index, vocab, config, tables: None, seen: &[], unseen_scorer: None }
+        Self { index, vocab, config, tables: None, seen: &[], unseen_scorer: None, near: None }
     }
 
     /// Keeps the catalogue's tables on the model's GPU in `tables`, which must be emptied when the index changes.
@@ -72,13 +75,20 @@ impl<'a> Searcher<'a> {
         self
     }
 
+    /// Tells what came near what, by row; [`DecodeConfig::rerank`] asks.
+    #[must_use]
+    pub fn with_co_occurrence(mut self, near: Option<&'a CoOccurrence>) -> Self {
+        self.near = near;
+        self
+    }
+
     /// The ranked items of each history: at least `k`, and as many as the search has room for. `progress` is told users
     /// done and users in all. Where the model is on a GPU, so is a beam search over the catalogue, unless it has more than
     /// [`DeviceBeamSearch::max_beams`] or leaves the items of each history out.
     ///
     /// # Errors
-    /// [`Error::UnknownItem`](crate::Error::UnknownItem) when a history names an item outside the catalogue, and the errors of
-    /// decoding.
+    /// [`Error::UnknownItem`] when a history names an item outside the catalogue, [`Error::Config`] where items are to be ranked
+    /// again and nobody has told what [came near](Self::with_co_occurrence) what, and the errors of decoding.
     pub fn rank<M: Seq2Seq>(
         &self,
         model: &M,
@@ -102,6 +112,11 @@ impl<'a> Searcher<'a> {
         wanted: &Wanted<'_>,
         progress: &mut dyn FnMut(usize, usize),
     ) -> Result<Vec<Ranked>> {
+        if self.config.rerank.is_some() && self.near.is_none() {
+            let (field, value) = ("rerank", "set, without a record of co-occurrences".to_owned());
+            let expected = "absent, or a run that was trained with it, or `Recommender::with_co_occurrence`";
+            return Err(Error::Config { field, value, expected });
+        }
         let mut common = ValidSids::new(self.index, self.vocab)?;
         for (name, filter) in &wanted.filters {
             common = common.filtered(name, filter)?;
@@ -171,14 +186,15 @@ impl<'a> Searcher<'a> {
         k: usize,
         progress: &mut dyn FnMut(usize, usize),
     ) -> Result<Vec<Ranked>> {
-        let config = DecodeConfig { search: None, cold_start: None, widen_to: 0, ..self.config.clone() };
+        let config = DecodeConfig { search: None, cold_start: None, rerank: None, widen_to: 0, ..self.config.clone() };
         let config = config.with_free(Resolve::Exact);
         Searcher { config: &config, ..*self }.rank(model, histories, k, progress)
     }
 
     /// How many sequences a user gets at first.
     fn width(&self, k: usize) -> usize {
-        self.config.beams.max(k).max(self.config.search.as_ref().map_or(0, AnySearch::width))
+        let asked = self.config.beams.max(k).max(self.config.search.as_ref().map_or(0, AnySearch::width));
+        asked.max(self.config.rerank.map_or(0, |rerank| rerank.candidates))
     }
 
     fn search_of(&self, width: usize) -> AnySearch {
@@ -250,6 +266,14 @@ impl<'a> Searcher<'a> {
                 resolve.resolve_where(self.index, self.vocab, hypotheses, all, allowed)?.items
             }
         };
-        Ok(Ranked { items: found.iter().map(|found| (found.item, found.score)).collect(), generated })
+        let items: Vec<(ItemId, f32)> = found.iter().map(|found| (found.item, found.score)).collect();
+        let items = match (&self.config.rerank, self.near) {
+            (Some(rerank), Some(near)) => {
+                let allowed = |item| self.index.contains(item) && catalogue.allows(item);
+                rerank.apply(near, history, &items, allowed)
+            }
+            _ => items,
+        };
+        Ok(Ranked { items, generated })
     }
 }

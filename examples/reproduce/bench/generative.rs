@@ -8,7 +8,7 @@ use std::{
 };
 
 use genrec::{
-    Ensemble, Recommender, Searcher,
+    Ensemble, Recommender, Rerank, Searcher,
     data::Dataset,
     decode::{AnySearch, PerLevel, Resolve, Sampling, Shape},
     embed::{EmbedderSpec, io::read_npy},
@@ -104,6 +104,26 @@ impl Bench<'_> {
         // Earlier parts of a run that was interrupted count too.
         row.manifest.minutes = start.elapsed().max(trained).as_secs_f64() / 60.0;
         Ok((row, recommender))
+    }
+
+    /// A run of another line, what it finds ranked again by what came near the history. Minutes are those of both.
+    pub(super) fn reranked(&self, name: &str, (of, changes): (&str, &[Value]), seed: u64) -> Result<Row, BoxError> {
+        let start = Instant::now();
+        let Outcome { report, recommender, .. } = self.trained(of, changes, seed)?;
+        let trained = Duration::from_secs_f64(report.timing.train_seconds.max(0.0));
+        let ranked_again = recommender.config().clone().with_rerank(Some(Rerank::default()));
+        let mut recommender = recommender.with_co_occurrence(self.co_occurrence()?)?;
+        let questions = questions(&self.dataset.sequences, Part::Test)?;
+        let mut suites = Vec::new();
+        for exclude in [false, true] {
+            recommender = recommender.with_config(ranked_again.clone().with_exclude_history(exclude))?;
+            let model = recommender.model();
+            suites.push(evaluate::evaluate(&recommender.searcher(), model, &questions, &mut |_, _| {})?);
+        }
+        let mut row = self.dress(name, seed, [&suites[0], &suites[1]])?;
+        (row.train, row.sid) = (Some(report.train), Some(report.sid));
+        row.manifest.minutes = start.elapsed().max(trained).as_secs_f64() / 60.0;
+        Ok(row)
     }
 
     /// TIGER over a quantiser that is fitted to the items of all sets together.
@@ -234,7 +254,7 @@ mod tests {
         let mut works: BTreeMap<&str, Work> = BTreeMap::new();
         for line in Experiment::value_variants().iter().flat_map(|experiment| experiment.lines()) {
             match &line.work {
-                Work::Tiger(changes) | Work::Ensemble { changes, .. } => {
+                Work::Tiger(changes) | Work::Reranked { changes, .. } | Work::Ensemble { changes, .. } => {
                     for &preset in Preset::value_variants() {
                         let config = changed(base(preset), changes).unwrap();
                         assert!(config.validate().is_ok(), "{}: {:?}", line.name, config.validate());
@@ -245,7 +265,7 @@ mod tests {
                 }
                 _ => {}
             }
-            if let Work::Ensemble { of, changes } = &line.work {
+            if let Work::Ensemble { of, changes } | Work::Reranked { of, changes } = &line.work {
                 assert_eq!(works.get(of), Some(&Work::Tiger(changes.clone())), "{} is of another line", line.name);
             }
             let before = works.entry(line.name).or_insert_with(|| line.work.clone());
@@ -263,9 +283,13 @@ mod tests {
     #[test]
     fn the_row_best_is_the_preset() {
         let mut best = TigerConfig::best().with_seed(1).with_train(base(Preset::Cpu).train);
-        best.decode.exclude_history = false;
+        best.decode = best.decode.with_exclude_history(false).with_rerank(None);
         let expected = serde_json::to_value(best).unwrap();
-        assert_eq!(settings("best"), expected, "all but its length and which items are ranked");
+        assert_eq!(
+            settings("best"),
+            expected,
+            "all but its length, which items are ranked, and that they are ranked again"
+        );
     }
 
     /// The dotted names of all settings that differ.

@@ -6,7 +6,7 @@ use std::path::Path;
 use candle_core::{Device, Tensor};
 use genrec::{
     embed::{self, AnyEmbedder, Embedder, EmbedderSpec, behaviour::Blend},
-    model::{ItemScorer, RaggedBatch, Seq2Seq, Trainable, sasrec::SasRec, t5::T5},
+    model::{ItemScorer, RaggedBatch, Seq2Seq, Trainable, baseline::CoOccurrence, sasrec::SasRec, t5::T5},
     quantize::{AnyQuantizer, FileRows, Quantizer, RowSource},
     train::{Checkpoint, Progress},
 };
@@ -19,7 +19,7 @@ use super::{put, split, tell, told};
 type Reader = fn(&Path, &[u8], &[u8]);
 
 /// One for each kind of directory or file.
-pub const READERS: [(&str, Reader); 8] = [
+pub const READERS: [(&str, Reader); 9] = [
     ("quantizer", quantizer),
     ("t5", |dir, json, weights| {
         put(dir, "config.json", json);
@@ -57,6 +57,16 @@ pub const READERS: [(&str, Reader); 8] = [
         let content = Array2::from_elem((blend.items(), blend.content_dim()), 0.5);
         tell(blend.rows(content.view()));
         tell(blend.new_rows(content.view(), content.view()));
+    }),
+    ("co_occurrence", |dir, _, weights| {
+        put(dir, "model.safetensors", weights);
+        let Some(filter) = told(CoOccurrence::load(dir.join("model.safetensors"))) else { return };
+        let mut batch = RaggedBatch::new();
+        tell(batch.push(&[0, 0], &[]));
+        // The scores are of every item.
+        if filter.items() <= 1 << 12 {
+            tell(filter.scores(&batch));
+        }
     }),
 ];
 

@@ -1,5 +1,7 @@
 //! Which items come soon after which: an item filter.
 
+mod files;
+
 use std::collections::BTreeMap;
 
 use candle_core::{Device, Result, Tensor};
@@ -88,6 +90,40 @@ impl CoOccurrence {
         let popularity = counts.iter().map(|count| TIE * (count / most) as f32).collect();
         Ok(Self { neighbours, popularity })
     }
+
+    /// Number of items that it was fitted over.
+    pub fn items(&self) -> usize {
+        self.neighbours.len()
+    }
+
+    /// The items that came near those of a history, ascending, with their scores but for the ties. Items that it was not fitted
+    /// over have none near them.
+    ///
+    /// ```
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// let filter = genrec_model::baseline::CoOccurrence::fit([vec![0, 1, 2]], 4)?;
+    /// assert_eq!(filter.near([1, 9]).iter().map(|(item, _)| *item).collect::<Vec<_>>(), [0, 2]);
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn near(&self, history: impl IntoIterator<Item = u32, IntoIter: DoubleEndedIterator>) -> Vec<(u32, f32)> {
+        let (mut pairs, mut weight) = (Vec::new(), 1.0);
+        for item in history.into_iter().rev().take(Self::REACH) {
+            let neighbours = self.neighbours.get(item as usize).map_or(&[][..], Vec::as_slice);
+            pairs.extend(neighbours.iter().map(|&(after, value)| (after, weight * value)));
+            weight *= Self::FADE;
+        }
+        // Stable, so that sums run from the last item of the history to the first.
+        pairs.sort_by_key(|&(item, _)| item);
+        pairs.dedup_by(|next, sum| {
+            let same = next.0 == sum.0;
+            if same {
+                sum.1 += next.1;
+            }
+            same
+        });
+        pairs
+    }
 }
 
 impl ItemScorer for CoOccurrence {
@@ -96,12 +132,8 @@ impl ItemScorer for CoOccurrence {
         check_items(histories, items).map_err(candle_core::Error::wrap)?;
         let mut scores = self.popularity.repeat(histories.len());
         for (history, row) in histories.sequences().zip(scores.chunks_mut(items.max(1))) {
-            let mut weight = 1.0;
-            for &item in history.iter().rev().take(Self::REACH) {
-                for &(after, value) in &self.neighbours[item as usize] {
-                    row[after as usize] += weight * value;
-                }
-                weight *= Self::FADE;
+            for (item, score) in self.near(history.iter().copied()) {
+                row[item as usize] += score;
             }
         }
         Tensor::from_vec(scores, (histories.len(), items), &Device::Cpu)
@@ -140,6 +172,22 @@ mod tests {
         histories.push(&sequence[2..], &[]).unwrap();
         let scores = filter.scores(&histories).unwrap().to_vec2::<f32>().unwrap();
         assert_eq!(scores[0], scores[1]);
+    }
+
+    #[test]
+    fn what_is_near_is_what_is_scored() {
+        let filter = CoOccurrence::fit([vec![0, 1, 2, 3, 1], vec![4, 2, 0], vec![3, 4]], 6).unwrap();
+        let history = [0_u32, 2, 4, 2];
+        let mut histories = RaggedBatch::new();
+        histories.push(&history, &[]).unwrap();
+        let scores = filter.scores(&histories).unwrap().to_vec2::<f32>().unwrap();
+        let near = filter.near(history);
+        assert!(near.is_sorted_by(|a, b| a.0 < b.0));
+        for (item, score) in scores[0].iter().enumerate() {
+            let found = near.iter().find(|(other, _)| *other as usize == item).map_or(0.0, |(_, value)| *value);
+            assert!((score - found).abs() < 1e-6, "{item}: {score} {found}");
+        }
+        assert!(filter.near([]).is_empty() && filter.near([6, u32::MAX]).is_empty());
     }
 
     #[test]

@@ -12,7 +12,10 @@ use serde::{Deserialize, Serialize};
 use sid_index::{Reassign, SidLayout, SidVocab};
 use sid_quantize::{KMeansInit, QuantizerConfig, ResidualKMeansConfig, RqVaeConfig};
 
-use crate::{Error, Result, search::DecodeConfig};
+use crate::{
+    Error, Result,
+    search::{DecodeConfig, Rerank},
+};
 
 /// Where content embeddings come from.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -201,14 +204,16 @@ impl TigerConfig {
     }
 
     /// What recommends best of all that was tried on two cores: the preset [`cpu`](Self::cpu) over Semantic IDs of content and of
-    /// behaviour, without user tokens, with the items of a history left out of the ranking.
+    /// behaviour, without user tokens, with the items of a history left out and the others ranked once more by what came near
+    /// them ([`Rerank`]).
     ///
     /// Each was measured on Beauty, ten epochs, one seed, MiniLM embeddings, own items ranked, validation NDCG@10: content alone
     /// .0343; with behaviour .0439; without user tokens .0451 (`docs/results.md`). Give it a sentence encoder
     /// ([`with_embedder`](Self::with_embedder)): TF-IDF, the default, knows less of items that few have taken.
     pub fn best() -> Self {
         let mut config = Self::cpu().with_blend(Some(BlendConfig::default()));
-        config.decode = config.decode.with_exclude_history(true).with_user_tokens(0);
+        config.decode =
+            config.decode.with_exclude_history(true).with_user_tokens(0).with_rerank(Some(Rerank::default()));
         config
     }
 

@@ -9,7 +9,7 @@ use candle_core::Device;
 use genrec_data::{Dataset, LeaveOneOut};
 use genrec_eval::Suite;
 use genrec_kernels::CounterRng;
-use genrec_model::t5::T5;
+use genrec_model::{baseline::CoOccurrence, t5::T5};
 use genrec_train::DirectoryLock;
 use ndarray::Array2;
 use sid_index::{CodebookId, CollisionPolicy, ItemId, SidIndex, SidLayout};
@@ -143,8 +143,13 @@ pub fn run(
     let blend = blend.map(|blend| ItemBlend::saved(blend, ctx.run.embeddings()));
     let encoder = ItemEncoder { text: config.text.clone(), embedder, blend, quantizer };
     let summary = trained.summary();
-    let recommender =
+    let mut recommender =
         Recommender::new(dataset.catalogue.clone(), seen, index, trained.model, encoder, config.decode.clone())?;
+    if config.decode.rerank.is_some() {
+        let near = CoOccurrence::fit(ctx.split.train_rows(), dataset.catalogue.len())?;
+        near.save(ctx.run.co_occurrence())?;
+        recommender = recommender.with_co_occurrence(near)?;
+    }
     artifacts::write_json(&ctx.run.decode(), &config.decode)?;
     let tested = staged(Stage::Evaluate, &mut timing.evaluate_seconds, observer, |observer| {
         Ok((testing::test(&ctx, &recommender, &validation, &test, &embeddings, observer)?, false))

@@ -11,7 +11,7 @@ use genrec_model::t5::T5;
 use genrec_train::{BoxError, Callback, StepReport, TrainReport, Trainer, ValidationReport};
 use sid_index::{SidIndex, SidVocab};
 
-use super::{Event, Observer, TrainSummary, run::Context};
+use super::{Event, Observer, TigerConfig, TrainSummary, run::Context};
 use crate::{
     Result,
     evaluate::{self, Question},
@@ -61,7 +61,9 @@ pub(super) fn train(
     );
     let model = T5::new(config.model.clone().with_vocab_size(vocab.size()), config.seed, ctx.device)?
         .with_compute_dtype(config.precision.dtype())?;
-    let searcher = Searcher::new(index, &vocab, &config.decode);
+    // The model alone is judged, whatever else is to rank with it.
+    let decode = config.decode.clone().with_rerank(None);
+    let searcher = Searcher::new(index, &vocab, &decode);
     let users_per_second = Cell::new(None);
     if ctx.budget.is_some() {
         // Before the first validation a few users foretell how long the test will take.
@@ -86,13 +88,20 @@ pub(super) fn train(
         observer,
         // The last weights are validated, one validation may just have begun, and the test asks every user and those of
         // the validation once more.
-        questions: test_users + 3 * validation.len() + config.invalid_rate_users,
+        questions: wider(config, test_users + validation.len()) + 2 * validation.len() + config.invalid_rate_users,
         users_per_second: &users_per_second,
     };
     let trainer = Trainer::new(config.train.clone())?.with_resume(ctx.resume);
     let report = trainer.fit(&model, &batches, &mut validate, &mut watch, Some(&ctx.run.train()))?;
     model.save(ctx.run.model())?;
     Ok(Trained { model, report, examples_per_epoch: windows.len() })
+}
+
+/// As many questions as take as long in training's validations: what is ranked again is searched for more widely.
+fn wider(config: &TigerConfig, questions: usize) -> usize {
+    let beams = config.decode.beams.max(1);
+    let candidates = config.decode.rerank.map_or(0, |rerank| rerank.candidates);
+    questions * candidates.max(beams).div_ceil(beams)
 }
 
 /// Passes training's reports on, and ends it in time for the test.

@@ -4,6 +4,7 @@ use genrec_decode::{AnySearch, ColdStart, Resolve};
 use serde::{Deserialize, Serialize};
 use sid_index::ItemFilter;
 
+use super::Rerank;
 use crate::{Error, Result, artifacts};
 
 /// How a run searches: `decode.json`.
@@ -40,6 +41,10 @@ pub struct DecodeConfig {
     /// user has a constraint of their own; a user who has taken every item is [`DecodeError::Emptied`](genrec_decode::DecodeError::Emptied).
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub exclude_history: bool,
+    /// Ranks what is found again, together with what came near the items of the history in training. Default: no, as in the
+    /// paper; preset [`best`](crate::pipeline::TigerConfig::best) does. Validation during training asks the model alone.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub rerank: Option<Rerank>,
 }
 
 fn is_zero(value: &usize) -> bool {
@@ -59,6 +64,7 @@ impl Default for DecodeConfig {
             widen_to: 0,
             cold_start: None,
             exclude_history: false,
+            rerank: None,
         }
     }
 }
@@ -113,6 +119,13 @@ impl DecodeConfig {
         self
     }
 
+    /// Another ranking of what is found, or the model's own.
+    #[must_use]
+    pub fn with_rerank(mut self, rerank: Option<Rerank>) -> Self {
+        self.rerank = rerank;
+        self
+    }
+
     /// Another number of user tokens; only before training.
     #[must_use]
     pub fn with_user_tokens(mut self, tokens: u32) -> Self {
@@ -144,6 +157,14 @@ impl DecodeConfig {
                     value,
                     expected: "exact or absent beside `cold_start`, which matches prefixes itself",
                 });
+            }
+        }
+        if let Some(rerank) = &self.rerank {
+            rerank.validate()?;
+            if self.cold_start.is_some() {
+                let (field, value) = ("rerank", "set".to_owned());
+                let expected = "absent beside `cold_start`: what training has not seen came near nothing";
+                return Err(Error::Config { field, value, expected });
             }
         }
         if self.format_version != artifacts::FORMAT_VERSION {
@@ -195,5 +216,11 @@ mod tests {
         assert!(cold.clone().with_free(Resolve::Exact).validate().is_ok());
         let both = cold.with_free(Resolve::LongestPrefix { at_least: 1 }).validate();
         assert!(matches!(both, Err(Error::Config { field: "free", .. })), "{both:?}");
+    }
+
+    #[test]
+    fn unseen_items_are_not_reranked() {
+        let both = DecodeConfig::default().with_cold_start(ColdStart::default()).with_rerank(Some(Rerank::default()));
+        assert!(matches!(both.validate(), Err(Error::Config { field: "rerank", .. })));
     }
 }

@@ -9,6 +9,7 @@ use genrec::{
         self, Tfidf, TfidfConfig,
         behaviour::{BehaviourConfig, Blend, BlendConfig},
     },
+    model::baseline::CoOccurrence,
     model::sasrec::{SasRec, SasRecConfig, SasRecLoss},
     model::t5::{FeedForwardKind, T5, T5Config},
 };
@@ -81,6 +82,9 @@ pub fn seeds() -> Result<Seeds, Box<dyn Error>> {
     let config_of = BehaviourConfig::default().with_dims(1);
     Blend::fit(rows.view(), [[0, 1]], BlendConfig::default().with_behaviour(config_of))?.save(dir)?;
     push(&mut seeds, "blend", &fs::read(&config)?, &fs::read(&weights)?);
+
+    CoOccurrence::fit([[0, 1, 2], [2, 0, 3]], 5)?.save(&weights)?;
+    push(&mut seeds, "co_occurrence", b"", &fs::read(&weights)?);
     Ok(seeds)
 }
 
