@@ -66,8 +66,9 @@ pub struct Progress {
     /// The metric that last reset the patience, and the validations since.
     pub(crate) patience_metric: Option<f64>,
     pub(crate) patience_used: u32,
-    /// Steps completed when the patience ran out and the cooldown began.
-    #[serde(default)]
+    /// Steps completed when the patience ran out and the cooldown began. Not written until then: a checksum is that of the fields
+    /// written, and files of before have it not.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) cooling_since: Option<u64>,
 }
 

@@ -52,6 +52,18 @@ fn the_same_state_has_the_same_bytes() {
     }
 }
 
+/// A field more, or another order, and the checksums of all checkpoints there are would be wrong.
+#[test]
+fn checkpoints_of_before_are_read() {
+    let (_dir, path) = written(7);
+    let file: serde_json::Value = serde_json::from_slice(&fs::read(path.join("state.json")).unwrap()).unwrap();
+    assert_eq!(file["checksums"]["state"], "00000000");
+    let mut cooling = Progress::start();
+    cooling.cooling_since = Some(3);
+    let json = serde_json::to_string(&cooling).unwrap();
+    assert_eq!(serde_json::from_str::<Progress>(&json).unwrap(), cooling);
+}
+
 #[test]
 fn any_damaged_byte_and_any_lost_end_is_noticed() {
     let (_dir, path) = written(3);
