@@ -57,7 +57,7 @@ fn the_same_state_has_the_same_bytes() {
 fn checkpoints_of_before_are_read() {
     let (_dir, path) = written(7);
     let file: serde_json::Value = serde_json::from_slice(&fs::read(path.join("state.json")).unwrap()).unwrap();
-    assert_eq!(file["checksums"]["state"], "00000000");
+    assert_eq!(file["checksums"]["state"], "5b671eed");
     let mut cooling = Progress::start();
     cooling.cooling_since = Some(3);
     let json = serde_json::to_string(&cooling).unwrap();
