@@ -45,6 +45,9 @@ struct Args {
     /// Share of unseen items in a list, where the length of the list varies.
     #[arg(long, default_value_t = 0.1)]
     epsilon: f64,
+    /// Weight of content beside the first code's probability, where both choose unseen items.
+    #[arg(long, default_value_t = cold::WEIGHT)]
+    weight: f32,
     /// Sequences generated for every user.
     #[arg(long, default_value_t = 50)]
     beams: usize,
@@ -88,7 +91,7 @@ fn train(args: &Args, dataset: &Dataset) -> Result<RunDir, BoxError> {
 }
 
 fn run(args: &Args) -> Result<(), BoxError> {
-    ColdStart::new(args.epsilon).validate()?;
+    ColdStart::new(args.epsilon).with_weight(Some(args.weight)).validate()?;
     create_dir(&args.out)?;
     let mut dataset = asked::dataset(&args.data)?;
     let held_out = hold_out(&dataset.sequences, args.share, args.seed)?;
@@ -102,7 +105,7 @@ fn run(args: &Args) -> Result<(), BoxError> {
         return Err(format!("{path} was trained with other items held out; {remedy}").into());
     }
     let embeddings = read_safetensors(run.embeddings())?;
-    let settings = cold::Settings { epsilon: args.epsilon, beams: args.beams, seed: args.seed };
+    let settings = cold::Settings { epsilon: args.epsilon, weight: args.weight, beams: args.beams, seed: args.seed };
     let measured = cold::measure(recommender, &dataset, &held_out.items, embeddings.view(), settings)?;
     print(&measured);
     write_file(&args.out.join("report.json"), &serde_json::to_vec_pretty(&measured)?)

@@ -32,8 +32,8 @@ const BATCH: usize = 256;
 
 /// By its codes alone, an unseen item is one of those that the generated sequences stand for.
 pub const BY_CODES: &str = "TIGER";
-/// Of those the nearest in content to the history.
-pub const HYBRID: &str = "TIGER, unseen items by Semantic-KNN";
+/// Unseen items by content, with the first code's probability.
+pub const HYBRID: &str = "TIGER with Semantic-KNN";
 /// The nearest in content, with so many unseen items as there is room for.
 pub const KNN_QUOTA: &str = "Semantic-KNN, so many unseen";
 /// The nearest in content, seen or not.
@@ -41,11 +41,16 @@ pub const KNN: &str = "Semantic-KNN, unbounded";
 /// The same, of the history's mean.
 pub const KNN_MEAN: &str = "Semantic-KNN, mean of history, unbounded";
 
+/// The weight that suits cosines.
+pub const WEIGHT: f32 = 20.0;
+
 /// What is asked.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub struct Settings {
     /// Share of unseen items in a list where the length of the list varies.
     pub epsilon: f64,
+    /// Weight of content beside the first code's probability, where both choose unseen items.
+    pub weight: f32,
     /// Sequences generated for every user.
     pub beams: usize,
     /// Draws the resamples of the intervals.
@@ -198,7 +203,7 @@ pub fn measure(
     embeddings: ArrayView2<'_, f32>,
     settings: Settings,
 ) -> Result<Measured, BoxError> {
-    ColdStart::new(settings.epsilon).validate()?;
+    ColdStart::new(settings.epsilon).with_weight(Some(settings.weight)).validate()?;
     if held_out.iter().any(|&item| recommender.seen(item) != Some(false)) {
         return Err(
             "the run was trained with other items held out: give the share and seed that it was made with".into()
@@ -226,7 +231,8 @@ pub fn measure(
     bar.set_length(2 * wanted.len() as u64);
     for method in [BY_CODES, HYBRID] {
         for (&(epsilon, k), knn) in wanted.iter().zip(&with_quota) {
-            recommender = recommender.with_config(base.clone().with_cold_start(ColdStart::new(epsilon)))?;
+            let cold = ColdStart::new(epsilon).with_weight(Some(settings.weight));
+            recommender = recommender.with_config(base.clone().with_cold_start(cold))?;
             let hits = bench.users.hits(|_, questions| generated(&recommender, questions, k))?;
             bench.put(&At { method, epsilon, k }, hits, Some(&knn[0]))?;
             bar.inc(1);

@@ -68,6 +68,12 @@ pub enum DecodeError {
     /// Unseen items that need agree in nothing.
     #[error("`prefix` is 0 but unseen items must agree in one code at least")]
     ColdPrefix,
+    /// A weight below 0, or no number.
+    #[error("the weight of a score of unseen items is {weight} but it must be at least 0 and finite")]
+    ColdWeight {
+        /// The weight.
+        weight: f32,
+    },
     /// A list of no items was asked for.
     #[error("asked for the best 0 items; ask for at least one")]
     NoResults,

@@ -13,7 +13,7 @@ pub(super) const SHARE: f64 = 0.05;
 
 /// What is asked: the paper's share of unseen items in figure 5a.
 pub(super) fn asked(seed: u64) -> cold::Settings {
-    cold::Settings { epsilon: 0.1, beams: 50, seed }
+    cold::Settings { epsilon: 0.1, weight: cold::WEIGHT, beams: 50, seed }
 }
 
 impl Bench<'_> {
