@@ -213,6 +213,10 @@ fn open(args: &Args) -> Result<Recommender, BoxError> {
     if let Some(at_least) = args.search.free_prefix {
         config = config.with_free(Resolve::LongestPrefix { at_least });
     }
+    if args.search.epsilon.is_some() || matches!(args.search.search, Kind::Sampling | Kind::Diverse) {
+        // They have an order of their own.
+        config = config.with_rerank(None);
+    }
     if let Some(epsilon) = args.search.epsilon {
         config = config.with_cold_start(ColdStart::new(epsilon).with_prefix(args.search.cold_prefix));
     }

@@ -12,13 +12,12 @@ use std::{
 };
 
 use genrec::{
-    Rerank,
     data::Dataset,
     embed::io::write_npy,
     eval::Suite,
     index::ItemId,
     model::baseline::CoOccurrence,
-    pipeline::{self, EmbeddingSource, Precision},
+    pipeline::{self, EmbeddingSource, Precision, TigerConfig},
 };
 use serde::{Serialize, de::DeserializeOwned};
 use serde_json::{Value, json};
@@ -152,7 +151,7 @@ impl<'s> Bench<'s> {
             }
             Work::Joint => json!({"run": self.config(&[], seed)?, "fitted_to": self.data_of_all_sets()?}),
             Work::Reranked { changes, .. } => {
-                json!({"run": self.config(changes, seed)?, "rerank": Rerank::default()})
+                json!({"run": self.config(changes, seed)?, "rerank": TigerConfig::best().decode.rerank})
             }
             Work::Ensemble { changes, .. } => {
                 let members = generative::members(seed).map(|seed| self.config(changes, seed));

@@ -226,7 +226,7 @@ pub fn measure(
         with_quota.push(bench.users.hits(lists)?);
     }
 
-    let base = recommender.config().clone().with_beams(settings.beams).with_exclude_history(true);
+    let base = recommender.config().clone().with_rerank(None).with_beams(settings.beams).with_exclude_history(true);
     let bar = bar("cold start");
     bar.set_length(2 * wanted.len() as u64);
     for method in [BY_CODES, HYBRID] {

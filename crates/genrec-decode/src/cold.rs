@@ -25,7 +25,8 @@ use crate::{
 /// $$ w \, s(i) + \log\big(p(c_0(i)) + 0.01\big) $$
 ///
 /// where $s$ is the score and $p(c_0)$ the probability of all sequences that begin with the item's first code: the model says of what kind
-/// the next item is, the score which of that kind. On Amazon Beauty (399 items held out, RQ-VAE of 3 x 256 codes) that finds more of
+/// the next item is, the score which of that kind. They stand with the first sequence of their kind, the best first, or at the end where there is
+/// none. Every unseen item is scored for every user, as any scorer of all items does. On Amazon Beauty (399 items held out, RQ-VAE of 3 x 256 codes) that finds more of
 /// them than Semantic-KNN does with as much room, where sequences alone, which must agree in all codes, find next to none.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -34,11 +35,11 @@ pub struct ColdStart {
     /// The greatest share of a list that unseen items may have, 0 to 1. Default: 0.1, the paper's figure 5a.
     pub epsilon: f64,
     /// Codes that must agree, at least one; of Semantic IDs that have fewer beside the suffix, all of these. Default: 3, as in
-    /// the paper, where a Semantic ID has three and a suffix.
+    /// the paper, where a Semantic ID has three and a suffix. A [`weight`](Self::weight) asks for none.
     pub prefix: usize,
     /// Weight of the score of items, if there is one, against the logarithm of the first code's probability, at least 0. Default: none, so
-    /// that unseen items are those that sequences stand for. 20 suits cosines, as Semantic-KNN scores; from 10 to 40 Recall differs by a
-    /// twentieth.
+    /// that unseen items are those that sequences stand for. 20 suits cosines, as Semantic-KNN scores: of 1,178 users of Beauty whose next
+    /// item was held out, one unseen item of ten was right for .0705, .0722 and .0739 at 10, 20 and 40, Semantic-KNN's for .0688.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub weight: Option<f32>,
 }
@@ -116,15 +117,14 @@ impl ColdStart {
         let sequences: Vec<Vec<u32>> =
             hypotheses.iter().map(|hypothesis| codes_of(vocab, &hypothesis.tokens).unwrap_or_default()).collect();
         let weight = self.weight.filter(|_| score.is_some());
-        let prefix = if weight.is_some() { 1 } else { self.prefix };
-        let (quota, length) = (self.quota(k), prefix.min(index.layout().levels()));
+        let (quota, length) = (self.quota(k), self.prefix.min(index.layout().levels()));
         let mut met = HashSet::new();
         // What sequences stand for beside their items: of those that begin alike, the first for all.
-        let near: Vec<Vec<ItemId>> = sequences
+        let mut near: Vec<Vec<ItemId>> = sequences
             .iter()
             .map(|codes| {
                 let prefix = codes.get(..length).unwrap_or(codes);
-                if prefix.is_empty() || quota == 0 || !met.insert(prefix) {
+                if prefix.is_empty() || quota == 0 || weight.is_some() || !met.insert(prefix) {
                     return Vec::new();
                 }
                 let mut near: Vec<ItemId> = index.items_with_prefix(prefix).collect();
@@ -138,13 +138,12 @@ impl ColdStart {
             let mut all: Vec<(ItemId, f32)> = match weight {
                 Some(weight) => {
                     let kinds = kinds(hypotheses, &sequences);
+                    let ids = (0..index.id_bound()).map(ItemId).filter(|&item| unseen(item) && allowed(item));
                     let value = |item: ItemId| {
-                        let kind = index.sid(item).and_then(|sid| kinds.get(sid.first()?).copied()).unwrap_or(0.0);
-                        known(weight * score(item) + (kind + FLOOR).ln())
+                        let kind = kinds.get(index.sid(item)?.first()?).copied().unwrap_or(0.0);
+                        Some((item, known(weight * score(item) + (kind + FLOOR).ln())))
                     };
-                    let ids = (0..index.id_bound()).map(ItemId);
-                    let items = ids.filter(|&item| index.contains(item) && unseen(item) && allowed(item));
-                    items.map(|item| (item, value(item))).collect()
+                    ids.filter_map(value).collect()
                 }
                 None => {
                     // A set, since a sequence that is cut short may stand for what a longer one does.
@@ -152,10 +151,24 @@ impl ColdStart {
                     all.into_iter().map(|item| (item, known(score(item)))).collect()
                 }
             };
-            all.sort_by(|a, b| b.1.total_cmp(&a.1).then(a.0.cmp(&b.0)));
-            all.truncate(quota);
+            let best_first = |a: &(ItemId, f32), b: &(ItemId, f32)| b.1.total_cmp(&a.1).then(a.0.cmp(&b.0));
+            if quota < all.len() {
+                all.select_nth_unstable_by(quota, best_first);
+                all.truncate(quota);
+            }
+            all.sort_unstable_by(best_first);
             all.into_iter().map(|(item, _)| item).collect::<Vec<_>>()
         });
+        if weight.is_some() {
+            // Each with the first sequence of its kind.
+            for &item in chosen.iter().flatten() {
+                let kind = index.sid(item).and_then(|sid| sid.first().copied());
+                if let Some(at) = sequences.iter().position(|codes| codes.first().copied() == kind && kind.is_some()) {
+                    near[at].push(item);
+                }
+            }
+        }
+        let among: Option<HashSet<ItemId>> = chosen.as_ref().map(|chosen| chosen.iter().copied().collect());
         let room = k - chosen.as_ref().map_or(0, Vec::len);
         let (mut items, mut taken, mut from_training, mut cold) = (Vec::new(), HashSet::new(), 0, 0);
         for ((hypothesis, codes), near) in hypotheses.iter().zip(&sequences).zip(&near) {
@@ -173,7 +186,7 @@ impl ColdStart {
                 from_training += usize::from(from_training < room && push(item));
             }
             if cold < quota {
-                let wanted = |item: &ItemId| chosen.as_ref().is_none_or(|chosen| chosen.contains(item));
+                let wanted = |item: &ItemId| among.as_ref().is_none_or(|among| among.contains(item));
                 for item in near.iter().copied().filter(wanted) {
                     cold += usize::from(cold < quota && push(item));
                 }
@@ -182,7 +195,7 @@ impl ColdStart {
                 break;
             }
         }
-        // Of a kind that no sequence is.
+        // Of kinds that no sequence is.
         let score = hypotheses.last().map_or(f32::NEG_INFINITY, |last| last.log_prob);
         let rest = chosen.iter().flatten().copied().filter(|item| !taken.contains(item)).take(k - items.len());
         items.extend(rest.filter_map(|item| Some(ScoredItem { item, score, sid: index.sid(item)? })));
@@ -276,6 +289,8 @@ mod tests {
             "a kind that no sequence is comes last"
         );
         assert_eq!(run(cold(0.25, 20.0), &FOUND, 4, None), [0, 1, 2], "without a score it says nothing");
+        let backwards = |item: ItemId| item.0 as f32;
+        assert_eq!(run(cold(0.5, 20.0), &FOUND, 4, Some(&backwards)), [0, 6, 5, 2], "the best of a kind first");
         let none = |_: ItemId| f32::NAN;
         assert_eq!(run(cold(0.25, 20.0), &FOUND, 4, Some(&none)).len(), 3);
     }

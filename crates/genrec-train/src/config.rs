@@ -55,11 +55,11 @@ pub struct TrainConfig {
     /// `max_duration` and [`Callback::deadline`](crate::Callback::deadline) do: whichever of the two asks for the lower rate.
     pub cooldown: f64,
     /// When to validate; after every epoch by default. The run's last step is validated besides, when `epochs`,
-    /// `max_steps`, `max_duration` or a deadline ends the run.
+    /// `max_steps`, `max_duration`, a deadline or the cooldown after the patience ends the run.
     pub validate_every: Every,
     /// Validations in a row without improvement after which the run ends, at least 1; none by default. Where there is a
-    /// cooldown it comes first: the run then goes on over the share of its length that the cooldown has, unless something else
-    /// ends it before.
+    /// cooldown below 1 it comes first: the run then goes on over the share of its length that the cooldown has, whatever validations say,
+    /// unless something else ends it before. A patience that runs out within the cooldown of another limit changes nothing.
     pub patience: Option<u32>,
     /// By how much a metric must exceed the last one that counted as an improvement to reset the patience, at least 0;
     /// 0 by default. The best weights are kept by the metric alone.

@@ -15,7 +15,8 @@ use crate::{
 /// Several runs over one catalogue, with Semantic IDs or weights of their own, that recommend together.
 ///
 /// Every member searches as it is configured to. The score of an item is the logarithm of its mean probability over the members;
-/// an item that a member has not found among its candidates counts there as the last of those that it has. Averaging over other
+/// an item that a member has not found among its candidates counts there as the last of those that it has. Where members
+/// [rank again](crate::Rerank), what that adds counts as part of the probability. Averaging over other
 /// Semantic IDs of the same items is what ActionPiece (Hou et al. 2025, [arXiv:2502.13581](https://arxiv.org/abs/2502.13581)) does at
 /// inference; over other weights, any ensemble.
 ///

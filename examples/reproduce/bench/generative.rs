@@ -8,7 +8,7 @@ use std::{
 };
 
 use genrec::{
-    Ensemble, Recommender, Rerank, Searcher,
+    Ensemble, Recommender, Searcher,
     data::Dataset,
     decode::{AnySearch, PerLevel, Resolve, Sampling, Shape},
     embed::{EmbedderSpec, io::read_npy},
@@ -111,7 +111,7 @@ impl Bench<'_> {
         let start = Instant::now();
         let Outcome { report, recommender, .. } = self.trained(of, changes, seed)?;
         let trained = Duration::from_secs_f64(report.timing.train_seconds.max(0.0));
-        let ranked_again = recommender.config().clone().with_rerank(Some(Rerank::default()));
+        let ranked_again = recommender.config().clone().with_rerank(TigerConfig::best().decode.rerank);
         let mut recommender = recommender.with_co_occurrence(self.co_occurrence()?)?;
         let questions = questions(&self.dataset.sequences, Part::Test)?;
         let mut suites = Vec::new();

@@ -101,7 +101,7 @@ pub(super) fn train(
 fn wider(config: &TigerConfig, questions: usize) -> usize {
     let beams = config.decode.beams.max(1);
     let candidates = config.decode.rerank.map_or(0, |rerank| rerank.candidates);
-    questions * candidates.max(beams).div_ceil(beams)
+    questions.saturating_mul(candidates.max(beams).div_ceil(beams))
 }
 
 /// Passes training's reports on, and ends it in time for the test.

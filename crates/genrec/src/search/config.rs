@@ -161,6 +161,11 @@ impl DecodeConfig {
         }
         if let Some(rerank) = &self.rerank {
             rerank.validate()?;
+            if matches!(self.search, Some(AnySearch::Sampling(_) | AnySearch::Diverse(_))) {
+                let (field, value) = ("rerank", "set".to_owned());
+                let expected = "absent beside sampling or diverse groups, whose order is their own";
+                return Err(Error::Config { field, value, expected });
+            }
             if self.cold_start.is_some() {
                 let (field, value) = ("rerank", "set".to_owned());
                 let expected = "absent beside `cold_start`: what training has not seen came near nothing";
@@ -208,6 +213,8 @@ impl<'a> Wanted<'a> {
 
 #[cfg(test)]
 mod tests {
+    use genrec_decode::{BeamSearch, Sampling};
+
     use super::*;
 
     #[test]
@@ -222,5 +229,13 @@ mod tests {
     fn unseen_items_are_not_reranked() {
         let both = DecodeConfig::default().with_cold_start(ColdStart::default()).with_rerank(Some(Rerank::default()));
         assert!(matches!(both.validate(), Err(Error::Config { field: "rerank", .. })));
+    }
+
+    #[test]
+    fn only_searches_without_an_order_of_their_own_are_reranked() {
+        let with = |search| DecodeConfig::default().with_search(search).with_rerank(Some(Rerank::default())).validate();
+        assert!(with(AnySearch::Beam(BeamSearch::default())).is_ok());
+        let sampled = with(AnySearch::Sampling(Sampling::new(9, 1)));
+        assert!(matches!(sampled, Err(Error::Config { field: "rerank", .. })), "{sampled:?}");
     }
 }

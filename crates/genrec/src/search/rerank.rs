@@ -19,18 +19,22 @@ use crate::{Error, Result, tokens::History};
 /// which what was never near keeps the model's score. An item that came near, but that the search has not found, takes the
 /// least log-probability of those that it has.
 ///
-/// The defaults were chosen on validation items of Amazon Beauty (every fourth user, preset `best`, own items left out), where NDCG@10 rises
-/// from .0581 to .0710; `docs/results.md` has the test, and that of another set.
+/// Sampling and diverse groups have an order of their own, so that only beams and the exact search are ranked again. Of items that were
+/// added since training nothing is known, and those with co-occurrences pass them: where new items matter take
+/// [`ColdStart`](genrec_decode::ColdStart) instead, which excludes this.
+///
+/// The defaults were chosen on validation items of Amazon Beauty, where NDCG@10 rises by a fifth; `docs/results.md` has the sweeps, the
+/// test, and that of another set.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 #[non_exhaustive]
 pub struct Rerank {
-    /// Weight of the co-occurrences beside the log-probability, at least 0. 1; with 0.6 NDCG@10 was .0696, with 1.5 .0709.
+    /// Weight of the co-occurrences beside the log-probability, 0 to 1000. 1.
     pub weight: f32,
-    /// What counts as one more co-occurrence, above 0. 0.01; with 0.003 NDCG@10 was .0713, with 0.03 .0710.
+    /// What counts as one more co-occurrence, 1e-6 to 1e6. 0.01.
     pub floor: f32,
-    /// Sequences that the search finds at least, and co-occurring items that join them. 50; with 20 NDCG@10 was .0673, with 30 .0690,
-    /// with 60 .0712.
+    /// Sequences that the search finds at least, however few [`beams`](super::DecodeConfig::beams) there are, and co-occurring items that
+    /// join them. 50; fewer are worse, more not much better.
     pub candidates: usize,
 }
 
@@ -71,8 +75,8 @@ impl Rerank {
             if ok { Ok(()) } else { Err(Error::Config { field, value, expected }) }
         };
         let Self { weight, floor, candidates } = *self;
-        check("rerank.weight", weight >= 0.0 && weight.is_finite(), weight.to_string(), "at least 0 and finite")?;
-        check("rerank.floor", floor > 0.0 && floor.is_finite(), floor.to_string(), "above 0 and finite")?;
+        check("rerank.weight", (0.0..=1e3).contains(&weight), weight.to_string(), "from 0 to 1000")?;
+        check("rerank.floor", (1e-6..=1e6).contains(&floor), floor.to_string(), "from 1e-6 to 1e6")?;
         check("rerank.candidates", candidates > 0, candidates.to_string(), "at least 1")
     }
 
@@ -84,16 +88,20 @@ impl Rerank {
         found: &[(ItemId, f32)],
         allowed: impl Fn(ItemId) -> bool,
     ) -> Vec<(ItemId, f32)> {
-        let near: BTreeMap<ItemId, f32> =
-            near.near(history.items.iter().map(|item| item.0)).into_iter().map(|(item, c)| (ItemId(item), c)).collect();
+        let near = near.near(history.items.iter().map(|item| item.0));
         let bonus = |c: f32| self.weight * (c / self.floor).ln_1p();
         let Some(least) = found.iter().map(|&(_, score)| score).reduce(f32::min) else { return Vec::new() };
-        let mut scores: BTreeMap<ItemId, f32> =
-            found.iter().map(|&(item, score)| (item, score + near.get(&item).map_or(0.0, |&c| bonus(c)))).collect();
+        let of =
+            |item: ItemId| near.binary_search_by_key(&item.0, |&(item, _)| item).map_or(0.0, |at| bonus(near[at].1));
+        let mut scores: BTreeMap<ItemId, f32> = found.iter().map(|&(item, score)| (item, score + of(item))).collect();
+        let others = near.iter().map(|&(item, c)| (ItemId(item), c));
         let mut others: Vec<(ItemId, f32)> =
-            near.into_iter().filter(|&(item, _)| !scores.contains_key(&item) && allowed(item)).collect();
-        best_first(&mut others);
-        scores.extend(others.into_iter().take(self.candidates).map(|(item, c)| (item, least + bonus(c))));
+            others.filter(|&(item, _)| !scores.contains_key(&item) && allowed(item)).collect();
+        if self.candidates < others.len() {
+            others.select_nth_unstable_by(self.candidates, |a, b| b.1.total_cmp(&a.1).then(a.0.cmp(&b.0)));
+            others.truncate(self.candidates);
+        }
+        scores.extend(others.into_iter().map(|(item, c)| (item, least + bonus(c))));
         let mut ranked: Vec<(ItemId, f32)> = scores.into_iter().collect();
         best_first(&mut ranked);
         ranked
