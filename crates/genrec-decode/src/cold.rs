@@ -24,10 +24,11 @@ use crate::{
 ///
 /// $$ w \, s(i) + \log\big(p(c_0(i)) + 0.01\big) $$
 ///
-/// where $s$ is the score and $p(c_0)$ the probability of all sequences that begin with the item's first code: the model says of what kind
-/// the next item is, the score which of that kind. They stand with the first sequence of their kind, the best first, or at the end where there is
-/// none. Every unseen item is scored for every user, as any scorer of all items does. On Amazon Beauty (399 items held out, RQ-VAE of 3 x 256 codes) that finds more of
-/// them than Semantic-KNN does with as much room, where sequences alone, which must agree in all codes, find next to none.
+/// where $s$ is the score and $p(c_0)$ the probability of all sequences that begin with the item's first code: the model says of what
+/// kind the next item is, the score which of that kind. They stand with the first sequence of their kind, the best first, or at the
+/// end where there is none. Every unseen item is scored for every user, as any scorer of all items does. On Amazon Beauty (399 items
+/// held out, RQ-VAE of 3 x 256 codes) that finds as many of them as Semantic-KNN does with as much room, or a few more; sequences alone,
+/// which must agree in all codes, find next to none.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 #[non_exhaustive]
@@ -162,8 +163,8 @@ impl ColdStart {
         if weight.is_some() {
             // Each with the first sequence of its kind.
             for &item in chosen.iter().flatten() {
-                let kind = index.sid(item).and_then(|sid| sid.first().copied());
-                if let Some(at) = sequences.iter().position(|codes| codes.first().copied() == kind && kind.is_some()) {
+                let Some(kind) = index.sid(item).and_then(|sid| sid.first().copied()) else { continue };
+                if let Some(at) = sequences.iter().position(|codes| codes.first() == Some(&kind)) {
                     near[at].push(item);
                 }
             }

@@ -1,6 +1,6 @@
 //! What the model finds, ranked again by what came near the items of the history.
 
-use std::collections::BTreeMap;
+use std::{cmp::Ordering, collections::BTreeMap};
 
 use genrec_model::baseline::CoOccurrence;
 use serde::{Deserialize, Serialize};
@@ -98,19 +98,18 @@ impl Rerank {
         let mut others: Vec<(ItemId, f32)> =
             others.filter(|&(item, _)| !scores.contains_key(&item) && allowed(item)).collect();
         if self.candidates < others.len() {
-            others.select_nth_unstable_by(self.candidates, |a, b| b.1.total_cmp(&a.1).then(a.0.cmp(&b.0)));
+            others.select_nth_unstable_by(self.candidates, best_first);
             others.truncate(self.candidates);
         }
         scores.extend(others.into_iter().map(|(item, c)| (item, least + bonus(c))));
         let mut ranked: Vec<(ItemId, f32)> = scores.into_iter().collect();
-        best_first(&mut ranked);
+        ranked.sort_unstable_by(best_first);
         ranked
     }
 }
 
-/// By score; the order of equals stays.
-fn best_first(items: &mut [(ItemId, f32)]) {
-    items.sort_by(|a, b| b.1.total_cmp(&a.1));
+fn best_first(a: &(ItemId, f32), b: &(ItemId, f32)) -> Ordering {
+    b.1.total_cmp(&a.1).then(a.0.cmp(&b.0))
 }
 
 #[cfg(test)]
