@@ -19,7 +19,7 @@ use genrec::{
     Ensemble, Recommender,
     data::{Dataset, ReadOptions, readers::neutral},
     evaluate::{Part, questions},
-    pipeline::{self, Budget, EmbeddingSource, Precision, TigerConfig},
+    pipeline::{self, Budget, EmbeddingSource, Precision, TensorBoard, TigerConfig},
     quantize::{QuantizerConfig, ResidualKMeansConfig, RqVaeConfig},
 };
 use support::{BoxError, DeviceArg, ProgressView};
@@ -79,6 +79,9 @@ struct Args {
     /// of its own. `OUT/seed-N` are the runs; each has the minutes.
     #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u64).range(1..))]
     members: u64,
+    /// Writes curves for TensorBoard to that directory, with `--members` to `seed-N` in it.
+    #[arg(long, value_name = "DIR")]
+    events: Option<PathBuf>,
     /// Reads only the first users; for a quick look.
     #[arg(long)]
     limit_users: Option<usize>,
@@ -143,16 +146,17 @@ fn run(args: &Args) -> Result<(), BoxError> {
     let dataset = read(&args.data, args.limit_users)?;
     let config = config(args)?;
     if args.members == 1 {
-        train(args, &dataset, &config, &args.out)?;
+        train(args, &dataset, &config, &args.out, args.events.as_deref())?;
         println!("The run is in {}: `--example recommend -- --run` it and give a `--history`.", args.out.display());
         return Ok(());
     }
     let mut runs = Vec::new();
     let last = config.seed.checked_add(args.members - 1).ok_or("`--seed` leaves no room for so many `--members`")?;
     for seed in config.seed..=last {
-        let dir = args.out.join(format!("seed-{seed}"));
+        let member = format!("seed-{seed}");
+        let (dir, events) = (args.out.join(&member), args.events.as_ref().map(|events| events.join(&member)));
         println!("\nSeed {seed}, in {}", dir.display());
-        runs.push(train(args, &dataset, &config.clone().with_seed(seed), &dir)?);
+        runs.push(train(args, &dataset, &config.clone().with_seed(seed), &dir, events.as_deref())?);
     }
     let beams = config.decode.beams;
     let together =
@@ -163,11 +167,19 @@ fn run(args: &Args) -> Result<(), BoxError> {
 }
 
 /// Trains one run and prints its report.
-fn train(args: &Args, dataset: &Dataset, config: &TigerConfig, dir: &Path) -> Result<Recommender, BoxError> {
+fn train(
+    args: &Args,
+    dataset: &Dataset,
+    config: &TigerConfig,
+    dir: &Path,
+    events: Option<&Path>,
+) -> Result<Recommender, BoxError> {
     let device = args.device.open()?;
     let budget = args.max_minutes.map(Budget::new);
-    let mut view = ProgressView::new(config.train.epochs);
-    let outcome = pipeline::run(dataset, config, dir, &device, budget, args.resume, &mut view)?;
+    let curves = events.map(|events| TensorBoard::create(events, config)).transpose()?;
+    let mut watch = (ProgressView::new(config.train.epochs), curves);
+    let outcome = pipeline::run(dataset, config, dir, &device, budget, args.resume, &mut watch)?;
+    watch.1.map_or(Ok(()), TensorBoard::finish)?;
     support::print_report(&outcome.report, &Default::default());
     Ok(outcome.recommender)
 }

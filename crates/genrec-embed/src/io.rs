@@ -5,12 +5,7 @@
 //! same directory, which is synced and then renamed: a reader sees the old file or the new one.
 #![allow(clippy::needless_pass_by_value, reason = "views of arrays are passed by value")]
 
-use std::{
-    borrow::Cow,
-    fs::{self, File, OpenOptions},
-    io::{self, Write},
-    path::{Path, PathBuf},
-};
+use std::{borrow::Cow, fs, path::Path};
 
 use ndarray::{Array2, ArrayView2};
 use ndarray_npy::{ReadNpyExt, ViewNpyError, ViewNpyExt, WriteNpyExt};
@@ -302,46 +297,15 @@ pub(crate) fn write_json(path: &Path, value: &impl Serialize) -> Result<()> {
 }
 
 pub(crate) fn create_dir(path: &Path) -> Result<()> {
-    fs::create_dir_all(path).map_err(|source| EmbedError::Io { action: "create", path: path.to_owned(), source })
+    genrec_files::create_dir_all(path).map_err(|source| EmbedError::Io {
+        action: "create",
+        path: path.to_owned(),
+        source,
+    })
 }
 
-/// Replaces a file at once: temporary name, sync, rename, sync of the directory.
 pub(crate) fn write_file(path: &Path, bytes: &[u8]) -> Result<()> {
-    let error = |action, path: &Path| {
-        let path = path.to_owned();
-        move |source| EmbedError::Io { action, path, source }
-    };
-    let (mut file, temporary) = create_beside(path).map_err(error("create a temporary file beside", path))?;
-    let written = file.write_all(bytes).and_then(|()| file.sync_all()).and_then(|()| fs::rename(&temporary, path));
-    drop(file);
-    if let Err(source) = written {
-        // The first error is the one to report.
-        let _ = fs::remove_file(&temporary);
-        return Err(error("write", path)(source));
-    }
-    #[cfg(unix)]
-    File::open(parent(path)).and_then(|dir| dir.sync_all()).map_err(error("sync the directory of", path))?;
-    Ok(())
-}
-
-fn parent(path: &Path) -> &Path {
-    path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."))
-}
-
-fn create_beside(path: &Path) -> io::Result<(File, PathBuf)> {
-    let name = path.file_name().ok_or_else(|| io::Error::new(io::ErrorKind::InvalidInput, "the path names no file"))?;
-    let mut attempt = 0_u32;
-    loop {
-        let mut hidden = std::ffi::OsString::from(".");
-        hidden.push(name);
-        hidden.push(format!(".{}.{attempt}.tmp", std::process::id()));
-        let temporary = parent(path).join(hidden);
-        match OpenOptions::new().write(true).create_new(true).open(&temporary) {
-            Ok(file) => return Ok((file, temporary)),
-            Err(error) if error.kind() == io::ErrorKind::AlreadyExists && attempt < 10_000 => attempt += 1,
-            Err(error) => return Err(error),
-        }
-    }
+    genrec_files::write(path, bytes).map_err(|source| EmbedError::Io { action: "write", path: path.to_owned(), source })
 }
 
 #[cfg(test)]

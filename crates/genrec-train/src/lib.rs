@@ -82,7 +82,8 @@
 //! trainer of `transformers` do this work; neither promises a resumed run equal to an uninterrupted one.
 //!
 //! # Features
-//! `cuda`, `cudnn`, `nccl`, `metal`, `accelerate`, `mkl`: passed on to candle; the code is the same.
+//! `tensorboard`: event files, and a callback that writes a run's curves. `cuda`, `cudnn`, `nccl`, `metal`, `accelerate`, `mkl`: passed on
+//! to candle; the code is the same.
 //!
 //! # References
 //! Rajput et al., *Recommender systems with generative retrieval*, NeurIPS 2023 (arXiv 2305.05065), section 4, for the
@@ -98,6 +99,8 @@ mod lock;
 mod progress;
 mod report;
 mod source;
+#[cfg(feature = "tensorboard")]
+pub mod tensorboard;
 mod trainer;
 
 pub use checkpoint::{Checkpoint, FORMAT_VERSION};

@@ -1,6 +1,6 @@
 //! One writer a directory.
 
-use std::fs::{self, File, OpenOptions, TryLockError};
+use std::fs::{File, OpenOptions, TryLockError};
 use std::path::Path;
 
 use crate::error::{Result, TrainError};
@@ -49,7 +49,7 @@ impl DirectoryLock {
             let path = path.to_owned();
             move |source| TrainError::Io { action, path, source }
         };
-        fs::create_dir_all(dir).map_err(failed("create", dir))?;
+        genrec_files::create_dir_all(dir).map_err(failed("create", dir))?;
         let path = dir.join(NAME);
         let file = OpenOptions::new().write(true).create(true).truncate(false).open(&path);
         let file = file.map_err(failed("create", &path))?;

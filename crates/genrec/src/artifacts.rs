@@ -13,9 +13,12 @@
 //! co-occurrence.safetensors what came near what, where rankings ask
 //! decode.json               vocabulary and search settings
 //! report.json               counts, timings, metrics
+//! checksums.json            what all these files held at the end, for [`RunDir::verify`]
 //! ```
 //!
 //! Every part is written under a temporary name, flushed to the disk and renamed: a part that exists is whole.
+
+mod checksums;
 
 use std::{
     fs::{self, File},
@@ -25,6 +28,7 @@ use std::{
 
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
+pub use self::checksums::Verified;
 use crate::{Error, Result};
 
 /// Version of the layout of a run directory.
@@ -57,7 +61,7 @@ impl RunDir {
         for dir in [&self.root, &catalogue].into_iter().chain(&parts) {
             let Ok(entries) = fs::read_dir(dir) else { continue };
             for path in entries.flatten().map(|entry| entry.path()) {
-                if path.is_file() && path.extension().is_some_and(|extension| extension == "tmp") {
+                if path.is_file() && genrec_files::is_temporary(&path) {
                     fs::remove_file(&path).map_err(|source| Error::Io { action: "remove", path, source })?;
                 }
             }
@@ -82,6 +86,7 @@ impl RunDir {
             self.co_occurrence(),
             self.decode(),
             self.report(),
+            self.checksums(),
         ];
         results.into_iter().find(|part| part.exists())
     }
@@ -183,19 +188,10 @@ pub fn write_with(path: &Path, fill: impl FnOnce(&mut std::io::BufWriter<File>) 
         let path = path.to_path_buf();
         move |source| Error::Io { action, path, source }
     };
-    let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    fs::create_dir_all(parent).map_err(io("create the directory of"))?;
-    let temporary = path.with_extension("tmp");
-    let mut file = std::io::BufWriter::new(File::create(&temporary).map_err(io("create"))?);
-    fill(&mut file).map_err(io("write"))?;
-    file.flush().map_err(io("write"))?;
-    file.get_ref().sync_all().map_err(io("flush"))?;
-    fs::rename(&temporary, path).map_err(io("rename"))?;
-    // Only Unix lets a directory be opened and flushed.
-    if cfg!(unix) {
-        File::open(parent).and_then(|dir| dir.sync_all()).map_err(io("flush the directory of"))?;
+    if let Some(parent) = path.parent() {
+        genrec_files::create_dir_all(parent).map_err(io("create the directory of"))?;
     }
-    Ok(())
+    genrec_files::write_with(path, fill).map_err(io("write"))
 }
 
 /// Reads a JSON file.

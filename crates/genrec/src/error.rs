@@ -2,6 +2,23 @@
 
 use std::path::PathBuf;
 
+/// In what a file differs from the one that was written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum Damage {
+    /// It is shorter or longer.
+    #[error("it has {now} bytes, and had {was}")]
+    Size {
+        /// Bytes when the run ended.
+        was: u64,
+        /// Bytes now.
+        now: u64,
+    },
+    /// It holds something else.
+    #[error("its checksum is another")]
+    Contents,
+}
+
 /// An error of the whole pipeline: either its own, or one of the crates below with what was being done.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -110,6 +127,14 @@ pub enum Error {
         value: String,
         /// What is allowed.
         expected: &'static str,
+    },
+    /// A file of a finished run is not as it was when the run ended.
+    #[error("`{}` is not as the run left it: {damage}; restore it from a copy, or train anew", path.display())]
+    Damaged {
+        /// The file.
+        path: PathBuf,
+        /// In what it differs.
+        damage: Damage,
     },
     /// A file could not be read or written.
     #[error("could not {action} `{}`", path.display())]

@@ -49,7 +49,7 @@
 //!
 //! # Features
 //!
-//! `hub` downloads embedders; `parquet` lets [`data::readers::tabular`] read Parquet; `cuda`, `cudnn`, `nccl`, `metal`,
+//! `hub` downloads embedders; `parquet` lets [`data::readers::tabular`] read Parquet; `tensorboard` writes a run's curves; `cuda`, `cudnn`, `nccl`, `metal`,
 //! `accelerate` and `mkl` are passed on to candle. None is on by default and none changes the model; another device or
 //! BLAS rounds differently, and a GPU draws dropout itself.
 //!
@@ -71,7 +71,7 @@ mod tokens;
 
 pub use encoder::{ItemBlend, ItemEmbedder, ItemEncoder};
 pub use ensemble::Ensemble;
-pub use error::{Error, Result};
+pub use error::{Damage, Error, Result};
 pub use recommender::{Recommendation, Recommender};
 pub use repair::QuantizerCosts;
 pub use search::{DecodeConfig, Ranked, Rerank, Searcher, Wanted};

@@ -334,12 +334,13 @@ impl<M: Seq2Seq> Recommender<M> {
     ///
     /// # Errors
     /// [`Error::Io`] names the file that could not be written, `TrainError::Locked` says that somebody else writes to the
-    /// run; the errors of the index otherwise.
+    /// run, [`Error::Damaged`] that its checksums are not whole, after the items are written; the errors of the index otherwise.
     pub fn save_catalogue(&self, dir: impl Into<PathBuf>) -> Result<()> {
         let run = RunDir::new(dir);
         let _lock = DirectoryLock::take(run.root())?;
         // The index counts the items: lines of the catalogue beyond it are not read.
         catalogue::write(&run.catalogue(), &self.catalogue, &self.seen)?;
-        Ok(self.index.save(&run.index())?)
+        self.index.save(&run.index())?;
+        run.reseal_catalogue()
     }
 }

@@ -13,11 +13,11 @@ mod files;
 mod payload;
 mod v1;
 
-use std::{fs, path::Path};
+use std::path::Path;
 
 pub(crate) use description::Description;
 use description::{DESCRIPTION, Saved};
-use files::{io_error, rename, sync_dir, write_synced};
+use files::io_error;
 use payload::{NEXT_PAYLOAD, PAYLOAD, Payload};
 
 use crate::{error::Result, index::SidIndex};
@@ -42,17 +42,14 @@ impl SidIndex {
                 &compacted
             }
         };
-        fs::create_dir_all(dir).map_err(io_error("create", dir))?;
+        genrec_files::create_dir_all(dir).map_err(io_error("create", dir))?;
         finish_interrupted(dir)?;
         let next = dir.join(NEXT_PAYLOAD);
         let description = Description::write_payload(index, &next)?;
-        sync_dir(dir)?;
-        let (temporary, path) = (dir.join("index.json.tmp"), dir.join(DESCRIPTION));
-        write_synced(&temporary, &description.to_json(&path)?)?;
-        rename(&temporary, &path)?;
-        sync_dir(dir)?;
-        rename(&next, &dir.join(PAYLOAD))?;
-        sync_dir(dir)?;
+        genrec_files::sync_dir(dir).map_err(io_error("sync", dir))?;
+        let path = dir.join(DESCRIPTION);
+        genrec_files::write(&path, &description.to_json(&path)?).map_err(io_error("write", &path))?;
+        genrec_files::rename(&next, &dir.join(PAYLOAD)).map_err(io_error("rename", &next))?;
         tracing::debug!(items = index.len(), dir = %dir.display(), "index saved");
         Ok(())
     }
@@ -129,8 +126,7 @@ fn finish_interrupted(dir: &Path) -> Result<()> {
         Err(_) => false,
     };
     if committed {
-        rename(&next, &dir.join(PAYLOAD))?;
-        sync_dir(dir)?;
+        genrec_files::rename(&next, &dir.join(PAYLOAD)).map_err(io_error("rename", &next))?;
     }
     Ok(())
 }

@@ -1,8 +1,8 @@
 //! A fitted quantiser as two files of one directory: `config.json` and `model.safetensors`.
 
 use std::collections::BTreeMap;
-use std::fs::{self, File};
-use std::io::{Read, Write};
+use std::fs::File;
+use std::io::Read;
 use std::path::Path;
 
 use candle_core::{DType, Device, Tensor};
@@ -43,7 +43,7 @@ struct Manifest {
 
 /// Writes both files, each to a temporary name, synced and renamed; the weights first.
 pub(crate) fn save(dir: &Path, config: &QuantizerConfig, dim: usize, tensors: &BTreeMap<String, Tensor>) -> Result<()> {
-    fs::create_dir_all(dir).map_err(QuantizeError::io(dir))?;
+    genrec_files::create_dir_all(dir).map_err(QuantizeError::io(dir))?;
     let path = dir.join(WEIGHTS);
     let host: BTreeMap<&String, Tensor> = tensors
         .iter()
@@ -98,20 +98,8 @@ pub(crate) fn fingerprint(
 }
 
 fn write_whole(dir: &Path, name: &str, bytes: &[u8]) -> Result<()> {
-    let temporary = dir.join(format!(".{name}.{}.tmp", std::process::id()));
-    let written = File::create(&temporary)
-        .and_then(|mut file| file.write_all(bytes).and_then(|()| file.sync_all()))
-        .and_then(|()| fs::rename(&temporary, dir.join(name)));
-    if let Err(source) = written {
-        // The first failure is the one to report; a left-over file only wastes space.
-        let _ = fs::remove_file(&temporary);
-        return Err(QuantizeError::Io { path: dir.join(name), source });
-    }
-    // Not every system can open a directory; the rename itself has succeeded.
-    if let Ok(dir) = File::open(dir) {
-        let _ = dir.sync_all();
-    }
-    Ok(())
+    let path = dir.join(name);
+    genrec_files::write(&path, bytes).map_err(QuantizeError::io(&path))
 }
 
 /// A model that a directory can hold.

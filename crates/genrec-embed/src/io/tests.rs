@@ -1,3 +1,5 @@
+use std::path::PathBuf;
+
 use ndarray::array;
 use proptest::prelude::*;
 

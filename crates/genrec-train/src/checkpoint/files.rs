@@ -78,12 +78,8 @@ pub(super) fn write(dir: &Path, checkpoint: &Checkpoint) -> Result<()> {
     sync_dir(dir)
 }
 
-/// Makes the entries of a directory durable, where the system has that notion.
 pub(super) fn sync_dir(dir: &Path) -> Result<()> {
-    if cfg!(unix) {
-        File::open(dir).and_then(|file| file.sync_all()).map_err(io("sync", dir))?;
-    }
-    Ok(())
+    genrec_files::sync_dir(dir).map_err(io("sync", dir))
 }
 
 /// Names, shapes, dtypes and values; the metadata is what Hugging Face's readers ask for.

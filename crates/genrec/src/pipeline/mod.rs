@@ -9,6 +9,8 @@ mod observer;
 mod report;
 mod run;
 mod sasrec;
+#[cfg(feature = "tensorboard")]
+mod tensorboard;
 mod testing;
 mod training;
 
@@ -17,3 +19,5 @@ pub use observer::{Event, Observer, Stage};
 pub use report::{DatasetReport, Metrics, Report, SidReport, TimingReport, TrainSummary};
 pub use run::{Outcome, fingerprint, first_difference, run};
 pub use sasrec::SasRecTraining;
+#[cfg(feature = "tensorboard")]
+pub use tensorboard::TensorBoard;

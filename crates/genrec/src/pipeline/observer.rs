@@ -1,7 +1,10 @@
 //! What a pipeline tells whoever watches it.
 
 use genrec_train::{StepReport, ValidationReport};
+use ndarray::ArrayView2;
 use sid_quantize::EpochReport;
+
+use super::Report;
 
 /// The stages of a run, in their order.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -61,10 +64,19 @@ pub enum Event<'a> {
     },
     /// The quantiser has passed over the data once more.
     QuantizerEpoch(&'a EpochReport),
+    /// Every item has its codes, new or of an earlier run.
+    Encoded {
+        /// Codes (items, levels), before any suffix or re-assignment.
+        codes: ArrayView2<'a, u32>,
+        /// Codes that each level has.
+        codebook_sizes: &'a [u32],
+    },
     /// The model has taken a step.
     TrainStep(&'a StepReport),
     /// The model was validated.
     Validation(&'a ValidationReport),
+    /// The run is over, and its report written.
+    Reported(&'a Report),
 }
 
 /// Watches a pipeline. Every closure that takes an [`Event`] is one.
@@ -76,5 +88,22 @@ pub trait Observer {
 impl<F: FnMut(&Event<'_>)> Observer for F {
     fn on_event(&mut self, event: &Event<'_>) {
         self(event);
+    }
+}
+
+/// Both watch, the first one first.
+impl<A: Observer, B: Observer> Observer for (A, B) {
+    fn on_event(&mut self, event: &Event<'_>) {
+        self.0.on_event(event);
+        self.1.on_event(event);
+    }
+}
+
+/// Watches if there is one.
+impl<O: Observer> Observer for Option<O> {
+    fn on_event(&mut self, event: &Event<'_>) {
+        if let Some(observer) = self {
+            observer.on_event(event);
+        }
     }
 }

@@ -125,6 +125,7 @@ pub fn run(
         let (features, blend) = content::features(&ctx, &embeddings)?;
         let (quantizer, resumed) = content::quantize(&ctx, &features, observer)?;
         let codes = quantizer.encode_array(features.view(), content::ENCODE_BATCH)?;
+        observer.on_event(&Event::Encoded { codes: codes.view(), codebook_sizes: quantizer.codebook_sizes() });
         Ok(((features, blend, quantizer, codes), resumed))
     };
     let (features, blend, quantizer, codes) =
@@ -158,6 +159,8 @@ pub fn run(
     timing.total_seconds = ctx.start.elapsed().as_secs_f64();
     let report = tested.report(&ctx, sid, summary, timing)?;
     artifacts::write_json(&ctx.run.report(), &report)?;
+    ctx.run.seal()?;
+    observer.on_event(&Event::Reported(&report));
     Ok(Outcome { report, recommender, test: tested.ours })
 }
 

@@ -1,3 +1,5 @@
+use std::fs;
+
 use ndarray::{Array2, array};
 use proptest::prelude::*;
 use safetensors::{Dtype, tensor::TensorView};

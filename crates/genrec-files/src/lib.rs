@@ -1,0 +1,189 @@
+//! Files that are whole or not there, and directories whose names survive a crash.
+//!
+//! Depend on this crate rather than on `genrec` to replace files safely in another program. It has no dependencies, knows nothing of
+//! what it writes, and leaves errors as [`std::io::Error`]: which file it was is what the caller knows.
+//!
+//! A file system promises less than it seems to: after a crash a file that was written and renamed may be empty (its bytes were
+//! not synced), and a new name may be gone (its directory was not). [`write`] and [`write_with`] sync both, [`create_dir_all`] the names
+//! of directories, [`rename`] the name that something is moved to. When one of them returns, what it did is on the disk; a crash before
+//! leaves the old file or the new one, and at worst a temporary file beside it, whose name ends in `.tmp`.
+//!
+//! ```
+//! # fn main() -> std::io::Result<()> {
+//! # let dir = tempfile::tempdir()?;
+//! let home = dir.path().join("runs/first");
+//! genrec_files::create_dir_all(&home)?;
+//! genrec_files::write(&home.join("settings.json"), b"{}")?;
+//! assert_eq!(std::fs::read(home.join("settings.json"))?, b"{}");
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! # Alternatives
+//! `atomic-write-file` and `tempfile` replace files too; neither syncs the directory that the new name is in, nor those that a new
+//! directory is in.
+//!
+//! # References
+//! Pillai et al., *All file systems are not created equal: on the complexity of crafting crash-consistent applications*, OSDI 2014.
+#![cfg_attr(docsrs, feature(doc_cfg))]
+#![doc(test(attr(deny(warnings))))]
+
+use std::{
+    ffi::OsString,
+    fs::{self, File, OpenOptions},
+    io::{self, BufWriter, ErrorKind, Write},
+    path::{Path, PathBuf},
+};
+
+/// Makes a directory and those above it that are missing, and syncs the names of all that it made. One that is there already is left
+/// as it is.
+///
+/// # Errors
+/// When a directory can be neither made nor synced.
+pub fn create_dir_all(dir: &Path) -> io::Result<()> {
+    let missing: Vec<&Path> = dir.ancestors().take_while(|dir| !dir.as_os_str().is_empty() && !dir.exists()).collect();
+    fs::create_dir_all(dir)?;
+    missing.iter().rev().try_for_each(|made| sync_dir(parent(made)))
+}
+
+/// Replaces a file by one of these bytes.
+///
+/// # Errors
+/// When it cannot be written, for lack of room or of permission, say; the old file, if any, is untouched then.
+pub fn write(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    write_with(path, |file| file.write_all(bytes))
+}
+
+/// Replaces a file by what a function writes.
+///
+/// # Errors
+/// Those of the function, and when the file cannot be written; the old one, if any, is untouched then.
+pub fn write_with(path: &Path, fill: impl FnOnce(&mut BufWriter<File>) -> io::Result<()>) -> io::Result<()> {
+    let (file, temporary) = create_beside(path)?;
+    let mut file = BufWriter::new(file);
+    let written = fill(&mut file).and_then(|()| file.flush()).and_then(|()| file.get_ref().sync_all());
+    drop(file);
+    if let Err(error) = written.and_then(|()| fs::rename(&temporary, path)) {
+        // The first error is the one to report.
+        let _ = fs::remove_file(&temporary);
+        return Err(error);
+    }
+    sync_dir(parent(path))
+}
+
+/// Renames a file or a directory and syncs its new name. One that bears that name already is replaced, as far as the system does that.
+///
+/// # Errors
+/// When it cannot be renamed, or its directory cannot be synced.
+pub fn rename(from: &Path, to: &Path) -> io::Result<()> {
+    fs::rename(from, to)?;
+    sync_dir(parent(to))
+}
+
+/// Makes the names in a directory safe. Does nothing where the system has no such notion.
+///
+/// # Errors
+/// When the directory cannot be opened or synced.
+pub fn sync_dir(dir: &Path) -> io::Result<()> {
+    // Only Unix lets a directory be opened and synced.
+    if cfg!(unix) { File::open(dir)?.sync_all() } else { Ok(()) }
+}
+
+/// Whether a file is one that [`write`] or [`write_with`] left when its process was killed; or is still writing.
+pub fn is_temporary(path: &Path) -> bool {
+    path.extension().is_some_and(|extension| extension == "tmp")
+}
+
+fn parent(path: &Path) -> &Path {
+    path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."))
+}
+
+/// A new file in the directory of another, of a name that nobody else takes.
+fn create_beside(path: &Path) -> io::Result<(File, PathBuf)> {
+    let name = path.file_name().ok_or_else(|| io::Error::new(ErrorKind::InvalidInput, "the path names no file"))?;
+    let mut attempt = 0_u32;
+    loop {
+        let mut hidden = OsString::from(".");
+        hidden.push(name);
+        hidden.push(format!(".{}.{attempt}.tmp", std::process::id()));
+        let temporary = parent(path).join(hidden);
+        match OpenOptions::new().write(true).create_new(true).open(&temporary) {
+            Ok(file) => return Ok((file, temporary)),
+            Err(error) if error.kind() == ErrorKind::AlreadyExists && attempt < 10_000 => attempt += 1,
+            Err(error) => return Err(error),
+        }
+    }
+}
+
+/// The examples of the README, run with the documentation tests.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+
+    use super::*;
+
+    fn names(dir: &Path) -> Vec<String> {
+        let mut names: Vec<_> =
+            fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+        names.sort();
+        names
+    }
+
+    #[test]
+    fn a_file_is_replaced_and_nothing_is_left_beside_it() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("file");
+        for bytes in [&b"first"[..], b"", b"third"] {
+            write(&path, bytes).unwrap();
+            assert_eq!(fs::read(&path).unwrap(), bytes);
+            assert_eq!(names(dir.path()), ["file"]);
+        }
+    }
+
+    #[test]
+    fn what_fails_leaves_the_old_file() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("file");
+        write(&path, b"old").unwrap();
+        let full = |file: &mut BufWriter<File>| {
+            file.write_all(b"half of the new")?;
+            Err(io::Error::from(ErrorKind::StorageFull))
+        };
+        assert_eq!(write_with(&path, full).unwrap_err().kind(), ErrorKind::StorageFull);
+        assert_eq!(fs::read(&path).unwrap(), b"old");
+        assert_eq!(names(dir.path()), ["file"]);
+        assert_eq!(write(&dir.path().join("none/file"), b"").unwrap_err().kind(), ErrorKind::NotFound);
+        assert_eq!(write(Path::new("/"), b"").unwrap_err().kind(), ErrorKind::InvalidInput);
+        fs::create_dir(dir.path().join("dir")).unwrap();
+        assert!(write(&dir.path().join("dir"), b"").is_err());
+        assert_eq!(names(dir.path()), ["dir", "file"]);
+    }
+
+    #[test]
+    fn a_temporary_name_that_is_taken_is_passed_over() {
+        let dir = tempfile::tempdir().unwrap();
+        let taken = dir.path().join(format!(".file.{}.0.tmp", std::process::id()));
+        fs::write(&taken, "another's").unwrap();
+        write(&dir.path().join("file"), b"new").unwrap();
+        assert_eq!(fs::read(&taken).unwrap(), b"another's");
+        assert!(is_temporary(&taken) && !is_temporary(&dir.path().join("file")));
+    }
+
+    #[test]
+    fn directories_are_made_once() {
+        let dir = tempfile::tempdir().unwrap();
+        let deep = dir.path().join("a/b/c");
+        create_dir_all(&deep).unwrap();
+        create_dir_all(&deep).unwrap();
+        assert!(deep.is_dir());
+        rename(&deep, &dir.path().join("d")).unwrap();
+        assert_eq!(names(dir.path()), ["a", "d"]);
+        write(&dir.path().join("file"), b"").unwrap();
+        assert!(create_dir_all(&dir.path().join("file/below")).is_err());
+        assert!(rename(&deep, &dir.path().join("e")).is_err());
+    }
+}

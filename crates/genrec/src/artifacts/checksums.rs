@@ -1,0 +1,214 @@
+//! `checksums.json`: what the files of a finished run held.
+
+use std::{
+    collections::BTreeMap,
+    fs::{self, File},
+    io::{ErrorKind, Read},
+    path::{Component, Path, PathBuf},
+};
+
+use genrec_train::Checkpoint;
+use serde::{Deserialize, Serialize};
+use sid_index::SidIndex;
+
+use super::{FORMAT_VERSION, RunDir, read_versioned, write_json};
+use crate::{Damage, Error, Result};
+
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Checksums {
+    format_version: u32,
+    /// By path within the run, with slashes.
+    files: BTreeMap<String, Sum>,
+    /// Over `files` as compact JSON.
+    crc32: u32,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Sum {
+    bytes: u64,
+    crc32: u32,
+}
+
+/// What [`RunDir::verify`] has looked at.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Verified {
+    /// Files that hold what they held when the run was finished, the index's and the checkpoints' included.
+    pub files: usize,
+    /// Their size in all.
+    pub bytes: u64,
+    /// Bytes at the end of the catalogue that no checksum covers: items whose addition was cut short before the end.
+    pub unsummed: u64,
+}
+
+impl RunDir {
+    /// The checksums of a finished run's files.
+    pub fn checksums(&self) -> PathBuf {
+        self.root().join("checksums.json")
+    }
+
+    /// Reads every file of a finished run and holds it against the checksums that the run ended with; of the index and the
+    /// checkpoints, which have their own, against those. Any bit that changed since is found, and any file that is shorter,
+    /// longer or gone.
+    ///
+    /// [`Recommender::load`](crate::Recommender::load) checks what it reads for consistency, but of the files in the formats of others
+    /// (weights above all) it cannot tell one finite number from another.
+    ///
+    /// # Errors
+    /// [`Error::Damaged`] names the first file that is not as it was, [`Error::MissingArtifact`] one that is gone: `checksums.json`
+    /// itself where the run is not finished or older than this check. Otherwise as the readers of the index and of checkpoints.
+    pub fn verify(&self) -> Result<Verified> {
+        let mut verified = Verified { files: 0, bytes: 0, unsummed: 0 };
+        let catalogue = self.name(&self.catalogue());
+        for (name, expected) in &self.read_checksums()?.files {
+            let path = self.root().join(name);
+            let grows = Some(name) == catalogue.as_ref();
+            let size = size(&path)?;
+            if size < expected.bytes || (size > expected.bytes && !grows) {
+                return Err(damaged(path, Damage::Size { was: expected.bytes, now: size }));
+            }
+            if sum(&path, expected.bytes)?.crc32 != expected.crc32 {
+                return Err(damaged(path, Damage::Contents));
+            }
+            verified.files += 1;
+            verified.bytes += expected.bytes;
+            verified.unsummed += size - expected.bytes;
+        }
+        SidIndex::open(&self.index())?;
+        let mut others = files_below(&self.index())?;
+        for checkpoint in ["last", "best"].map(|name| self.train().join(name)) {
+            if checkpoint.exists() {
+                Checkpoint::read(&checkpoint)?;
+                others.extend(files_below(&checkpoint)?);
+            }
+        }
+        for path in others {
+            verified.files += 1;
+            verified.bytes += size(&path)?;
+        }
+        Ok(verified)
+    }
+
+    /// Sums up every file but those of the index and of checkpoints, which have checksums of their own.
+    ///
+    /// # Errors
+    /// [`Error::Io`] names the file that could not be read or written.
+    pub(crate) fn seal(&self) -> Result<()> {
+        let parts = [
+            self.manifest(),
+            self.catalogue(),
+            self.embedder(),
+            self.embeddings(),
+            self.behaviour(),
+            self.quantizer(),
+            self.model(),
+            self.co_occurrence(),
+            self.decode(),
+            self.report(),
+        ];
+        let mut files = BTreeMap::new();
+        for part in parts.iter().filter(|part| part.exists()) {
+            for path in if part.is_dir() { files_below(part)? } else { vec![part.clone()] } {
+                if let Some(name) = self.name(&path) {
+                    files.insert(name, sum(&path, u64::MAX)?);
+                }
+            }
+        }
+        self.write_checksums(files)
+    }
+
+    /// Sums up the catalogue anew, to which items were added. An older run has no checksums, and one that is not finished gets
+    /// them at its end.
+    ///
+    /// # Errors
+    /// As [`seal`](Self::seal) and, where the checksums are not whole, [`Error::Damaged`].
+    pub(crate) fn reseal_catalogue(&self) -> Result<()> {
+        if !self.checksums().exists() {
+            return Ok(());
+        }
+        let mut files = self.read_checksums()?.files;
+        if let Some(name) = self.name(&self.catalogue()) {
+            files.insert(name, sum(&self.catalogue(), u64::MAX)?);
+        }
+        self.write_checksums(files)
+    }
+
+    fn write_checksums(&self, files: BTreeMap<String, Sum>) -> Result<()> {
+        let crc32 = own(&files, &self.checksums())?;
+        write_json(&self.checksums(), &Checksums { format_version: FORMAT_VERSION, files, crc32 })
+    }
+
+    fn read_checksums(&self) -> Result<Checksums> {
+        let path = self.checksums();
+        let read: Checksums = read_versioned(&path)?;
+        let inside = |name: &String| Path::new(name).components().all(|part| matches!(part, Component::Normal(_)));
+        if own(&read.files, &path)? != read.crc32 || !read.files.keys().all(inside) {
+            return Err(damaged(path, Damage::Contents));
+        }
+        Ok(read)
+    }
+
+    /// A file's path within the run, with slashes.
+    fn name(&self, path: &Path) -> Option<String> {
+        let parts = path.strip_prefix(self.root()).ok()?.components();
+        let parts: Option<Vec<&str>> = parts.map(|part| part.as_os_str().to_str()).collect();
+        Some(parts?.join("/"))
+    }
+}
+
+fn damaged(path: PathBuf, damage: Damage) -> Error {
+    Error::Damaged { path, damage }
+}
+
+fn own(files: &BTreeMap<String, Sum>, path: &Path) -> Result<u32> {
+    let json = serde_json::to_vec(files).map_err(|source| Error::Json { path: path.to_path_buf(), source })?;
+    Ok(crc32fast::hash(&json))
+}
+
+fn failed(action: &'static str, path: &Path) -> impl FnOnce(std::io::Error) -> Error {
+    let path = path.to_path_buf();
+    move |source| match source.kind() {
+        ErrorKind::NotFound => Error::MissingArtifact { path },
+        _ => Error::Io { action, path, source },
+    }
+}
+
+fn size(path: &Path) -> Result<u64> {
+    Ok(fs::metadata(path).map_err(failed("read", path))?.len())
+}
+
+/// Of the first bytes of a file.
+fn sum(path: &Path, first: u64) -> Result<Sum> {
+    let mut file = File::open(path).map_err(failed("read", path))?.take(first);
+    let (mut hash, mut bytes, mut buffer) = (crc32fast::Hasher::new(), 0, vec![0; 1 << 20]);
+    loop {
+        match file.read(&mut buffer) {
+            Ok(0) => return Ok(Sum { bytes, crc32: hash.finalize() }),
+            Ok(read) => {
+                hash.update(&buffer[..read]);
+                bytes += read as u64;
+            }
+            Err(error) if error.kind() == ErrorKind::Interrupted => {}
+            Err(error) => return Err(failed("read", path)(error)),
+        }
+    }
+}
+
+/// The files of a directory and of those in it, but for temporary ones.
+fn files_below(dir: &Path) -> Result<Vec<PathBuf>> {
+    let (mut files, mut open) = (Vec::new(), vec![dir.to_path_buf()]);
+    while let Some(dir) = open.pop() {
+        for entry in fs::read_dir(&dir).map_err(failed("read", &dir))? {
+            let path = entry.map_err(failed("read", &dir))?.path();
+            if path.is_dir() {
+                open.push(path);
+            } else if !genrec_files::is_temporary(&path) {
+                files.push(path);
+            }
+        }
+    }
+    files.sort_unstable();
+    Ok(files)
+}
