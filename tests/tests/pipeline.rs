@@ -144,8 +144,11 @@ fn an_unseen_item_is_added_recommended_and_kept() -> genrec::Result<()> {
         .map(|item| recommender.index().sid(ItemId(item)).map(|sid| sid.to_vec()))
         .collect();
     let relative = recommender.catalogue().get(ItemId(7)).cloned().unwrap();
+    let snapshot = recommender.clone();
     let new = recommender.add_item(Item { id: "brand-new".into(), ..relative.clone() })?;
     assert_eq!(recommender.seen(new), Some(false));
+    assert_eq!((snapshot.index().len(), snapshot.seen(new)), (sids.len(), None), "a clone has changed");
+    assert!(snapshot.find("brand-new").is_err());
     for (item, sid) in sids.iter().enumerate() {
         assert_eq!(recommender.index().sid(ItemId(item as u32)).map(|sid| sid.to_vec()), *sid, "a SID has changed");
     }
@@ -210,6 +213,14 @@ fn searches_filters_and_cold_start_do_what_they_say() -> genrec::Result<()> {
     recommender = recommender.with_config(config.clone().with_search(sampling(1)))?;
     let (first, again) = (ids(recommender.recommend(&history, 15)?), ids(recommender.recommend(&history, 15)?));
     assert_eq!((first.iter().collect::<std::collections::BTreeSet<_>>().len(), &first), (15, &again));
+    // Settings for one call give what they would give for all.
+    let plain = recommender.clone().with_config(config.clone())?;
+    let once = config.clone().with_search(sampling(1));
+    let ranked = plain.searcher().with_config(&once)?.rank(plain.model(), &history, 15, &mut |_, _| {})?;
+    assert_eq!(ranked[0].items.iter().map(|(item, _)| *item).take(15).collect::<Vec<_>>(), first);
+    let (other_model, no_beams) = (config.clone().with_user_tokens(7), config.clone().with_beams(0));
+    assert!(matches!(plain.searcher().with_config(&other_model), Err(Error::Mismatch { what: "user tokens", .. })));
+    assert!(matches!(plain.searcher().with_config(&no_beams), Err(Error::Config { field: "beams", .. })));
     recommender = recommender.with_config(config.clone().with_search(sampling(2)))?;
     assert_ne!(first, ids(recommender.recommend(&history, 15)?));
 

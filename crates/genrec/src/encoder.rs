@@ -1,9 +1,13 @@
 //! What a new item passes through: text to embedding, embedding to codes.
 
-use std::path::PathBuf;
+use std::{
+    path::PathBuf,
+    sync::{Arc, Mutex, PoisonError},
+};
 
 use candle_core::Device;
-use genrec_embed::{AnyEmbedder, TextTemplate, behaviour::Blend};
+use genrec_data::Item;
+use genrec_embed::{AnyEmbedder, Embedder, TextTemplate, behaviour::Blend};
 use ndarray::{Array2, ArrayView1, Axis};
 use sid_quantize::{AnyQuantizer, Quantizer};
 
@@ -57,7 +61,41 @@ pub struct ItemEncoder {
     pub quantizer: AnyQuantizer,
 }
 
-impl ItemEncoder {
+/// An [`ItemEncoder`] whose clones share what it holds: weights, and what the first new item had opened.
+#[derive(Debug, Clone)]
+pub(crate) struct SharedEncoder {
+    text: TextTemplate,
+    embedder: Arc<Mutex<ItemEmbedder>>,
+    blend: Option<Arc<Mutex<ItemBlend>>>,
+    quantizer: Arc<AnyQuantizer>,
+}
+
+impl From<ItemEncoder> for SharedEncoder {
+    fn from(encoder: ItemEncoder) -> Self {
+        let ItemEncoder { text, embedder, blend, quantizer } = encoder;
+        let blend = blend.map(|blend| Arc::new(Mutex::new(blend)));
+        Self { text, embedder: Arc::new(Mutex::new(embedder)), blend, quantizer: Arc::new(quantizer) }
+    }
+}
+
+impl SharedEncoder {
+    /// Takes another embedder; clones keep theirs.
+    pub(crate) fn with_embedder(mut self, embedder: ItemEmbedder) -> Self {
+        self.embedder = Arc::new(Mutex::new(embedder));
+        self
+    }
+
+    pub(crate) fn quantizer(&self) -> &AnyQuantizer {
+        &self.quantizer
+    }
+
+    /// Embeddings of items' texts.
+    pub(crate) fn embed(&self, items: &[Item]) -> Result<Array2<f32>> {
+        let texts: Vec<String> = items.iter().map(|item| self.text.render(|field| item.field(field))).collect();
+        let mut embedder = self.embedder.lock().unwrap_or_else(PoisonError::into_inner);
+        Ok(embedder.open()?.embed(&texts)?)
+    }
+
     /// The codes of a new item.
     ///
     /// # Shapes
@@ -67,13 +105,14 @@ impl ItemEncoder {
     /// [`Error::EmbeddingDim`] when the embedding has another size than the run's, and the errors of reading the other items'
     /// content and of encoding.
     #[allow(clippy::needless_pass_by_value, reason = "a view is passed by value, as ndarray does")]
-    pub(crate) fn encode(&mut self, embedding: ArrayView1<'_, f32>) -> Result<Vec<u32>> {
-        let expected = self.blend.as_ref().map_or(self.quantizer.dim(), |with| with.blend.content_dim());
+    pub(crate) fn encode(&self, embedding: ArrayView1<'_, f32>) -> Result<Vec<u32>> {
+        let mut blend = self.blend.as_ref().map(|blend| blend.lock().unwrap_or_else(PoisonError::into_inner));
+        let expected = blend.as_ref().map_or(self.quantizer.dim(), |with| with.blend.content_dim());
         if embedding.len() != expected {
             return Err(Error::EmbeddingDim { expected, got: embedding.len() });
         }
         let content = embedding.insert_axis(Axis(0));
-        let codes = match &mut self.blend {
+        let codes = match &mut blend {
             None => self.quantizer.encode_array(content, 1)?,
             Some(with) => {
                 let (blend, known) = with.open()?;

@@ -8,7 +8,7 @@ use std::{
 use candle_core::Device;
 use genrec_data::{Catalogue, Item};
 use genrec_decode::DeviceCatalogue;
-use genrec_embed::{AnyEmbedder, Embedder, behaviour::Blend};
+use genrec_embed::{AnyEmbedder, behaviour::Blend};
 use genrec_model::{
     ItemScorer, Seq2Seq,
     baseline::{CoOccurrence, KnnHistory, SemanticKnn},
@@ -24,7 +24,7 @@ use crate::{
     Error, Result,
     artifacts::{self, RunDir},
     catalogue,
-    encoder::{ItemBlend, ItemEmbedder, ItemEncoder},
+    encoder::{ItemBlend, ItemEmbedder, ItemEncoder, SharedEncoder},
     search::{DecodeConfig, Ranked, Searcher, UnseenScorer, Wanted},
     tokens::History,
 };
@@ -48,19 +48,22 @@ pub struct Recommendation {
 /// A trained run: catalogue, index, model, and what encodes new items.
 ///
 /// Recommending never changes it; [`add_item`](Self::add_item) does.
-#[derive(Debug)]
+///
+/// A clone is a snapshot: it shares weights, catalogue and index, and an item added to the one is not in the other. A service
+/// answers from one while it adds items to the next.
+#[derive(Debug, Clone)]
 pub struct Recommender<M = T5> {
-    catalogue: Catalogue,
+    catalogue: Arc<Catalogue>,
     seen: Vec<bool>,
     index: SidIndex,
     vocab: SidVocab,
     model: M,
-    encoder: ItemEncoder,
+    encoder: SharedEncoder,
     config: DecodeConfig,
     /// The catalogue on the model's GPU, once it has been asked there.
     tables: OnceLock<DeviceCatalogue>,
     unseen_scorer: Option<UnseenScorer>,
-    near: Option<CoOccurrence>,
+    near: Option<Arc<CoOccurrence>>,
 }
 
 impl Recommender<T5> {
@@ -112,19 +115,36 @@ impl<M: Seq2Seq> Recommender<M> {
         encoder: ItemEncoder,
         config: DecodeConfig,
     ) -> Result<Self> {
+        Self::assemble(Arc::new(catalogue), seen, index, model, encoder.into(), config)
+    }
+
+    fn assemble(
+        catalogue: Arc<Catalogue>,
+        seen: Vec<bool>,
+        index: SidIndex,
+        model: M,
+        encoder: SharedEncoder,
+        config: DecodeConfig,
+    ) -> Result<Self> {
         config.validate()?;
         let vocab = SidVocab::new(index.layout(), config.user_tokens)?;
         for (what, left, left_value, right, right_value) in [
             ("items", "the catalogue", catalogue.len(), "the index", index.id_bound() as usize),
             ("items", "the catalogue", catalogue.len(), "the record of seen items", seen.len()),
             ("tokens", "the vocabulary", vocab.size(), "the model", model.vocab_size()),
-            ("levels", "the index", index.layout().levels(), "the quantiser", encoder.quantizer.codebook_sizes().len()),
+            (
+                "levels",
+                "the index",
+                index.layout().levels(),
+                "the quantiser",
+                encoder.quantizer().codebook_sizes().len(),
+            ),
         ] {
             if left_value != right_value {
                 return Err(Error::Mismatch { what, left, left_value, right, right_value });
             }
         }
-        index.check_codebook(CodebookId(encoder.quantizer.fingerprint()?))?;
+        index.check_codebook(CodebookId(encoder.quantizer().fingerprint()?))?;
         let (tables, unseen_scorer, near) = (OnceLock::new(), None, None);
         Ok(Self { catalogue, seen, index, vocab, model, encoder, config, tables, unseen_scorer, near })
     }
@@ -173,7 +193,7 @@ impl<M: Seq2Seq> Recommender<M> {
     /// [`Error::Config`] for a setting outside its bounds; a changed `user_tokens` is [`Error::Mismatch`].
     pub fn with_config(self, config: DecodeConfig) -> Result<Self> {
         let (unseen_scorer, near) = (self.unseen_scorer, self.near);
-        let changed = Self::new(self.catalogue, self.seen, self.index, self.model, self.encoder, config)?;
+        let changed = Self::assemble(self.catalogue, self.seen, self.index, self.model, self.encoder, config)?;
         Ok(Self { unseen_scorer, near, ..changed })
     }
 
@@ -188,7 +208,7 @@ impl<M: Seq2Seq> Recommender<M> {
             let (left, right) = ("the record of co-occurrences", "the catalogue");
             return Err(Error::Mismatch { what: "items", left, left_value: recorded, right, right_value: items });
         }
-        self.near = Some(near);
+        self.near = Some(Arc::new(near));
         Ok(self)
     }
 
@@ -209,7 +229,7 @@ impl<M: Seq2Seq> Recommender<M> {
     /// come out as codes without meaning. One of another width is refused by [`add_item`](Self::add_item).
     #[must_use]
     pub fn with_embedder(mut self, embedder: AnyEmbedder) -> Self {
-        self.encoder.embedder = embedder.into();
+        self.encoder = self.encoder.with_embedder(embedder.into());
         self
     }
 
@@ -224,7 +244,7 @@ impl<M: Seq2Seq> Recommender<M> {
     /// [`Error::Mismatch`] when there are more embeddings than items, [`Error::NoEmbedder`] when items were added to a run that
     /// was made from ready embeddings, and the errors of embedding.
     #[allow(clippy::needless_pass_by_value, reason = "a view is passed by value, as ndarray does")]
-    pub fn with_semantic_knn(mut self, embeddings: ArrayView2<'_, f32>) -> Result<Self> {
+    pub fn with_semantic_knn(self, embeddings: ArrayView2<'_, f32>) -> Result<Self> {
         let (rows, items) = (embeddings.nrows(), self.catalogue.len());
         let Some(added) = self.catalogue.items().get(rows..) else {
             let (left, right) = ("the embeddings", "the catalogue");
@@ -233,9 +253,7 @@ impl<M: Seq2Seq> Recommender<M> {
         let knn = if added.is_empty() {
             SemanticKnn::new(embeddings, KnnHistory::LastItem)?
         } else {
-            let texts: Vec<String> =
-                added.iter().map(|item| self.encoder.text.render(|field| item.field(field))).collect();
-            let added = self.encoder.embedder.open()?.embed(&texts)?;
+            let added = self.encoder.embed(added)?;
             if added.ncols() != embeddings.ncols() {
                 return Err(Error::EmbeddingDim { expected: embeddings.ncols(), got: added.ncols() });
             }
@@ -290,7 +308,7 @@ impl<M: Seq2Seq> Recommender<M> {
             .with_tables(&self.tables)
             .with_seen(&self.seen)
             .with_unseen_scorer(self.unseen_scorer.as_ref())
-            .with_co_occurrence(self.near.as_ref())
+            .with_co_occurrence(self.near.as_deref())
     }
 
     /// Adds an item that the model has never seen: its text is embedded and encoded, its Semantic ID inserted into the
@@ -301,9 +319,7 @@ impl<M: Seq2Seq> Recommender<M> {
     /// (a full suffix) otherwise, and [`Error::Data`] for an id that is taken or empty or a price that is not finite. Nothing
     /// is changed then.
     pub fn add_item(&mut self, item: Item) -> Result<ItemId> {
-        let text = self.encoder.text.render(|field| item.field(field));
-        let embedder = self.encoder.embedder.open()?;
-        let embedding = embedder.embed(&[text])?;
+        let embedding = self.encoder.embed(std::slice::from_ref(&item))?;
         self.add_item_with_embedding(item, embedding.index_axis(Axis(0), 0))
     }
 
@@ -320,11 +336,11 @@ impl<M: Seq2Seq> Recommender<M> {
     pub fn add_item_with_embedding(&mut self, item: Item, embedding: ArrayView1<'_, f32>) -> Result<ItemId> {
         let codes = self.encoder.encode(embedding)?;
         // The catalogue refuses a duplicate id before the index is touched.
-        let mut catalogue = self.catalogue.clone();
+        let mut catalogue = Catalogue::clone(&self.catalogue);
         let row = catalogue.push(item)?;
         self.index.insert(codes.as_slice())?;
         self.tables.take();
-        self.catalogue = catalogue;
+        self.catalogue = Arc::new(catalogue);
         self.seen.push(false);
         Ok(row)
     }

@@ -56,6 +56,23 @@ impl<'a> Searcher<'a> {
         Self { index, vocab, config, tables: None, seen: &[], unseen_scorer: None, near: None }
     }
 
+    /// The same run with other settings, for one call: a service answers requests that ask for different searches from one
+    /// [`Recommender`](crate::Recommender).
+    ///
+    /// # Errors
+    /// [`Error::Config`] for a setting outside its bounds; other `user_tokens` than the model was trained with are
+    /// [`Error::Mismatch`].
+    pub fn with_config(mut self, config: &'a DecodeConfig) -> Result<Self> {
+        config.validate()?;
+        let (left_value, right_value) = (config.user_tokens as usize, self.config.user_tokens as usize);
+        if left_value != right_value {
+            let (what, left, right) = ("user tokens", "the setting", "the run");
+            return Err(Error::Mismatch { what, left, left_value, right, right_value });
+        }
+        self.config = config;
+        Ok(self)
+    }
+
     /// Keeps the catalogue's tables on the model's GPU in `tables`, which must be emptied when the index changes.
     pub(crate) fn with_tables(mut self, tables: &'a OnceLock<DeviceCatalogue>) -> Self {
         self.tables = Some(tables);
