@@ -1,0 +1,236 @@
+#!/usr/bin/env python3
+"""Load on `examples/serve`: users a second that it sustains, latency at half of that, and faults under hostile requests.
+
+    cargo run --release --example serve -- --run RUN --listen 127.0.0.1:8080
+    python3 benches/serve_load.py --address 127.0.0.1:8080 --seconds 20
+    python3 benches/serve_load.py --address 127.0.0.1:8080 --seconds 20 --hostile
+
+The first phase asks over so many connections at once, each waiting for its answer before it asks again. The second sends
+at half the rate that came out, whether answers have come or not, and counts a request's time from when it was due: a server that
+falls behind cannot hide it. `--hostile` asks at the same rate once more while others send malformed requests, half
+requests and reloads; it fails if a good request got no answer, or a bad one a status of 500 or above. Histories are drawn from
+the server's own catalogue. Python's standard library only.
+"""
+
+import argparse
+import http.client
+import json
+import queue
+import random
+import socket
+import sys
+import threading
+import time
+
+
+class Client:
+    """One connection, opened anew after a fault."""
+
+    def __init__(self, address, timeout=30):
+        self.host, _, port = address.rpartition(":")
+        self.port, self.timeout, self.connection = int(port), timeout, None
+
+    def ask(self, method, path, body=None, kind="application/json"):
+        """The status, 0 where there was no answer, and the body."""
+        # A connection that the server closed while it was idle is no fault: once more on a new one.
+        for _ in range(2):
+            fresh = self.connection is None
+            try:
+                if fresh:
+                    self.connection = http.client.HTTPConnection(self.host, self.port, timeout=self.timeout)
+                    self.connection.connect()
+                    self.connection.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+                self.connection.request(method, path, body, {"content-type": kind} if body is not None else {})
+                response = self.connection.getresponse()
+                return response.status, response.read()
+            except (OSError, http.client.HTTPException):
+                if self.connection is not None:
+                    self.connection.close()
+                self.connection = None
+                if fresh:
+                    break
+        return 0, b""
+
+
+def catalogue(address):
+    """Ids of some hundred items."""
+    client, found = Client(address), set()
+    for letter in "aeiourstn":
+        status, body = client.ask("GET", f"/items?limit=100&q={letter}")
+        if status != 200:
+            sys.exit(f"GET /items answered {status}: is `serve` at {address}?")
+        found.update(item["id"] for item in json.loads(body)["items"])
+    return sorted(found)
+
+
+def bodies(items, k, seed):
+    """Requests without end, of 2 to 20 items."""
+    rng = random.Random(seed)
+    while True:
+        history = rng.choices(items, k=rng.randint(2, 20))
+        yield json.dumps({"history": history, "k": k})
+
+
+def quantile(times, share):
+    times = sorted(times)
+    return times[min(len(times) - 1, int(share * len(times)))] if times else float("nan")
+
+
+def closed_loop(address, items, args):
+    """Users a second when every connection asks as soon as it was answered."""
+    stop, counts, lock = threading.Event(), {}, threading.Lock()
+
+    def work(seed):
+        client, source, mine = Client(address), bodies(items, args.k, seed), {}
+        while not stop.is_set():
+            status, _ = client.ask("POST", "/recommend", next(source))
+            mine[status] = mine.get(status, 0) + 1
+        with lock:
+            for status, count in mine.items():
+                counts[status] = counts.get(status, 0) + count
+
+    threads = [threading.Thread(target=work, args=(seed,)) for seed in range(args.connections)]
+    start = time.perf_counter()
+    for thread in threads:
+        thread.start()
+    time.sleep(args.seconds)
+    stop.set()
+    for thread in threads:
+        thread.join()
+    return counts, counts.get(200, 0) / (time.perf_counter() - start)
+
+
+def open_loop(address, items, rate, args):
+    """Times from when a request was due, in seconds, and statuses."""
+    due, times, counts, lock = queue.Queue(), [], {}, threading.Lock()
+
+    def work():
+        client = Client(address)
+        while (job := due.get()) is not None:
+            at, body = job
+            status, _ = client.ask("POST", "/recommend", body)
+            took = time.perf_counter() - at
+            with lock:
+                counts[status] = counts.get(status, 0) + 1
+                if status == 200:
+                    times.append(took)
+
+    threads = [threading.Thread(target=work) for _ in range(args.connections)]
+    for thread in threads:
+        thread.start()
+    source, rng, start = bodies(items, args.k, 7), random.Random(8), time.perf_counter()
+    at = 0.0
+    while at < args.seconds:
+        # Arrivals of users who do not know of one another.
+        at += rng.expovariate(rate)
+        time.sleep(max(0.0, start + at - time.perf_counter()))
+        due.put((start + at, next(source)))
+    for _ in threads:
+        due.put(None)
+    for thread in threads:
+        thread.join()
+    return times, counts
+
+
+def hostile(address, items, args, stop, seen):
+    """Malformed requests, half requests and reloads until `stop`; statuses go to `seen`."""
+    host, _, port = address.rpartition(":")
+    good = items[0]
+    bad = [
+        ("POST", "/recommend", b"{", "application/json"),
+        ("POST", "/recommend", b'{"history": ["\xff"]}', "application/json"),
+        ("POST", "/recommend", b'{"history": [1]}', "application/json"),
+        ("POST", "/recommend", json.dumps({"history": ["no such item"]}), "application/json"),
+        ("POST", "/recommend", json.dumps({"history": [good] * 5000}), "application/json"),
+        ("POST", "/recommend", json.dumps({"history": [good], "k": 10**9}), "application/json"),
+        ("POST", "/recommend", json.dumps({"history": [good], "temperature": -1}), "application/json"),
+        ("POST", "/recommend", json.dumps({"history": [good], "colour": 1}), "application/json"),
+        ("POST", "/recommend", b"[" * 100000, "application/json"),
+        ("POST", "/recommend", b"x" * 2000000, "application/json"),
+        ("POST", "/recommend", b"history=1", "text/plain"),
+        ("POST", "/items", json.dumps({"id": ""}), "application/json"),
+        ("GET", "/tree?prefix=x", None, ""),
+        ("GET", "/nothing", None, ""),
+        ("DELETE", "/items", None, ""),
+    ]
+
+    def note(name, status):
+        seen[(name, status)] = seen.get((name, status), 0) + 1
+
+    def malformed(seed):
+        client, rng = Client(address), random.Random(seed)
+        while not stop.is_set():
+            method, path, body, kind = rng.choice(bad)
+            note("malformed", client.ask(method, path, body, kind)[0])
+            time.sleep(args.pause)
+
+    def half():
+        rng = random.Random(9)
+        while not stop.is_set():
+            try:
+                with socket.create_connection((host, int(port)), timeout=2) as connection:
+                    head = b"POST /recommend HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\ncontent-length: 500\r\n\r\n{"
+                    connection.sendall(rng.choice([head, head[:40], b"\x16\x03\x01\x00", b"\0" * 64]))
+                    time.sleep(0.02)
+            except OSError:
+                pass
+
+    def reloads():
+        client = Client(address)
+        while not stop.is_set():
+            note("reload", client.ask("POST", "/reload", b"{}")[0])
+            stop.wait(args.reload_every)
+
+    return [threading.Thread(target=malformed, args=(seed,)) for seed in range(4)] + [
+        threading.Thread(target=half),
+        threading.Thread(target=reloads),
+    ]
+
+
+def say(name, times, counts):
+    statuses = ", ".join(f"{count} of status {status}" for status, count in sorted(counts.items()))
+    p50, p99, worst = (1000 * quantile(times, share) for share in (0.5, 0.99, 1.0))
+    print(f"{name}: p50 {p50:.1f} ms, p99 {p99:.1f} ms, longest {worst:.1f} ms; {statuses}", flush=True)
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--address", default="127.0.0.1:8080")
+    parser.add_argument("--seconds", type=float, default=20, help="length of each phase")
+    parser.add_argument("--connections", type=int, default=64)
+    parser.add_argument("-k", type=int, default=10)
+    parser.add_argument("--rate", type=float, help="users a second, in place of half of what is sustained")
+    parser.add_argument("--hostile", action="store_true", help="a third phase, beside malformed requests and reloads")
+    parser.add_argument("--pause", type=float, default=0.005, help="seconds between malformed requests of a thread")
+    parser.add_argument("--reload-every", type=float, default=2.0, help="seconds between reloads")
+    args = parser.parse_args()
+
+    items = catalogue(args.address)
+    rate = args.rate
+    if rate is None:
+        counts, sustained = closed_loop(args.address, items, args)
+        others = {status: count for status, count in counts.items() if status != 200}
+        print(f"sustained over {args.connections} connections: {sustained:.0f} users/s; other statuses {others}", flush=True)
+        rate = sustained / 2
+    times, counts = open_loop(args.address, items, rate, args)
+    say(f"at {rate:.0f} users/s", times, counts)
+    if not args.hostile:
+        return
+    stop, seen = threading.Event(), {}
+    threads = hostile(args.address, items, args, stop, seen)
+    for thread in threads:
+        thread.start()
+    times, counts = open_loop(args.address, items, rate, args)
+    stop.set()
+    for thread in threads:
+        thread.join()
+    say(f"at {rate:.0f} users/s beside hostile requests", times, counts)
+    print("hostile: " + ", ".join(f"{n} {name} {status}" for (name, status), n in sorted(seen.items())))
+    lost = {status: count for status, count in counts.items() if status != 200}
+    wrong = {key: n for key, n in seen.items() if key[1] >= 500 or (key[0] == "reload" and key[1] != 200)}
+    if lost or wrong:
+        sys.exit(f"good requests not answered: {lost}; wrong statuses: {wrong}")
+
+
+if __name__ == "__main__":
+    main()
