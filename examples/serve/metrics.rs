@@ -46,6 +46,17 @@ pub(crate) struct Metrics {
     items: Gauge,
     generation: Gauge,
     connections: Gauge,
+    in_flight: Gauge,
+}
+
+/// Counts a request for as long as it is kept.
+#[derive(Debug)]
+pub(crate) struct InFlight(Gauge);
+
+impl Drop for InFlight {
+    fn drop(&mut self) {
+        self.0.dec();
+    }
 }
 
 impl Metrics {
@@ -63,6 +74,7 @@ impl Metrics {
             items: Gauge::default(),
             generation: Gauge::default(),
             connections: Gauge::default(),
+            in_flight: Gauge::default(),
         };
         let mut registry = Registry::with_prefix("genrec");
         registry.register("requests", "Requests answered, by route and status", metrics.requests.clone());
@@ -75,7 +87,13 @@ impl Metrics {
         registry.register("items_added", "Items added since the start", metrics.added.clone());
         registry.register("generation", "Times that the run served was replaced", metrics.generation.clone());
         registry.register("connections", "Open connections", metrics.connections.clone());
+        registry.register("requests_in_flight", "Requests that are not answered yet", metrics.in_flight.clone());
         Self { registry, ..metrics }
+    }
+
+    pub(crate) fn begun(&self) -> InFlight {
+        self.in_flight.inc();
+        InFlight(self.in_flight.clone())
     }
 
     pub(crate) fn answered(&self, route: &str, status: u16, took: Duration) {

@@ -122,17 +122,32 @@ pub(crate) struct Settings {
 struct Filter {
     name: &'static str,
     excludes: bool,
-    items: Vec<ItemId>,
+    of: Listed,
+}
+
+#[derive(Debug, Clone, PartialEq)]
+enum Listed {
+    Items(Vec<ItemId>),
+    /// By name: a large one is listed where batches are decoded, not where requests are read.
+    Categories(Vec<String>),
 }
 
 impl Settings {
     /// The filters with their names.
     pub(crate) fn filters(&self, snapshot: &Snapshot) -> genrec::Result<Vec<(&'static str, ItemFilter)>> {
         let index = snapshot.recommender.index();
+        let make = |excludes, items: &mut dyn Iterator<Item = ItemId>| match excludes {
+            true => ItemFilter::excluding(index, items),
+            false => ItemFilter::only(index, items),
+        };
         let filter = |filter: &Filter| {
-            let items = filter.items.iter().copied();
-            let made =
-                if filter.excludes { ItemFilter::excluding(index, items) } else { ItemFilter::only(index, items) };
+            let made = match &filter.of {
+                Listed::Items(items) => make(filter.excludes, &mut items.iter().copied()),
+                Listed::Categories(names) => {
+                    let items = names.iter().filter_map(|name| snapshot.in_category(name)).flatten();
+                    make(filter.excludes, &mut items.copied())
+                }
+            };
             Ok((filter.name, made?))
         };
         self.filters.iter().map(filter).collect()
@@ -191,26 +206,18 @@ impl Asked {
     }
 
     fn filters(&self, snapshot: &Snapshot, limits: &Limits) -> Result<Vec<Filter>, ApiError> {
-        let by_id = |name: &'static str, ids: &[String]| rows(snapshot, name, ids, limits);
-        let by_category = |name: &'static str, names: &[String]| {
+        let by_id = |name, ids: &[String]| Ok(Listed::Items(rows(snapshot, name, ids, limits)?));
+        let by_category = |name, names: &[String]| {
             check_length(name, names.len(), limits.max_items.get())?;
-            let mut items = Vec::new();
-            for wanted in names {
-                let unknown = || {
-                    let message =
-                        format!("`{name}`: no item is of `{}`; GET /info lists categories", shortened(wanted));
-                    ApiError::invalid("unknown_category", message)
-                };
-                items.extend_from_slice(snapshot.in_category(wanted).ok_or_else(unknown)?);
+            if let Some(unknown) = names.iter().find(|wanted| snapshot.in_category(wanted).is_none()) {
+                let unknown = shortened(unknown);
+                let message = format!("`{name}`: no item is of `{unknown}`; GET /info lists the largest categories");
+                return Err(ApiError::invalid("unknown_category", message));
             }
-            Ok(items)
+            Ok(Listed::Categories(names.to_vec()))
         };
         let mut filters = Vec::new();
-        let mut add = |name, excludes, mut items: Vec<ItemId>| {
-            items.sort_unstable();
-            items.dedup();
-            filters.push(Filter { name, excludes, items });
-        };
+        let mut add = |name, excludes, of| filters.push(Filter { name, excludes, of });
         if let Some(ids) = &self.only {
             add("only", false, by_id("only", ids)?);
         }

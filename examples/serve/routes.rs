@@ -5,7 +5,7 @@ use std::{sync::Arc, time::Instant};
 use axum::{
     Router,
     extract::{MatchedPath, Request, State as Shared},
-    http::{Method, StatusCode},
+    http::{HeaderMap, HeaderValue, Method, StatusCode},
     middleware::{self, Next},
     response::Response,
     routing::{get, post},
@@ -49,7 +49,7 @@ async fn counted(Shared(state): Shared<Arc<State>>, request: Request, next: Next
     // Other paths are the client's to choose, and would be a series each.
     let path = request.extensions().get::<MatchedPath>().map_or("other", MatchedPath::as_str);
     let route = format!("{} {path}", method(request.method()));
-    let start = Instant::now();
+    let (start, _begun) = (Instant::now(), state.metrics.begun());
     let response = next.run(request).await;
     state.metrics.answered(&route, response.status().as_u16(), start.elapsed());
     response
@@ -81,7 +81,7 @@ async fn recommend(Shared(state): Shared<Arc<State>>, request: Request) -> Answe
 }
 
 async fn add_item(Shared(state): Shared<Arc<State>>, request: Request) -> Answer {
-    may_change(&state)?;
+    may_change(&state, request.headers())?;
     let item: Item = read(&state, request).await?;
     if item.title.as_deref().is_none_or(|title| title.trim().is_empty()) {
         let message = "`title` is missing or empty; an item is known by its text, give it one";
@@ -91,8 +91,8 @@ async fn add_item(Shared(state): Shared<Arc<State>>, request: Request) -> Answer
     Ok(json_response(StatusCode::CREATED, &json!({ "item": item, "items": items })))
 }
 
-async fn reload(Shared(state): Shared<Arc<State>>) -> Answer {
-    may_change(&state)?;
+async fn reload(Shared(state): Shared<Arc<State>>, headers: HeaderMap) -> Answer {
+    may_change(&state, &headers)?;
     let snapshot = state.reload().await?;
     Ok(json_response(StatusCode::OK, &status("ok", &snapshot)))
 }
@@ -127,12 +127,17 @@ fn status(word: &str, snapshot: &Snapshot) -> serde_json::Value {
     json!({ "status": word, "items": snapshot.recommender.index().len(), "generation": snapshot.generation })
 }
 
-fn may_change(state: &State) -> Result<(), ApiError> {
-    if !state.options.read_only {
-        return Ok(());
+/// Refuses what would change the run where nobody may, and what a page of another site sends in a person's name.
+fn may_change(state: &State, headers: &HeaderMap) -> Result<(), ApiError> {
+    let forbidden = |code, message| Err(ApiError::new(StatusCode::FORBIDDEN, code, message));
+    if state.options.read_only {
+        let message = "the server was started with `--read-only`; add items where it was not, and reload by SIGHUP";
+        return forbidden("read_only", message);
     }
-    let message = "the server was started with `--read-only`; add items where it was not, and reload by SIGHUP";
-    Err(ApiError::new(StatusCode::FORBIDDEN, "read_only", message))
+    match headers.get("sec-fetch-site").map(HeaderValue::as_bytes) {
+        None | Some(b"same-origin" | b"none") => Ok(()),
+        Some(_) => forbidden("other_site", "a page of another site asked for this; ask from the server's own page"),
+    }
 }
 
 async fn read<T: serde::de::DeserializeOwned>(state: &State, request: Request) -> Result<T, ApiError> {

@@ -130,6 +130,25 @@ fn requests_share_batches_and_get_what_they_would_get_alone() {
 }
 
 #[test]
+fn one_user_without_an_item_left_does_not_take_the_others_lists() {
+    let server = Server::start(&["--max-wait-ms", "3600000", "--max-batch", "2"]);
+    let recommender = server.recommender();
+    let ids: Vec<String> = (0..4).map(|item| id(&recommender, item)).collect();
+    let ask = |history: &[String]| server.recommend(&json!({ "history": history, "only": ids, "own_items": false }));
+    let (all, some) = std::thread::scope(|scope| {
+        let (all, some) = (scope.spawn(|| ask(&ids)), scope.spawn(|| ask(&ids[..1])));
+        (all.join().unwrap(), some.join().unwrap())
+    });
+    assert_eq!(all.error(), (422, "nothing_left".to_owned()));
+    let mut left: Vec<String> = lists(&some).remove(0).into_iter().map(|(id, _)| id).collect();
+    left.sort_unstable();
+    let mut expected = ids[1..].to_vec();
+    expected.sort_unstable();
+    assert_eq!(left, expected);
+    assert_eq!(server.metric("genrec_batch_histories_count"), 1.0);
+}
+
+#[test]
 fn titles_users_and_the_tree_can_be_looked_through() {
     let data = trained().to_str().unwrap();
     let server = Server::start(&["--data", data]);
