@@ -224,7 +224,7 @@ function treeRow(prefix, child, leaf, most) {
   const button = make("button", { type: "button" }, chip);
   if (leaf) {
     const item = child.examples[0];
-    if (item) button.append(make("span", { className: "what", textContent: titleOf(item), title: titleOf(item) }), make("span", { className: "count", textContent: "＋", title: "add to the history" }));
+    if (item) button.append(make("span", { className: "what", textContent: titleOf(item), title: titleOf(item) }), make("span", { className: "count", textContent: "+", title: "add to the history" }));
     button.addEventListener("click", () => { if (item) { state.history.push(item); changed(); } });
     return make("li", {}, button);
   }
