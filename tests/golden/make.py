@@ -5,7 +5,8 @@
     python3 tests/golden/make.py --check         # made live in a temporary folder and compared; exit 1 on a difference
     python3 tests/golden/make.py --check t5 eval # these areas alone
 
-With --check the area t5 goes the other way too: models trained here (by `cargo test`) are loaded by `transformers`.
+With --check the area t5 goes both ways: models trained here (by `cargo test`), and the model of a run exported for the Hub, are
+loaded by `transformers`, and random models that `transformers` saves are loaded here.
 
 An area is a script `scripts/AREA.py`, run as `python AREA.py OUT`, that fills the folder OUT; its recorded values are the
 folder `AREA` beside this file. Without --python the pinned packages of requirements.txt are installed in a virtual
@@ -144,12 +145,27 @@ def differences(old, new):
 
 
 def loads_in_transformers(python, scratch):
-    """Models that this repository trains and writes, loaded by `transformers`; the number of failures."""
-    exports = scratch / "exports"
-    command = ["cargo", "test", "--quiet", "-p", "genrec-model", "--test", "t5", "golden::export"]
-    subprocess.run(command, check=True, cwd=HERE, env=dict(os.environ, GENREC_T5_EXPORT=str(exports)),
-                   stdout=subprocess.DEVNULL)
-    return subprocess.run([python, str(SCRIPTS / "_load_t5.py"), str(exports)], check=False).returncode
+    """Models that this repository trains and writes, and a run that it exports, loaded by `transformers`; the number of failures."""
+    failures = 0
+    for package, test, variable, name, tolerance in [
+        ("genrec-model", "t5", "GENREC_T5_EXPORT", "golden::export", "1e-4"),
+        ("genrec-tests", "hub", "GENREC_EXPORT", "the_model_of_an_export_is_one_of_transformers", "1e-5"),
+    ]:
+        exports = scratch / f"exports-{test}"
+        command = ["cargo", "test", "--quiet", "-p", package, "--test", test, name]
+        subprocess.run(command, check=True, cwd=HERE, env={**os.environ, variable: str(exports)}, stdout=subprocess.DEVNULL)
+        loading = [python, str(SCRIPTS / "_load_t5.py"), str(exports), tolerance]
+        failures += subprocess.run(loading, check=False, env=dict(os.environ, HF_HUB_OFFLINE="1")).returncode
+    return failures
+
+
+def loads_from_transformers(python, scratch):
+    """Random models that `transformers` saves, loaded by this repository; 1 on a failure."""
+    saved = scratch / "saved"
+    subprocess.run([python, str(SCRIPTS / "_save_t5.py"), str(saved)], check=True, env=dict(os.environ, HF_HUB_OFFLINE="1"))
+    command = ["cargo", "test", "--quiet", "-p", "genrec-model", "--test", "t5", "golden::import"]
+    done = subprocess.run(command, check=False, cwd=HERE, env=dict(os.environ, GENREC_T5_IMPORT=str(saved)))
+    return int(done.returncode != 0)
 
 
 def check(python, area, scratch):
@@ -164,7 +180,9 @@ def check(python, area, scratch):
         print(f"{area}/{difference}")
     if len(found) > 20:
         print(f"{area}: and {len(found) - 20} more")
-    return len(found) + (loads_in_transformers(python, scratch) if area == "t5" else 0)
+    if area == "t5":
+        return len(found) + loads_in_transformers(python, scratch) + loads_from_transformers(python, scratch)
+    return len(found)
 
 
 def record(python, area, scratch):

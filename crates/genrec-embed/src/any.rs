@@ -1,5 +1,7 @@
 //! The embedders this crate has, chosen by value.
 
+mod reference;
+
 use std::path::{Path, PathBuf};
 
 use candle_core::Device;
@@ -19,6 +21,9 @@ use crate::{
 /// Newest format of `config.json` written and read.
 const FORMAT_VERSION: u32 = 1;
 const CONFIG: &str = "config.json";
+
+pub use reference::OutsideModel;
+use reference::{Family, Header, Reference};
 
 /// Which embedder to use, as configuration files and command lines say it.
 ///
@@ -75,32 +80,6 @@ pub enum AnyEmbedder {
     SentenceT5(SentenceT5),
     /// A decoder language model.
     CausalLm(CausalLm),
-}
-
-#[derive(Deserialize)]
-struct Header {
-    r#type: Family,
-}
-
-#[derive(Clone, Copy, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-enum Family {
-    Tfidf,
-    Bert,
-    #[serde(rename = "sentence_t5")]
-    SentenceT5,
-    CausalLm,
-}
-
-/// An outside model by place and content.
-#[derive(Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Reference {
-    format_version: u32,
-    r#type: Family,
-    dir: PathBuf,
-    sha256: String,
-    max_length: usize,
 }
 
 impl AnyEmbedder {

@@ -159,21 +159,18 @@ pub enum EmbedError {
     },
     /// A download from the Hugging Face Hub failed.
     #[cfg(feature = "hub")]
-    #[error("cannot download {file} of {model}@{revision} from the Hub: {source}")]
-    Hub {
-        /// Model id, such as `sentence-transformers/all-MiniLM-L6-v2`.
-        model: String,
-        /// Branch, tag or commit.
-        revision: String,
-        /// The file.
-        file: String,
-        /// The client's own error.
-        #[source]
-        source: Box<hf_hub::api::sync::ApiError>,
-    },
+    #[error(transparent)]
+    Hub(#[from] Box<crate::hub::HubError>),
     /// A tensor operation failed, or a weight is missing or of another shape.
     #[error(transparent)]
     Tensor(#[from] candle_core::Error),
+}
+
+#[cfg(feature = "hub")]
+impl From<crate::hub::HubError> for EmbedError {
+    fn from(error: crate::hub::HubError) -> Self {
+        Self::Hub(Box::new(error))
+    }
 }
 
 /// What is wrong with an array file.

@@ -88,7 +88,7 @@ pub mod hub;
 pub mod io;
 pub mod tfidf;
 
-pub use any::{AnyEmbedder, EmbedderSpec};
+pub use any::{AnyEmbedder, EmbedderSpec, OutsideModel};
 pub use bert::Bert;
 pub use cache::EmbeddingCache;
 pub use causal_lm::CausalLm;

@@ -168,6 +168,21 @@ impl RunDir {
     }
 }
 
+/// Whether a file of a run is one that recommending or adding an item may read, by its path within the run with `/` between
+/// names. Checkpoints, locks and temporary files are not.
+pub fn serves(file: &str) -> bool {
+    match file.split_once('/') {
+        None => matches!(
+            file,
+            "run.json" | "decode.json" | "report.json" | "embeddings.safetensors" | "co-occurrence.safetensors"
+        ),
+        Some((part, name)) => {
+            let parts = ["catalogue", "embedder", "behaviour", "quantizer", "index", "model"];
+            parts.contains(&part) && !name.contains('/') && !name.starts_with('.') && !name.ends_with(".tmp")
+        }
+    }
+}
+
 /// Writes a JSON file under a temporary name, flushes it and renames it.
 ///
 /// # Errors
@@ -254,6 +269,18 @@ mod tests {
         let left: Vec<_> = fs::read_dir(run.embedder()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
         assert_eq!(left, ["vocabulary.json"]);
         Ok(())
+    }
+
+    #[test]
+    fn what_serves_is_told_from_what_only_trained() {
+        for file in ["run.json", "index/index.safetensors.next", "embedder/vocabulary.json", "model/config.json"] {
+            assert!(serves(file), "{file}");
+        }
+        for file in
+            ["README.md", ".lock", "train/best/state.json", "model/config.tmp", "index/.a.tmp", "model/a/b.json"]
+        {
+            assert!(!serves(file), "{file}");
+        }
     }
 
     #[test]

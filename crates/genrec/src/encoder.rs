@@ -33,6 +33,11 @@ pub enum ItemEmbedder {
 impl ItemEmbedder {
     pub(crate) fn open(&mut self) -> Result<&AnyEmbedder> {
         if let Self::Saved { dir, device } = self {
+            if let Some(model) = AnyEmbedder::outside_model(&*dir)?
+                && !model.dir.is_dir()
+            {
+                return Err(Error::EmbedderElsewhere { model: model.dir });
+            }
             *self = Self::Open(Box::new(AnyEmbedder::load(dir, device)?));
         }
         match self {

@@ -112,6 +112,21 @@ pub enum Error {
     /// The run was made from ready vectors, so that it has no embedder for new texts.
     #[error("this run was made from ready embeddings and cannot embed text; use `add_item_with_embedding`")]
     NoEmbedder,
+    /// The model that the run's texts were embedded by is not where the run says.
+    #[error(
+        "the texts of this run were embedded by `{}`, which is not there; get that model, open it by `AnyEmbedder::load_relocated` with the run's `embedder` directory and hand it to `with_embedder`, or use `add_item_with_embedding`",
+        model.display()
+    )]
+    EmbedderElsewhere {
+        /// Its directory, or what it is called where it was published.
+        model: PathBuf,
+    },
+    /// A directory that is to be filled holds something.
+    #[error("`{}` is not empty; delete what is in it, or choose another directory", path.display())]
+    NotEmpty {
+        /// The directory.
+        path: PathBuf,
+    },
     /// There is nobody to recommend to or to evaluate on.
     #[error("no user has a {what}: every sequence is too short; leave-one-out needs at least three items a user")]
     NoTargets {

@@ -8,6 +8,8 @@
 //!   quantiser, index, model, report. A run that is interrupted anywhere goes on where it stopped and, without a
 //!   budget, ends with the same bytes.
 //! - [`Recommender`] opens such a directory, recommends to [`History`]s, and takes items that training never saw.
+//! - [`Export`] makes of it a directory for the Hugging Face Hub, with a model card; with the feature `hub`
+//!   `Recommender::from_hub` opens one from there.
 //! - [`evaluate`] puts leave-one-out questions to a recommender or to any item scorer.
 //!
 //! # Example
@@ -49,7 +51,7 @@
 //!
 //! # Features
 //!
-//! `hub` downloads embedders; `parquet` lets [`data::readers::tabular`] read Parquet; `tensorboard` writes a run's curves; `cuda`, `cudnn`, `nccl`, `metal`,
+//! `hub` downloads runs and embedders from the Hugging Face Hub; `parquet` lets [`data::readers::tabular`] read Parquet; `tensorboard` writes a run's curves; `cuda`, `cudnn`, `nccl`, `metal`,
 //! `accelerate` and `mkl` are passed on to candle. None is on by default and none changes the model; another device or
 //! BLAS rounds differently, and a GPU draws dropout itself.
 //!
@@ -63,6 +65,9 @@ mod encoder;
 mod ensemble;
 mod error;
 pub mod evaluate;
+mod export;
+#[cfg(feature = "hub")]
+mod hub;
 pub mod pipeline;
 mod recommender;
 mod repair;
@@ -72,6 +77,7 @@ mod tokens;
 pub use encoder::{ItemBlend, ItemEmbedder, ItemEncoder};
 pub use ensemble::Ensemble;
 pub use error::{Damage, Error, Result};
+pub use export::Export;
 pub use recommender::{Recommendation, Recommender};
 pub use repair::QuantizerCosts;
 pub use search::{DecodeConfig, Ranked, Rerank, Searcher, Wanted};
@@ -91,3 +97,8 @@ pub use sid_quantize as quantize;
 #[cfg(doctest)]
 #[doc = include_str!("../README.md")]
 struct Readme;
+
+/// The example of every model card, compiled with the documentation tests.
+#[cfg(all(doctest, feature = "hub"))]
+#[doc = include_str!("export/usage.md")]
+struct Usage;

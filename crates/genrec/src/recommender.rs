@@ -167,6 +167,10 @@ impl<M: Seq2Seq> Recommender<M> {
         self.seen.get(item.index()).copied()
     }
 
+    pub(crate) fn seen_flags(&self) -> &[bool] {
+        &self.seen
+    }
+
     /// Codes to items and back.
     pub fn index(&self) -> &SidIndex {
         &self.index
@@ -315,8 +319,8 @@ impl<M: Seq2Seq> Recommender<M> {
     /// index. It is recommendable at once; no Semantic ID already given changes and nothing is trained.
     ///
     /// # Errors
-    /// [`Error::NoEmbedder`] when the run was made from ready embeddings; the errors of embedding, encoding and the index
-    /// (a full suffix) otherwise, and [`Error::Data`] for an id that is taken or empty or a price that is not finite. Nothing
+    /// [`Error::NoEmbedder`] when the run was made from ready embeddings, [`Error::EmbedderElsewhere`] when the model that embeds
+    /// its texts is not on this machine; the errors of embedding, encoding and the index (a full suffix) otherwise, and [`Error::Data`] for an id that is taken or empty or a price that is not finite. Nothing
     /// is changed then.
     pub fn add_item(&mut self, item: Item) -> Result<ItemId> {
         let embedding = self.encoder.embed(std::slice::from_ref(&item))?;

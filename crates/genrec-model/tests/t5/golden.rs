@@ -72,7 +72,7 @@ fn step_by_step_decoding_agrees() {
     }
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, Deserialize)]
 struct Export {
     sources: Vec<Vec<u32>>,
     labels: Vec<Vec<u32>>,
@@ -108,5 +108,30 @@ fn export() {
         let export =
             Export { sources: cases.sources.clone(), labels: cases.labels.clone(), logits: logits.to_vec3().unwrap() };
         fs::write(dir.join("logits.json"), serde_json::to_vec(&export).unwrap()).unwrap();
+    }
+}
+
+/// Loads what `save_pretrained` of `transformers` wrote, by `tests/golden/scripts/_save_t5.py`, from the directory `GENREC_T5_IMPORT`.
+#[test]
+fn import() {
+    let Some(root) = std::env::var_os("GENREC_T5_IMPORT") else {
+        eprintln!("NOT RUN: models saved by transformers; `python3 tests/golden/make.py --check t5` does that");
+        return;
+    };
+    let folders: Vec<_> = fs::read_dir(root).unwrap().map(|entry| entry.unwrap().path()).collect();
+    assert!(!folders.is_empty());
+    for folder in folders {
+        let case: Export = serde_json::from_slice(&fs::read(folder.join("logits.json")).unwrap()).unwrap();
+        let mut batch = RaggedBatch::new();
+        for (source, target) in case.sources.iter().zip(&case.labels) {
+            batch.push(source, target).unwrap();
+        }
+        let found = T5::load(&folder, &Device::Cpu).unwrap().logits(&batch).unwrap().to_vec3::<f32>().unwrap();
+        let (found, expected) = (found.into_iter().flatten().flatten(), case.logits.into_iter().flatten().flatten());
+        let (difference, largest) = found.zip(expected).fold((0.0_f32, 0.0_f32), |(difference, largest), (a, b)| {
+            (difference.max((a - b).abs()), largest.max(b.abs()))
+        });
+        eprintln!("{}: largest difference {difference:.2e} of logits up to {largest:.2}", folder.display());
+        assert!(difference <= 1e-5 * largest.max(1.0), "{}: {difference}", folder.display());
     }
 }
