@@ -123,6 +123,9 @@ fn a_run_goes_to_the_hub_and_comes_back() {
 
     let hub = serve(exported.root());
     hub.state().cuts = [100, 200].into();
+    assert_eq!(exported.verify().unwrap().unsummed, 0);
+    let arrived = RunDir::from_hub(&download(&hub, cache.path())).unwrap();
+    assert_eq!(arrived.verify().unwrap(), exported.verify().unwrap());
     let mut recommender = Recommender::from_hub(download(&hub, cache.path()), &Device::Cpu).unwrap();
     assert_eq!(recommend(&recommender), recommend(&Recommender::load(&run, &Device::Cpu).unwrap()));
     let new = recommender.add_item(new_item()).unwrap();

@@ -174,7 +174,12 @@ pub fn serves(file: &str) -> bool {
     match file.split_once('/') {
         None => matches!(
             file,
-            "run.json" | "decode.json" | "report.json" | "embeddings.safetensors" | "co-occurrence.safetensors"
+            "run.json"
+                | "decode.json"
+                | "report.json"
+                | "checksums.json"
+                | "embeddings.safetensors"
+                | "co-occurrence.safetensors"
         ),
         Some((part, name)) => {
             let parts = ["catalogue", "embedder", "behaviour", "quantizer", "index", "model"];

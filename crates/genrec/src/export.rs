@@ -160,7 +160,7 @@ impl Export {
     }
 
     /// Writes the files that recommending and adding items need into an empty or new directory, with a model card `README.md`
-    /// and `.gitattributes`, and names it as a run. Checkpoints stay behind, and so do paths of this machine: settings name the
+    /// and `.gitattributes`, and names it as a run, which [`verify`](RunDir::verify) can check wherever it goes. Checkpoints stay behind, and so do paths of this machine: settings name the
     /// files and models that they led to.
     ///
     /// The run is opened first, so that only a whole one is exported.
@@ -193,6 +193,7 @@ impl Export {
             AnyEmbedder::copy_saved(from.embedder(), to.embedder(), &name)?;
         }
         copy_parts(&from, &to)?;
+        to.seal()?;
         artifacts::write_with(&to.root().join(".gitattributes"), |file| file.write_all(ATTRIBUTES.as_bytes()))?;
         let card = card::Card {
             export: self,
