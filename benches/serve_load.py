@@ -169,7 +169,7 @@ def hostile(address, items, args, stop, seen):
         while not stop.is_set():
             try:
                 with socket.create_connection((host, int(port)), timeout=2) as connection:
-                    head = b"POST /recommend HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\ncontent-length: 500\r\n\r\n{"
+                    head = b"POST /recommend HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\ncontent-length: 500\r\n\r\n{"
                     connection.sendall(rng.choice([head, head[:40], b"\x16\x03\x01\x00", b"\0" * 64]))
                     time.sleep(0.02)
             except OSError:

@@ -125,3 +125,26 @@ fn damage_is_named() {
     recommender.save_catalogue(dir.path()).unwrap();
     assert!(!run.checksums().exists());
 }
+
+/// Neither another run that has come to lie there nor what another process has added.
+#[test]
+fn what_somebody_else_saved_is_not_overwritten() {
+    let (dir, other) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let mut first = finished(dir.path());
+    let mut second = Recommender::load(dir.path(), &Device::Cpu).unwrap();
+    first.add_item(Item::new("a")).unwrap();
+    first.save_catalogue(dir.path()).unwrap();
+    second.add_item(Item::new("b")).unwrap();
+    let contents = || files(dir.path()).iter().map(|path| fs::read(path).unwrap()).collect::<Vec<_>>();
+    let whole = contents();
+    let refused =
+        |saved: genrec::Result<()>, dir: &Path| matches!(saved, Err(Error::Superseded { path }) if path == dir);
+    assert!(refused(second.save_catalogue(dir.path()), dir.path()));
+    assert!(whole == contents());
+    first.add_item(Item::new("c")).unwrap();
+    first.save_catalogue(dir.path()).unwrap();
+    let mut quiet = |_: &Event<'_>| {};
+    let config = small_config().with_seed(6);
+    pipeline::run(&small_shop().dataset, &config, other.path(), &Device::Cpu, None, false, &mut quiet).unwrap();
+    assert!(refused(first.save_catalogue(other.path()), other.path()));
+}

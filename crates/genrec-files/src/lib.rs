@@ -89,9 +89,11 @@ pub fn sync_dir(dir: &Path) -> io::Result<()> {
     if cfg!(unix) { File::open(dir)?.sync_all() } else { Ok(()) }
 }
 
-/// Whether a file is one that [`write`] or [`write_with`] left when its process was killed; or is still writing.
+/// Whether a file is one that [`write`] or [`write_with`] left when its process was killed, or is still writing; or one of the crate
+/// `tempfile`, by which safetensors writes.
 pub fn is_temporary(path: &Path) -> bool {
-    path.extension().is_some_and(|extension| extension == "tmp")
+    let by_tempfile = path.file_name().is_some_and(|name| name.as_encoded_bytes().starts_with(b".tmp"));
+    by_tempfile || path.extension().is_some_and(|extension| extension == "tmp")
 }
 
 fn parent(path: &Path) -> &Path {

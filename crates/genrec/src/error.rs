@@ -14,6 +14,14 @@ pub enum Damage {
         /// Bytes now.
         now: u64,
     },
+    /// An index has fewer items.
+    #[error("it has {now} items, and had {was}")]
+    Items {
+        /// Item numbers given when the run ended, or when items were last added.
+        was: u32,
+        /// Item numbers given now.
+        now: u32,
+    },
     /// It holds something else.
     #[error("its checksum is another")]
     Contents,
@@ -150,6 +158,15 @@ pub enum Error {
         path: PathBuf,
         /// In what it differs.
         damage: Damage,
+    },
+    /// A run on disk is not the one that items were added to.
+    #[error(
+        "`{}` holds another run by now, or items that somebody else has added: load it anew and add the items to that",
+        path.display()
+    )]
+    Superseded {
+        /// The run's directory.
+        path: PathBuf,
     },
     /// A file could not be read or written.
     #[error("could not {action} `{}`", path.display())]

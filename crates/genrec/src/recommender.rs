@@ -350,17 +350,37 @@ impl<M: Seq2Seq> Recommender<M> {
     }
 
     /// Writes the catalogue and the index back to the run's directory, so that added items are there when it is opened
-    /// again. A crash at any moment leaves either the old items or the new ones.
+    /// again. A crash at any moment leaves either the old items or the new ones. What lies there must be this run with the first of its
+    /// items, so that neither another run nor what others have added is overwritten.
     ///
     /// # Errors
-    /// [`Error::Io`] names the file that could not be written, `TrainError::Locked` says that somebody else writes to the
+    /// [`Error::Superseded`] when something else lies there. [`Error::Io`] names the file that could not be written, `TrainError::Locked` says that somebody else writes to the
     /// run, [`Error::Damaged`] that its checksums are not whole, after the items are written; the errors of the index otherwise.
     pub fn save_catalogue(&self, dir: impl Into<PathBuf>) -> Result<()> {
         let run = RunDir::new(dir);
         let _lock = DirectoryLock::take(run.root())?;
+        if run.index().join("index.json").exists() && !self.extends(&run)? {
+            return Err(Error::Superseded { path: run.root().to_owned() });
+        }
         // The index counts the items: lines of the catalogue beyond it are not read.
         catalogue::write(&run.catalogue(), &self.catalogue, &self.seen)?;
         self.index.save(&run.index())?;
         run.reseal_catalogue()
+    }
+
+    /// Whether a run on disk has the first of these items, by the same codebook and under the same Semantic IDs, and no other.
+    fn extends(&self, run: &RunDir) -> Result<bool> {
+        let index = SidIndex::open(&run.index())?;
+        let bound = index.id_bound() as usize;
+        if bound > self.catalogue.len()
+            || index.layout() != self.index.layout()
+            || index.codebook() != self.index.codebook()
+        {
+            return Ok(false);
+        }
+        let (catalogue, _) = catalogue::read(&run.catalogue(), bound)?;
+        let same_id = |(theirs, ours): (&Item, &Item)| theirs.id == ours.id;
+        let same_sid = |item| index.sid(ItemId(item)) == self.index.sid(ItemId(item));
+        Ok(catalogue.items().iter().zip(self.catalogue.items()).all(same_id) && (0..index.id_bound()).all(same_sid))
     }
 }

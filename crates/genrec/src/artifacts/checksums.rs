@@ -20,7 +20,9 @@ struct Checksums {
     format_version: u32,
     /// By path within the run, with slashes.
     files: BTreeMap<String, Sum>,
-    /// Over `files` as compact JSON.
+    /// Items that the index had, or item numbers ever given.
+    items: u32,
+    /// Over `files` and `items` as compact JSON.
     crc32: u32,
 }
 
@@ -49,9 +51,10 @@ impl RunDir {
         self.root().join("checksums.json")
     }
 
-    /// Reads every file of a finished run and holds it against the checksums that the run ended with; of the index and the
-    /// checkpoints, which have their own, against those. Any bit that changed since is found, and any file that is shorter,
-    /// longer or gone.
+    /// Reads every file of a finished run and holds it against the checksums that the run ended with; of the index and of the
+    /// checkpoints that are there, which have their own, against those. Any bit that changed since is found, any file that is shorter,
+    /// longer or gone, and an index of before items were added. Checkpoints may be gone: what is finished does without. Nobody should
+    /// write to the run meanwhile.
     ///
     /// [`Recommender::load`](crate::Recommender::load) checks what it reads for consistency, but of the files in the formats of others
     /// (weights above all) it cannot tell one finite number from another.
@@ -62,7 +65,8 @@ impl RunDir {
     pub fn verify(&self) -> Result<Verified> {
         let mut verified = Verified { files: 0, bytes: 0, unsummed: 0 };
         let catalogue = self.name(&self.catalogue());
-        for (name, expected) in &self.read_checksums()?.files {
+        let checksums = self.read_checksums()?;
+        for (name, expected) in &checksums.files {
             let path = self.root().join(name);
             let grows = Some(name) == catalogue.as_ref();
             let size = size(&path)?;
@@ -76,8 +80,13 @@ impl RunDir {
             verified.bytes += expected.bytes;
             verified.unsummed += size - expected.bytes;
         }
-        SidIndex::open(&self.index())?;
-        let mut others = files_below(&self.index())?;
+        let indexed = SidIndex::open(&self.index())?.id_bound();
+        if indexed < checksums.items {
+            return Err(damaged(self.index(), Damage::Items { was: checksums.items, now: indexed }));
+        }
+        // The payload has another name until a save is over.
+        let names = ["index.json", "index.safetensors", "index.safetensors.next"].map(|name| self.index().join(name));
+        let mut others: Vec<PathBuf> = names.into_iter().filter(|path| path.exists()).collect();
         for checkpoint in ["last", "best"].map(|name| self.train().join(name)) {
             if checkpoint.exists() {
                 Checkpoint::read(&checkpoint)?;
@@ -135,16 +144,29 @@ impl RunDir {
         self.write_checksums(files)
     }
 
+    /// Removes the checksums of a run that goes on, for it is not finished then.
+    ///
+    /// # Errors
+    /// [`Error::Io`] when they cannot be removed.
+    pub(crate) fn unseal(&self) -> Result<()> {
+        match fs::remove_file(self.checksums()) {
+            Err(error) if error.kind() != ErrorKind::NotFound => Err(failed("remove", &self.checksums())(error)),
+            Err(_) => Ok(()),
+            Ok(()) => genrec_files::sync_dir(self.root()).map_err(failed("sync", self.root())),
+        }
+    }
+
     fn write_checksums(&self, files: BTreeMap<String, Sum>) -> Result<()> {
-        let crc32 = own(&files, &self.checksums())?;
-        write_json(&self.checksums(), &Checksums { format_version: FORMAT_VERSION, files, crc32 })
+        let items = SidIndex::open(&self.index())?.id_bound();
+        let crc32 = own(&files, items, &self.checksums())?;
+        write_json(&self.checksums(), &Checksums { format_version: FORMAT_VERSION, files, items, crc32 })
     }
 
     fn read_checksums(&self) -> Result<Checksums> {
         let path = self.checksums();
         let read: Checksums = read_versioned(&path)?;
         let inside = |name: &String| Path::new(name).components().all(|part| matches!(part, Component::Normal(_)));
-        if own(&read.files, &path)? != read.crc32 || !read.files.keys().all(inside) {
+        if own(&read.files, read.items, &path)? != read.crc32 || !read.files.keys().all(inside) {
             return Err(damaged(path, Damage::Contents));
         }
         Ok(read)
@@ -162,8 +184,9 @@ fn damaged(path: PathBuf, damage: Damage) -> Error {
     Error::Damaged { path, damage }
 }
 
-fn own(files: &BTreeMap<String, Sum>, path: &Path) -> Result<u32> {
-    let json = serde_json::to_vec(files).map_err(|source| Error::Json { path: path.to_path_buf(), source })?;
+fn own(files: &BTreeMap<String, Sum>, items: u32, path: &Path) -> Result<u32> {
+    let json =
+        serde_json::to_vec(&(files, items)).map_err(|source| Error::Json { path: path.to_path_buf(), source })?;
     Ok(crc32fast::hash(&json))
 }
 

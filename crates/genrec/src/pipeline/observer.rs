@@ -70,6 +70,8 @@ pub enum Event<'a> {
         codes: ArrayView2<'a, u32>,
         /// Codes that each level has.
         codebook_sizes: &'a [u32],
+        /// Whether the quantiser was in the directory already.
+        resumed: bool,
     },
     /// The model has taken a step.
     TrainStep(&'a StepReport),

@@ -113,6 +113,7 @@ pub fn run(
     content::fitted(&ctx)?;
     let _lock = DirectoryLock::take(ctx.run.root())?;
     claim(&ctx)?;
+    ctx.run.unseal()?;
     let mut timing = TimingReport::default();
 
     let seen = seen_items(&ctx);
@@ -125,7 +126,7 @@ pub fn run(
         let (features, blend) = content::features(&ctx, &embeddings)?;
         let (quantizer, resumed) = content::quantize(&ctx, &features, observer)?;
         let codes = quantizer.encode_array(features.view(), content::ENCODE_BATCH)?;
-        observer.on_event(&Event::Encoded { codes: codes.view(), codebook_sizes: quantizer.codebook_sizes() });
+        observer.on_event(&Event::Encoded { codes: codes.view(), codebook_sizes: quantizer.codebook_sizes(), resumed });
         Ok(((features, blend, quantizer, codes), resumed))
     };
     let (features, blend, quantizer, codes) =

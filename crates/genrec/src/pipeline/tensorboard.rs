@@ -123,7 +123,7 @@ impl Observer for TensorBoard {
     fn on_event(&mut self, event: &Event<'_>) {
         match event {
             Event::QuantizerEpoch(epoch) => self.pass(epoch),
-            Event::Encoded { codes, codebook_sizes } => self.codes(codes, codebook_sizes),
+            Event::Encoded { codes, codebook_sizes, resumed: false } => self.codes(codes, codebook_sizes),
             // A callback may end a run; this one never does.
             Event::TrainStep(step) => drop(self.training.on_step(step)),
             Event::Validation(validation) => drop(self.training.on_validation(validation)),
