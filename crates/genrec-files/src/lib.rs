@@ -4,7 +4,7 @@
 //! what it writes, and leaves errors as [`std::io::Error`]: which file it was is what the caller knows.
 //!
 //! A file system promises less than it seems to: after a crash a file that was written and renamed may be empty (its bytes were
-//! not synced), and a new name may be gone (its directory was not). [`write`] and [`write_with`] sync both, [`create_dir_all`] the names
+//! not synced), and a new name may be gone (its directory was not). [`write()`] and [`write_with`] sync both, [`create_dir_all`] the names
 //! of directories, [`rename`] the name that something is moved to. When one of them returns, what it did is on the disk; a crash before
 //! leaves the old file or the new one, and at worst a temporary file beside it, whose name ends in `.tmp`.
 //!
@@ -89,7 +89,7 @@ pub fn sync_dir(dir: &Path) -> io::Result<()> {
     if cfg!(unix) { File::open(dir)?.sync_all() } else { Ok(()) }
 }
 
-/// Whether a file is one that [`write`] or [`write_with`] left when its process was killed, or is still writing; or one of the crate
+/// Whether a file is one that [`write()`] or [`write_with`] left when its process was killed, or is still writing; or one of the crate
 /// `tempfile`, by which safetensors writes.
 pub fn is_temporary(path: &Path) -> bool {
     let by_tempfile = path.file_name().is_some_and(|name| name.as_encoded_bytes().starts_with(b".tmp"));
