@@ -10,7 +10,8 @@ use serde::Deserialize;
 use serde_json::json;
 
 use crate::{
-    errors::{ApiError, shortened},
+    errors::{ApiError, abridged, shortened},
+    item,
     reply::json_response,
     routes::Answer,
     state::State,
@@ -18,8 +19,8 @@ use crate::{
 
 /// Items found at most.
 const MAX_FOUND: usize = 100;
-/// Categories told of at most, those with the most items.
-const CATEGORIES: usize = 40;
+/// Bytes to look for at most: every word goes through all titles. An id is no longer.
+const MAX_QUERY: usize = item::MAX_NAME;
 
 /// Which items to look for.
 #[derive(Debug, Deserialize)]
@@ -45,7 +46,10 @@ pub(crate) struct TreeQuery {
 fn query<T>(query: Result<Query<T>, QueryRejection>) -> Result<T, ApiError> {
     match query {
         Ok(Query(query)) => Ok(query),
-        Err(rejection) => Err(ApiError::new(StatusCode::BAD_REQUEST, "invalid_query", rejection.body_text())),
+        Err(rejection) => {
+            let message = abridged(&rejection.body_text());
+            Err(ApiError::new(StatusCode::BAD_REQUEST, "invalid_query", message))
+        }
     }
 }
 
@@ -58,6 +62,10 @@ pub(crate) async fn items(
     if !(1..=MAX_FOUND).contains(&limit) {
         let message = format!("`limit` is {limit}; ask for 1 to {MAX_FOUND} items");
         return Err(ApiError::invalid("invalid_limit", message));
+    }
+    if q.len() > MAX_QUERY {
+        let message = format!("`q` has {} bytes; give at most {MAX_QUERY}, some words of a title or an id", q.len());
+        return Err(ApiError::new(StatusCode::BAD_REQUEST, "query_too_long", message));
     }
     let items = state.browse(move |snapshot| snapshot.search(&q, limit)).await?;
     Ok(json_response(StatusCode::OK, &json!({ "items": items })))
@@ -97,21 +105,8 @@ pub(crate) async fn info(Shared(state): Shared<Arc<State>>) -> Answer {
     let (snapshot, limits) = (state.snapshot(), &state.options.limits);
     let (recommender, layout) = (&snapshot.recommender, snapshot.recommender.index().layout());
     let config = recommender.config();
-    let mut sizes = vec![0_usize; snapshot.categories.names().len()];
-    for &number in snapshot.categories.by_item() {
-        if let Some(size) = sizes.get_mut(number as usize) {
-            *size += 1;
-        }
-    }
-    let categories: Vec<_> = snapshot
-        .categories
-        .names()
-        .iter()
-        .zip(sizes)
-        .filter(|(name, _)| snapshot.in_category(name).is_some())
-        .take(CATEGORIES)
-        .map(|(name, items)| json!({ "name": name, "items": items }))
-        .collect();
+    let categories: Vec<_> =
+        snapshot.largest.iter().map(|(name, items)| json!({ "name": name, "items": items })).collect();
     let body = json!({
         "items": recommender.index().len(),
         "generation": snapshot.generation,
@@ -124,7 +119,7 @@ pub(crate) async fn info(Shared(state): Shared<Arc<State>>) -> Answer {
         "own_items": !config.exclude_history,
         "second_ranking": config.rerank.is_some(),
         "read_only": state.options.read_only,
-        "users": state.users.len(),
+        "users": state.users.count(&snapshot),
         "categories": categories,
     });
     Ok(json_response(StatusCode::OK, &body))

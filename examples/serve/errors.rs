@@ -76,6 +76,19 @@ impl ApiError {
                 "no_embedder",
                 "this run was made from ready vectors and cannot embed a text; start the server with `--embedder`",
             ),
+            Error::EmbedderElsewhere { model } => Self::new(
+                StatusCode::CONFLICT,
+                "no_embedder",
+                format!(
+                    "the texts of this run were embedded by `{}`, which is not there; start the server with `--embedder`",
+                    model.display()
+                ),
+            ),
+            Error::Superseded { .. } => Self::new(
+                StatusCode::CONFLICT,
+                "superseded",
+                "the run's directory holds another run by now, or items added by another process; `POST /reload`, then add the item",
+            ),
             Error::Data(DataError::DuplicateItem { id, .. }) => Self::new(
                 StatusCode::CONFLICT,
                 "item_exists",
@@ -123,6 +136,17 @@ pub(crate) fn chain(error: &genrec::Error) -> String {
         source = cause.source();
     }
     message
+}
+
+/// A message of a library, which may hold what a client has sent: cut in its middle, as what it says of it stands at the ends.
+pub(crate) fn abridged(text: &str) -> String {
+    const BEGIN: usize = 120;
+    const END: usize = 240;
+    let count = text.chars().count();
+    if count <= BEGIN + END {
+        return text.to_owned();
+    }
+    text.chars().take(BEGIN).chain(" … ".chars()).chain(text.chars().skip(count - END)).collect()
 }
 
 /// What a client has sent, cut to what a message can hold.

@@ -4,12 +4,19 @@
 //! cargo run --release --example serve -- --run runs/beauty --data data/beauty
 //! curl -s localhost:8080/recommend -H 'content-type: application/json' -d '{"history": ["1", "2"], "k": 5}'
 //! curl -s localhost:8080/items -H 'content-type: application/json' -d '{"id": "new", "title": "Rose soap"}'
+//! curl -s localhost:8080/reload -X POST -H 'content-type: application/json'
 //! ```
+//!
+//! On a loopback address it answers to `localhost`, `127.0.0.1` and `[::1]` alone, and to the names of `--host`. What changes the run is
+//! refused where `Origin` is another than `Host` and none of these names.
 
 mod browse;
+mod by_category;
 mod errors;
+mod item;
 mod metrics;
 mod options;
+mod origin;
 mod page;
 mod patient;
 mod queue;
@@ -80,8 +87,8 @@ fn reload_on_hangup(state: &Arc<State>) -> Result<(), BoxError> {
     let (mut hangup, state) = (signal(SignalKind::hangup())?, Arc::clone(state));
     tokio::spawn(async move {
         while hangup.recv().await.is_some() {
-            // A failure is in the log, and the old run serves on.
-            if let Ok(snapshot) = state.reload().await {
+            // A failure is in the log, and the old run serves on. Nobody would ask again: it waits for its turn.
+            if let Ok(snapshot) = state.reload(None).await {
                 tracing::warn!("opened the run anew: {} items", snapshot.recommender.index().len());
             }
         }

@@ -12,7 +12,8 @@ use support::{DeviceArg, parse_embedder};
 /// for whoever watches; `GET /` is the page. SIGHUP opens the run anew, SIGTERM and SIGINT answer what was asked and end.
 ///
 /// HTTP/1.1 without TLS and without accounts: anyone who reaches the address may add items unless `--read-only` is given. Put a
-/// proxy before it that knows who may.
+/// proxy before it that knows who may. Pages of other sites may not: `POST /items` and `POST /reload` refuse their `Origin`, and
+/// `/reload` asks for `content-type: application/json` or the header `x-requested-with`.
 #[derive(Debug, Clone, Parser)]
 #[command(name = "serve")]
 pub(crate) struct Options {
@@ -22,6 +23,10 @@ pub(crate) struct Options {
     /// Address and port; port 0 takes a free one.
     #[arg(long, default_value = "127.0.0.1:8080")]
     pub(crate) listen: SocketAddr,
+    /// Another name, with the port unless it is the usual one, that people reach the server by, through a proxy for instance; may
+    /// repeat. Where it listens on a loopback address only localhost and these may be asked; pages of these may add items.
+    #[arg(long, value_name = "NAME")]
+    pub(crate) host: Vec<String>,
     /// Where tensors live.
     #[arg(long, value_enum, default_value_t = DeviceArg::Cpu)]
     pub(crate) device: DeviceArg,

@@ -10,7 +10,7 @@ use axum::{
 };
 use serde::{Serialize, de::DeserializeOwned};
 
-use crate::errors::ApiError;
+use crate::errors::{ApiError, abridged, shortened};
 
 /// A JSON answer.
 pub(crate) fn json_response(status: StatusCode, value: &impl Serialize) -> Response {
@@ -46,7 +46,7 @@ pub(crate) async fn read_json<T: DeserializeOwned>(
 }
 
 /// Forms of other pages cannot send this type without asking first, which keeps them from adding items.
-fn check_type(headers: &HeaderMap) -> Result<(), ApiError> {
+pub(crate) fn check_type(headers: &HeaderMap) -> Result<(), ApiError> {
     let kind = headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
     let kind = kind.split(';').next().unwrap_or_default().trim();
     if kind.eq_ignore_ascii_case("application/json") {
@@ -96,9 +96,10 @@ fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, ApiError> {
     })?;
     let mut reader = serde_json::Deserializer::from_str(text);
     let value = serde_path_to_error::deserialize(&mut reader).map_err(|error| {
-        let (path, error) = (error.path().to_string(), error.into_inner());
-        match error.classify() {
-            serde_json::error::Category::Data if path == "." => ApiError::invalid("invalid_body", error.to_string()),
+        let (path, error) = (shortened(&error.path().to_string()), error.into_inner());
+        let (category, error) = (error.classify(), abridged(&error.to_string()));
+        match category {
+            serde_json::error::Category::Data if path == "." => ApiError::invalid("invalid_body", error),
             serde_json::error::Category::Data => ApiError::invalid("invalid_body", format!("`{path}`: {error}")),
             _ => bad("not_json", format!("the body is not JSON: {error}; send one JSON object")),
         }

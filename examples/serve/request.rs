@@ -1,6 +1,6 @@
 //! What `POST /recommend` asks, checked against a snapshot and the limits.
 
-use std::fmt;
+use std::{borrow::Cow, fmt};
 
 use genrec::{
     DecodeConfig, History,
@@ -13,11 +13,14 @@ use serde::{
 };
 
 use crate::{
+    by_category::distinct,
     errors::{ApiError, shortened},
     options::Limits,
     snapshot::Snapshot,
 };
 
+/// Names of categories in a list.
+const MAX_CATEGORIES: usize = 64;
 /// Hotter than this nothing is left of the model.
 const MAX_TEMPERATURE: f32 = 100.0;
 
@@ -128,27 +131,26 @@ struct Filter {
 #[derive(Debug, Clone, PartialEq)]
 enum Listed {
     Items(Vec<ItemId>),
-    /// By name: a large one is listed where batches are decoded, not where requests are read.
+    /// By name, in small letters and order, none twice: filters of many items are made where batches are decoded, not where
+    /// requests are read.
     Categories(Vec<String>),
 }
 
 impl Settings {
     /// The filters with their names.
-    pub(crate) fn filters(&self, snapshot: &Snapshot) -> genrec::Result<Vec<(&'static str, ItemFilter)>> {
+    pub(crate) fn filters<'a>(
+        &self,
+        snapshot: &'a Snapshot,
+    ) -> genrec::Result<Vec<(&'static str, Cow<'a, ItemFilter>)>> {
         let index = snapshot.recommender.index();
-        let make = |excludes, items: &mut dyn Iterator<Item = ItemId>| match excludes {
-            true => ItemFilter::excluding(index, items),
-            false => ItemFilter::only(index, items),
-        };
         let filter = |filter: &Filter| {
-            let made = match &filter.of {
-                Listed::Items(items) => make(filter.excludes, &mut items.iter().copied()),
-                Listed::Categories(names) => {
-                    let items = names.iter().filter_map(|name| snapshot.in_category(name)).flatten();
-                    make(filter.excludes, &mut items.copied())
-                }
+            let made = match (&filter.of, filter.excludes) {
+                (Listed::Items(items), true) => Cow::Owned(ItemFilter::excluding(index, items.iter().copied())?),
+                (Listed::Items(items), false) => Cow::Owned(ItemFilter::only(index, items.iter().copied())?),
+                (Listed::Categories(names), true) => snapshot.by_category.excluding(index, names)?,
+                (Listed::Categories(names), false) => snapshot.by_category.only(index, names)?,
             };
-            Ok((filter.name, made?))
+            Ok((filter.name, made))
         };
         self.filters.iter().map(filter).collect()
     }
@@ -208,13 +210,17 @@ impl Asked {
     fn filters(&self, snapshot: &Snapshot, limits: &Limits) -> Result<Vec<Filter>, ApiError> {
         let by_id = |name, ids: &[String]| Ok(Listed::Items(rows(snapshot, name, ids, limits)?));
         let by_category = |name, names: &[String]| {
-            check_length(name, names.len(), limits.max_items.get())?;
-            if let Some(unknown) = names.iter().find(|wanted| snapshot.in_category(wanted).is_none()) {
+            if names.len() > MAX_CATEGORIES {
+                let message = format!("`{name}` holds {}; give at most {MAX_CATEGORIES} names", names.len());
+                return Err(ApiError::invalid("too_many", message));
+            }
+            let names = distinct(names);
+            if let Some(unknown) = names.iter().find(|wanted| !snapshot.by_category.contains(wanted)) {
                 let unknown = shortened(unknown);
                 let message = format!("`{name}`: no item is of `{unknown}`; GET /info lists the largest categories");
                 return Err(ApiError::invalid("unknown_category", message));
             }
-            Ok(Listed::Categories(names.to_vec()))
+            Ok(Listed::Categories(names))
         };
         let mut filters = Vec::new();
         let mut add = |name, excludes, of| filters.push(Filter { name, excludes, of });

@@ -5,7 +5,7 @@ use std::{sync::Arc, time::Instant};
 use axum::{
     Router,
     extract::{MatchedPath, Request, State as Shared},
-    http::{HeaderMap, HeaderValue, Method, StatusCode},
+    http::{HeaderMap, Method, StatusCode},
     middleware::{self, Next},
     response::Response,
     routing::{get, post},
@@ -16,7 +16,9 @@ use serde_json::json;
 use crate::{
     browse,
     errors::ApiError,
-    metrics, page,
+    item, metrics,
+    origin::{asked_by_program, local_names, may_change},
+    page,
     reply::{json_response, read_json, response},
     request::Asked,
     snapshot::Snapshot,
@@ -40,6 +42,7 @@ pub(crate) fn router(state: Arc<State>) -> Router {
         .merge(page::routes())
         .fallback(no_route)
         .method_not_allowed_fallback(no_method)
+        .layer(middleware::from_fn_with_state(Arc::clone(&state), local_names))
         .layer(middleware::from_fn_with_state(Arc::clone(&state), counted))
         .with_state(state)
 }
@@ -81,19 +84,17 @@ async fn recommend(Shared(state): Shared<Arc<State>>, request: Request) -> Answe
 }
 
 async fn add_item(Shared(state): Shared<Arc<State>>, request: Request) -> Answer {
-    may_change(&state, request.headers())?;
+    may_change(&state.options, request.headers())?;
     let item: Item = read(&state, request).await?;
-    if item.title.as_deref().is_none_or(|title| title.trim().is_empty()) {
-        let message = "`title` is missing or empty; an item is known by its text, give it one";
-        return Err(ApiError::invalid("no_title", message));
-    }
+    item::check(&item)?;
     let (item, items) = state.add(item).await?;
     Ok(json_response(StatusCode::CREATED, &json!({ "item": item, "items": items })))
 }
 
 async fn reload(Shared(state): Shared<Arc<State>>, headers: HeaderMap) -> Answer {
-    may_change(&state, &headers)?;
-    let snapshot = state.reload().await?;
+    may_change(&state.options, &headers)?;
+    asked_by_program(&headers)?;
+    let snapshot = state.reload(Some(state.options.limits.timeout_ms)).await?;
     Ok(json_response(StatusCode::OK, &status("ok", &snapshot)))
 }
 
@@ -125,19 +126,6 @@ async fn no_method() -> ApiError {
 
 fn status(word: &str, snapshot: &Snapshot) -> serde_json::Value {
     json!({ "status": word, "items": snapshot.recommender.index().len(), "generation": snapshot.generation })
-}
-
-/// Refuses what would change the run where nobody may, and what a page of another site sends in a person's name.
-fn may_change(state: &State, headers: &HeaderMap) -> Result<(), ApiError> {
-    let forbidden = |code, message| Err(ApiError::new(StatusCode::FORBIDDEN, code, message));
-    if state.options.read_only {
-        let message = "the server was started with `--read-only`; add items where it was not, and reload by SIGHUP";
-        return forbidden("read_only", message);
-    }
-    match headers.get("sec-fetch-site").map(HeaderValue::as_bytes) {
-        None | Some(b"same-origin" | b"none") => Ok(()),
-        Some(_) => forbidden("other_site", "a page of another site asked for this; ask from the server's own page"),
-    }
 }
 
 async fn read<T: serde::de::DeserializeOwned>(state: &State, request: Request) -> Result<T, ApiError> {

@@ -22,6 +22,9 @@ use tokio::{
 
 use crate::{patient::Patient, routes::router, state::State, worker::work};
 
+/// How long those who are told that the server ends may take to hear it.
+const LAST_WORDS: Duration = Duration::from_secs(1);
+
 /// Serves until `stop` ends; then answers what was asked and returns whether all of it was in time.
 pub(crate) async fn serve(state: Arc<State>, listener: TcpListener, stop: impl Future<Output = ()>) -> bool {
     let workers: Vec<_> = (0..state.options.batching.workers)
@@ -43,7 +46,8 @@ pub(crate) async fn serve(state: Arc<State>, listener: TcpListener, stop: impl F
     drop(listener);
     state.stop();
     state.queue.hurry();
-    let in_time = tokio::time::timeout(state.options.limits.drain_ms, graceful.shutdown()).await.is_ok();
+    let mut answered = pin!(graceful.shutdown());
+    let in_time = tokio::time::timeout(state.options.limits.drain_ms, answered.as_mut()).await.is_ok();
     if !in_time {
         state.queue.discard();
     }
@@ -51,6 +55,9 @@ pub(crate) async fn serve(state: Arc<State>, listener: TcpListener, stop: impl F
     let ended = tokio::task::spawn_blocking(|| workers.into_iter().all(|worker| worker.join().is_ok())).await;
     if !ended.unwrap_or(false) {
         tracing::error!("a decoder ended early");
+    }
+    if !in_time {
+        let _ = tokio::time::timeout(LAST_WORDS, answered).await;
     }
     in_time
 }

@@ -1,9 +1,6 @@
 //! A run as it is at one moment, with what the routes look up in it.
 
-use std::{
-    collections::{BTreeMap, HashMap},
-    path::Path,
-};
+use std::{collections::BTreeMap, path::Path};
 
 use candle_core::Device;
 use genrec::{
@@ -15,14 +12,20 @@ use genrec::{
 use serde::Serialize;
 use support::categories::Categories;
 
+use crate::by_category::ByCategory;
+
+/// Categories told of at most, those with the most items.
+const TOLD: usize = 40;
+
 /// A run that does not change: what a request was checked against is what answers it.
 #[derive(Debug)]
 pub(crate) struct Snapshot {
     pub(crate) recommender: Recommender,
     /// One category an item, for people to see.
     pub(crate) categories: Categories,
-    /// Items by the names in their category paths, in small letters.
-    by_category: HashMap<String, Vec<ItemId>>,
+    pub(crate) by_category: ByCategory,
+    /// The largest of the categories that can be asked for, with their items.
+    pub(crate) largest: Vec<(String, usize)>,
     /// Titles in small letters, by row.
     titles: Vec<String>,
     /// How many snapshots there were before.
@@ -56,18 +59,18 @@ impl Snapshot {
 
     pub(crate) fn of(recommender: Recommender, generation: u64) -> Self {
         let catalogue = recommender.catalogue();
-        let mut by_category: HashMap<String, Vec<ItemId>> = HashMap::new();
-        for (row, item) in (0..).map(ItemId).zip(catalogue.items()) {
-            let mut names: Vec<String> = item.categories.iter().flatten().map(|name| name.to_lowercase()).collect();
-            names.sort_unstable();
-            names.dedup();
-            for name in names {
-                by_category.entry(name).or_default().push(row);
+        let (by_category, categories) = (ByCategory::of(catalogue), Categories::of(catalogue));
+        let mut sizes = vec![0_usize; categories.names().len()];
+        for &number in categories.by_item() {
+            if let Some(size) = sizes.get_mut(number as usize) {
+                *size += 1;
             }
         }
+        let asked_for = |(name, _): &(String, usize)| by_category.contains(&name.to_lowercase());
+        let largest = categories.names().iter().cloned().zip(sizes).filter(asked_for).take(TOLD).collect();
         let titles =
             catalogue.items().iter().map(|item| item.title.as_deref().unwrap_or_default().to_lowercase()).collect();
-        Self { categories: Categories::of(catalogue), by_category, titles, generation, recommender }
+        Self { categories, by_category, largest, titles, generation, recommender }
     }
 
     /// The next snapshot: this one with another item.
@@ -75,11 +78,6 @@ impl Snapshot {
         let mut recommender = self.recommender.clone();
         let row = recommender.add_item(item)?;
         Ok((Self::of(recommender, self.generation + 1), row))
-    }
-
-    /// Items of a category of that name, at any level, in whatever letters.
-    pub(crate) fn in_category(&self, name: &str) -> Option<&[ItemId]> {
-        self.by_category.get(&name.to_lowercase()).map(Vec::as_slice)
     }
 
     /// The category of an item, for people to see.
@@ -96,9 +94,10 @@ impl Snapshot {
 
     /// Items whose id is `query` or whose title holds all its words, the ones that begin with it first.
     pub(crate) fn search(&self, query: &str, most: usize) -> Vec<Shown> {
-        let query = query.to_lowercase();
-        let words: Vec<&str> = query.split_whitespace().collect();
-        let by_id = self.recommender.catalogue().find(query.trim()).filter(|_| !words.is_empty());
+        let small = query.to_lowercase();
+        let (first_word, words) = words(&small);
+        let catalogue = self.recommender.catalogue();
+        let by_id = catalogue.find(query).or_else(|| catalogue.find(query.trim())).filter(|_| !words.is_empty());
         let (mut first, mut others) = (Vec::new(), Vec::new());
         for (row, title) in (0..).map(ItemId).zip(&self.titles) {
             if first.len() >= most {
@@ -107,7 +106,7 @@ impl Snapshot {
             if Some(row) == by_id || !words.iter().all(|word| title.contains(word)) || title.is_empty() {
                 continue;
             }
-            if words.first().is_some_and(|word| title.starts_with(word)) {
+            if first_word.is_some_and(|word| title.starts_with(word)) {
                 first.push(row);
             } else if others.len() < most {
                 others.push(row);
@@ -141,6 +140,15 @@ impl Snapshot {
     }
 }
 
+/// The first word, and all of them, none twice.
+fn words(query: &str) -> (Option<&str>, Vec<&str>) {
+    let mut words: Vec<&str> = query.split_whitespace().collect();
+    let first = words.first().copied();
+    words.sort_unstable();
+    words.dedup();
+    (first, words)
+}
+
 /// One code after a prefix.
 #[derive(Debug, Clone, Serialize)]
 pub(crate) struct Child {
@@ -152,4 +160,15 @@ pub(crate) struct Child {
     /// Share of the items looked at that are of it.
     share: f64,
     examples: Vec<Shown>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_word_is_looked_for_once() {
+        assert_eq!(words("soap  a rose a soap a"), (Some("soap"), vec!["a", "rose", "soap"]));
+        assert_eq!(words("  "), (None, vec![]));
+    }
 }

@@ -7,11 +7,12 @@ mod browser;
 mod changes;
 mod client;
 mod faults;
+mod limits;
 
 use std::{
     fs,
     net::SocketAddr,
-    path::Path,
+    path::{Path, PathBuf},
     sync::{Arc, OnceLock, mpsc},
     thread::JoinHandle,
 };
@@ -30,9 +31,31 @@ use tokio::{net::TcpListener, sync::oneshot};
 use crate::{options::Options, server::serve, state::State};
 use client::{Reply, get, post};
 
+/// A directory for as long as this process lives. Nothing is dropped at its end, so that those of others that have ended are removed
+/// here.
+fn directory() -> PathBuf {
+    let of = |process: u32| std::env::temp_dir().join(format!("genrec-serve-test-{process}"));
+    for entry in fs::read_dir(std::env::temp_dir()).into_iter().flatten().flatten() {
+        let name = entry.file_name();
+        let process = name.to_str().and_then(|name| name.strip_prefix("genrec-serve-test-")?.parse::<u32>().ok());
+        let Some(process) = process else { continue };
+        let age = entry.metadata().ok().and_then(|metadata| metadata.modified().ok()?.elapsed().ok());
+        let lives = match Path::new("/proc/self").exists() {
+            true => Path::new(&format!("/proc/{process}")).exists(),
+            false => age.is_none_or(|age| age.as_secs() < 3600),
+        };
+        if !lives || process == std::process::id() {
+            let _ = fs::remove_dir_all(of(process));
+        }
+    }
+    let own = of(std::process::id());
+    fs::create_dir(&own).unwrap();
+    own
+}
+
 /// A run of a hundred and some users, made once; its embedder is TF-IDF.
 fn trained() -> &'static Path {
-    static RUN: OnceLock<tempfile::TempDir> = OnceLock::new();
+    static RUN: OnceLock<PathBuf> = OnceLock::new();
     RUN.get_or_init(|| {
         let dataset = SyntheticConfig::default().with_users(120).with_seed(3).generate().unwrap().dataset;
         let quantizer = ResidualKMeansConfig::default().with_codebook_sizes([16, 16]);
@@ -40,18 +63,16 @@ fn trained() -> &'static Path {
             TigerConfig::quickstart().with_seed(4).with_quantizer(QuantizerConfig::ResidualKMeans(quantizer));
         config.model = config.model.with_layers(1, 1).with_d_model(16).with_heads(2, 8).with_d_ff(32);
         config.train.epochs = Some(2);
-        let dir = tempfile::tempdir().unwrap();
-        pipeline::run(&dataset, &config, dir.path(), &Device::Cpu, None, false, &mut |_: &pipeline::Event<'_>| {})
-            .unwrap();
+        let dir = directory();
+        pipeline::run(&dataset, &config, &dir, &Device::Cpu, None, false, &mut |_: &pipeline::Event<'_>| {}).unwrap();
         let ids: Vec<&str> = dataset.catalogue.items().iter().map(|item| item.id.as_str()).collect();
         let line = |(user, items): (&str, &[genrec::index::ItemId])| {
             let items: Vec<&str> = items.iter().map(|item| ids[item.index()]).collect();
             format!("{user} {}\n", items.join(" "))
         };
-        fs::write(dir.path().join("sequences.txt"), dataset.sequences.iter().map(line).collect::<String>()).unwrap();
+        fs::write(dir.join("sequences.txt"), dataset.sequences.iter().map(line).collect::<String>()).unwrap();
         dir
     })
-    .path()
 }
 
 fn copy(from: &Path, to: &Path) {

@@ -14,16 +14,16 @@ use crate::snapshot::{Shown, Snapshot};
 /// As many as a person would look through.
 const KEPT: usize = 60;
 
-/// Some users, spread over the data.
+/// Some users, spread over the data, with the outside ids of what they took: rows are of one run, and another may follow it.
 #[derive(Debug, Default)]
 pub(crate) struct Users(Vec<User>);
 
 #[derive(Debug)]
 struct User {
     user: String,
-    history: Vec<ItemId>,
+    history: Vec<String>,
     /// What they took last, which the model has not been trained on.
-    next: ItemId,
+    next: String,
 }
 
 /// A user with titles.
@@ -41,25 +41,30 @@ impl Users {
             neutral::read_sequences(&data.join(neutral::SEQUENCES), catalogue, &ReadOptions::default())?;
         let step = sequences.len().div_ceil(KEPT).max(1);
         let users = sequences.iter().step_by(step).filter_map(|(user, items)| {
-            let (&next, history) = items.split_last().filter(|(_, history)| !history.is_empty())?;
-            Some(User { user: user.to_owned(), history: history.to_vec(), next })
+            let (next, history) = items.split_last().filter(|(_, history)| !history.is_empty())?;
+            let id = |&item: &ItemId| Some(catalogue.get(item)?.id.clone());
+            Some(User { user: user.to_owned(), history: history.iter().filter_map(id).collect(), next: id(next)? })
         });
         Ok(Self(users.collect()))
     }
 
-    pub(crate) fn len(&self) -> usize {
-        self.0.len()
+    /// How many of them took something that a snapshot has.
+    pub(crate) fn count(&self, snapshot: &Snapshot) -> usize {
+        let catalogue = snapshot.recommender.catalogue();
+        self.0.iter().filter(|user| user.history.iter().any(|id| catalogue.find(id).is_some())).count()
     }
 
+    /// Those who took something that a snapshot has, with that.
     pub(crate) fn shown(&self, snapshot: &Snapshot) -> Vec<ShownUser<'_>> {
-        let show = |user: &User| {
-            let history = user.history.iter().filter_map(|&item| snapshot.show(item)).collect();
-            (history, snapshot.show(user.next))
-        };
+        let show = |id: &String| snapshot.show(snapshot.recommender.catalogue().find(id)?);
         self.0
             .iter()
-            .map(|user| (user, show(user)))
-            .map(|(user, (history, next))| ShownUser { user: &user.user, history, next })
+            .map(|user| ShownUser {
+                user: &user.user,
+                history: user.history.iter().filter_map(show).collect(),
+                next: show(&user.next),
+            })
+            .filter(|user| !user.history.is_empty())
             .collect()
     }
 }

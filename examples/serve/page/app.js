@@ -69,7 +69,7 @@ function showHistory() {
   byId("history-empty").hidden = rows.length > 0;
 }
 
-/** What the address says, `#history=3,14&drawn` or `#user=7`: where to begin, that can be kept or sent on. */
+/** What the address says, `#item=3&item=14&drawn` or `#user=7`: where to begin, that can be kept or sent on. */
 async function fromAddress() {
   const said = new URLSearchParams(location.hash.slice(1));
   const user = state.users.findIndex((user) => user.user === said.get("user"));
@@ -77,7 +77,7 @@ async function fromAddress() {
     byId("user").value = user;
     beginWith(state.users[user]);
   }
-  for (const id of (said.get("history") ?? "").split(",").filter(Boolean)) {
+  for (const id of said.getAll("item")) {
     const { items: [item] } = await call(`/items?limit=1&q=${encodeURIComponent(id)}`);
     if (item?.id === id) state.history.push(item);
   }
@@ -87,9 +87,9 @@ async function fromAddress() {
 }
 
 function toAddress() {
-  const history = state.history.map((item) => encodeURIComponent(item.id)).join(",");
-  const whose = state.user === null ? `history=${history}` : `user=${encodeURIComponent(state.user)}`;
-  window.history.replaceState(null, "", history ? `#${whose}${state.drawn ? "&drawn" : ""}` : location.pathname);
+  // An id may hold any character, a comma too.
+  const whose = state.user === null ? state.history.map((item) => ["item", item.id]) : [["user", state.user]];
+  window.history.replaceState(null, "", state.history.length ? `#${new URLSearchParams(whose)}${state.drawn ? "&drawn" : ""}` : location.pathname);
 }
 
 /** The history is another: whose it was and what came next no longer holds. */
@@ -277,7 +277,8 @@ async function showUsers() {
   const { users } = await call("/users");
   state.users = users;
   byId("user-field").hidden = users.length === 0;
-  byId("user").append(...users.map((user, place) => make("option", { value: place, textContent: `${user.user} – ${user.history.length} items, ${titleOf(user.history[0])}`.slice(0, 90) })));
+  const about = ({ user, history }) => `${user} – ${history.length} items${history.length ? `, ${titleOf(history[0])}` : ""}`;
+  byId("user").append(...users.map((user, place) => make("option", { value: place, textContent: about(user).slice(0, 90) })));
   byId("user").addEventListener("change", () => {
     const user = users[byId("user").value];
     if (!user) return;

@@ -131,7 +131,7 @@ fn requests_share_batches_and_get_what_they_would_get_alone() {
 
 #[test]
 fn one_user_without_an_item_left_does_not_take_the_others_lists() {
-    let server = Server::start(&["--max-wait-ms", "3600000", "--max-batch", "2"]);
+    let server = Server::start(&["--max-wait-ms", "3600000", "--max-batch", "2", "--timeout-ms", "3600000"]);
     let recommender = server.recommender();
     let ids: Vec<String> = (0..4).map(|item| id(&recommender, item)).collect();
     let ask = |history: &[String]| server.recommend(&json!({ "history": history, "only": ids, "own_items": false }));

@@ -45,6 +45,20 @@ fn a_new_item_is_recommended_at_once_and_kept() {
 }
 
 #[test]
+fn what_another_process_has_added_is_not_overwritten() {
+    let server = Server::start(&[]);
+    let mut other = server.recommender();
+    other.add_item(genrec::data::Item::new("theirs")).unwrap();
+    other.save_catalogue(server.dir.path()).unwrap();
+    let refused = post(server.address, "/items", &new_item("ours", "soap"));
+    assert_eq!(refused.error(), (409, "superseded".to_owned()));
+    assert!(server.recommender().find("theirs").is_ok() && server.recommender().find("ours").is_err());
+    assert_eq!(post(server.address, "/reload", &json!({})).status, 200);
+    assert_eq!(post(server.address, "/items", &new_item("ours", "soap")).status, 201);
+    assert!(server.recommender().find("theirs").is_ok() && server.recommender().find("ours").is_ok());
+}
+
+#[test]
 fn items_added_by_many_at_once_are_all_there() {
     let server = Server::start(&[]);
     let before = server.recommender().index().len();
@@ -75,6 +89,15 @@ fn a_run_without_an_embedder_says_so() {
     assert!(reply.text().contains("--embedder"), "{}", reply.text());
 }
 
+/// Ends those who ask until then, even if what they are asked beside fails.
+struct Done<'a>(&'a AtomicBool);
+
+impl Drop for Done<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
 #[test]
 fn reloads_drop_no_request_and_a_failing_one_changes_nothing() {
     let server = Server::start(&["--max-wait-ms", "2"]);
@@ -82,6 +105,7 @@ fn reloads_drop_no_request_and_a_failing_one_changes_nothing() {
     let expected: Vec<_> = ids[..4].iter().map(|id| lists(&server.recommend(&asked(&[id])))).collect();
     let (done, answered) = (AtomicBool::new(false), AtomicUsize::new(0));
     std::thread::scope(|scope| {
+        let _done = Done(&done);
         for id in 0..4 {
             let (server, ids, expected, done, answered) = (&server, &ids, &expected, &done, &answered);
             scope.spawn(move || {
@@ -112,7 +136,6 @@ fn reloads_drop_no_request_and_a_failing_one_changes_nothing() {
         assert_eq!(get(server.address, "/healthz").json()["generation"], json!(4));
         fs::write(&index, saved).unwrap();
         assert_eq!(reload().json()["generation"], json!(5));
-        done.store(true, Ordering::Relaxed);
     });
     assert_eq!(server.metric(r#"genrec_reloads_total{result="ok"}"#), 5.0);
     assert_eq!(server.metric(r#"genrec_reloads_total{result="failed"}"#), 1.0);

@@ -200,7 +200,7 @@ fn who_waits_too_long_is_told_and_makes_room() {
 
 #[test]
 fn slow_clients_are_given_up() {
-    let server = Server::start(&["--client-timeout-ms", "300"]);
+    let server = Server::start(&["--client-timeout-ms", "3000"]);
     let body = asked(&["1"]).to_string();
     let whole = request("POST", "/recommend", JSON, body.as_bytes());
     let of_body = send(server.address, &whole[..whole.len() - 5]).unwrap();
@@ -213,7 +213,7 @@ fn slow_clients_are_given_up() {
 
     // Some ten megabytes of answers that nobody takes.
     let mut deaf = TcpStream::connect(server.address).unwrap();
-    let styles = b"GET /style.css HTTP/1.1\r\nhost: here\r\n\r\n".repeat(100);
+    let styles = b"GET /style.css HTTP/1.1\r\nhost: localhost\r\n\r\n".repeat(100);
     deaf.set_write_timeout(Some(std::time::Duration::from_millis(200))).unwrap();
     for _ in 0..20 {
         if deaf.write_all(&styles).is_err() {
