@@ -20,6 +20,7 @@ use crate::{Callback, CheckpointReport, EpochReport, Result, StepReport, TrainEr
 /// [`finish`](Self::finish) returns.
 ///
 /// ```no_run
+/// # #[allow(dead_code)]
 /// # fn fit<M: genrec_model::Trainable>(
 /// #     trainer: &genrec_train::Trainer, model: &M, data: &dyn genrec_train::BatchSource<Batch = M::Batch>,
 /// #     validate: &mut dyn FnMut(&M) -> Result<f64, genrec_train::BoxError>,
