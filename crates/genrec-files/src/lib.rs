@@ -20,8 +20,7 @@
 //! ```
 //!
 //! # Alternatives
-//! `atomic-write-file` and `tempfile` replace files too; neither syncs the directory that the new name is in, nor those that a new
-//! directory is in.
+//! `atomic-write-file` replaces files too, and `tempfile` gives temporary ones their name; new directories are left to the caller.
 //!
 //! # References
 //! Pillai et al., *All file systems are not created equal: on the complexity of crafting crash-consistent applications*, OSDI 2014.

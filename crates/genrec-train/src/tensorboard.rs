@@ -13,8 +13,7 @@ pub use self::writer::EventWriter;
 use crate::{Callback, CheckpointReport, EpochReport, Result, StepReport, TrainError, ValidationReport};
 
 /// Writes a run's curves as it goes on: `train/loss` (the mean since the point before), `train/learning_rate`, `train/gradient_norm`,
-/// `train/epoch`, `train/examples_per_second`; `epoch/loss`; `validation/metric`, or
-/// another name.
+/// `train/epoch`, `train/examples_per_second`; `epoch/loss`; `validation/metric`, or another name.
 ///
 /// A run is not worth losing for its curves: the first error of the file is logged, ends the writing, and is what
 /// [`finish`](Self::finish) returns.

@@ -193,7 +193,7 @@ impl Export {
             AnyEmbedder::copy_saved(from.embedder(), to.embedder(), &name)?;
         }
         copy_parts(&from, &to)?;
-        to.seal()?;
+        to.seal(recommender.index().id_bound())?;
         artifacts::write_with(&to.root().join(".gitattributes"), |file| file.write_all(ATTRIBUTES.as_bytes()))?;
         let card = card::Card {
             export: self,

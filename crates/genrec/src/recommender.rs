@@ -365,7 +365,7 @@ impl<M: Seq2Seq> Recommender<M> {
         // The index counts the items: lines of the catalogue beyond it are not read.
         catalogue::write(&run.catalogue(), &self.catalogue, &self.seen)?;
         self.index.save(&run.index())?;
-        run.reseal_catalogue()
+        run.reseal_catalogue(self.index.id_bound())
     }
 
     /// Whether a run on disk has the first of these items, by the same codebook and under the same Semantic IDs, and no other.

@@ -11,7 +11,7 @@ use genrec_train::Checkpoint;
 use serde::{Deserialize, Serialize};
 use sid_index::SidIndex;
 
-use super::{FORMAT_VERSION, RunDir, read_versioned, write_json};
+use super::{FORMAT_VERSION, RunDir, read_versioned, serves, write_json};
 use crate::{Damage, Error, Result};
 
 #[derive(Debug, Serialize, Deserialize)]
@@ -100,32 +100,20 @@ impl RunDir {
         Ok(verified)
     }
 
-    /// Sums up every file but those of the index and of checkpoints, which have checksums of their own.
+    /// Sums up every file that [`serves`], but for those of the index, which have checksums of their own; `items` are the item numbers
+    /// that the index has given.
     ///
     /// # Errors
     /// [`Error::Io`] names the file that could not be read or written.
-    pub(crate) fn seal(&self) -> Result<()> {
-        let parts = [
-            self.manifest(),
-            self.catalogue(),
-            self.embedder(),
-            self.embeddings(),
-            self.behaviour(),
-            self.quantizer(),
-            self.model(),
-            self.co_occurrence(),
-            self.decode(),
-            self.report(),
-        ];
+    pub(crate) fn seal(&self, items: u32) -> Result<()> {
         let mut files = BTreeMap::new();
-        for part in parts.iter().filter(|part| part.exists()) {
-            for path in if part.is_dir() { files_below(part)? } else { vec![part.clone()] } {
-                if let Some(name) = self.name(&path) {
-                    files.insert(name, sum(&path, u64::MAX)?);
-                }
+        for path in files_below(self.root())? {
+            let Some(name) = self.name(&path) else { continue };
+            if serves(&name) && !path.starts_with(self.index()) && path != self.checksums() {
+                files.insert(name, sum(&path, u64::MAX)?);
             }
         }
-        self.write_checksums(files)
+        self.write_checksums(files, items)
     }
 
     /// Sums up the catalogue anew, to which items were added. An older run has no checksums, and one that is not finished gets
@@ -133,7 +121,7 @@ impl RunDir {
     ///
     /// # Errors
     /// As [`seal`](Self::seal) and, where the checksums are not whole, [`Error::Damaged`].
-    pub(crate) fn reseal_catalogue(&self) -> Result<()> {
+    pub(crate) fn reseal_catalogue(&self, items: u32) -> Result<()> {
         if !self.checksums().exists() {
             return Ok(());
         }
@@ -141,7 +129,7 @@ impl RunDir {
         if let Some(name) = self.name(&self.catalogue()) {
             files.insert(name, sum(&self.catalogue(), u64::MAX)?);
         }
-        self.write_checksums(files)
+        self.write_checksums(files, items)
     }
 
     /// Removes the checksums of a run that goes on, for it is not finished then.
@@ -156,8 +144,7 @@ impl RunDir {
         }
     }
 
-    fn write_checksums(&self, files: BTreeMap<String, Sum>) -> Result<()> {
-        let items = SidIndex::open(&self.index())?.id_bound();
+    fn write_checksums(&self, files: BTreeMap<String, Sum>, items: u32) -> Result<()> {
         let crc32 = own(&files, items, &self.checksums())?;
         write_json(&self.checksums(), &Checksums { format_version: FORMAT_VERSION, files, items, crc32 })
     }

@@ -160,7 +160,7 @@ pub fn run(
     timing.total_seconds = ctx.start.elapsed().as_secs_f64();
     let report = tested.report(&ctx, sid, summary, timing)?;
     artifacts::write_json(&ctx.run.report(), &report)?;
-    ctx.run.seal()?;
+    ctx.run.seal(recommender.index().id_bound())?;
     observer.on_event(&Event::Reported(&report));
     Ok(Outcome { report, recommender, test: tested.ours })
 }
