@@ -51,24 +51,33 @@ proptest! {
             .with_tied_embeddings(tied).with_causal_encoder(causal).with_dropout_rate(0.0);
         config.relative_attention_num_buckets = 8;
         config.relative_attention_max_distance = 20;
-        let model = T5::new(config.clone(), seed, &Device::Cpu).unwrap();
         let batch = batch(seed, rows, vocab as u64, longest, targets);
-        let (got, gradients) = packed(&config, model.parameters(), &batch, None, true).unwrap();
-        let (want, wanted) = model.clone().with_autograd().loss_and_grads(&batch, 0).unwrap();
-        prop_assert!((got - want).abs() < 1e-5 * want, "loss {got}, not {want}");
-        prop_assert_eq!(gradients.len(), wanted.len());
-        for ((name, got), (other, want)) in gradients.iter().zip(wanted.iter()) {
-            prop_assert_eq!(name, other);
-            prop_assert_eq!(got.dims(), want.dims());
-            let (got, want) = (values(got), values(want));
-            let top = want.iter().fold(1e-4f32, |m, v| m.max(v.abs()));
-            for (got, want) in got.iter().zip(&want) {
-                prop_assert!((got - want).abs() <= 1e-3 * top, "{name}: {got}, not {want}");
-            }
-        }
-        let (plain, none) = packed(&config, model.parameters(), &batch, None, false).unwrap();
-        prop_assert!(none.is_empty() && plain == got);
+        // A hidden unit at its kink has two slopes, and the order of a sum decides between them. Other weights move it away.
+        let told = same_gradients(&config, seed, &batch).or_else(|first| {
+            same_gradients(&config, seed.wrapping_add(1), &batch).map_err(|second| format!("{first}; with other weights {second}"))
+        });
+        prop_assert!(told.is_ok(), "{told:?}");
     }
+}
+
+/// Whether the packed layers agree with the graph, under weights of a seed; where they do not otherwise.
+fn same_gradients(config: &T5Config, seed: u64, batch: &RaggedBatch) -> std::result::Result<(), String> {
+    let model = T5::new(config.clone(), seed, &Device::Cpu).unwrap();
+    let (got, gradients) = packed(config, model.parameters(), batch, None, true).unwrap();
+    let (want, wanted) = model.clone().with_autograd().loss_and_grads(batch, 0).unwrap();
+    assert!((got - want).abs() < 1e-5 * want, "loss {got}, not {want}");
+    assert_eq!(gradients.len(), wanted.len());
+    let (plain, none) = packed(config, model.parameters(), batch, None, false).unwrap();
+    assert!(none.is_empty() && plain == got);
+    for ((name, got), (other, want)) in gradients.iter().zip(wanted.iter()) {
+        assert_eq!((name, got.dims()), (other, want.dims()));
+        let (got, want) = (values(got), values(want));
+        let top = want.iter().fold(1e-4f32, |m, v| m.max(v.abs()));
+        if let Some((got, want)) = got.iter().zip(&want).find(|(got, want)| (*got - *want).abs() > 1e-3 * top) {
+            return Err(format!("{name}: {got}, not {want}"));
+        }
+    }
+    Ok(())
 }
 
 /// With dropout on, a gradient is the slope of the loss under the same masks.
