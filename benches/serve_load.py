@@ -4,12 +4,15 @@
     cargo run --release --example serve -- --run RUN --listen 127.0.0.1:8080
     python3 benches/serve_load.py --address 127.0.0.1:8080 --seconds 20
     python3 benches/serve_load.py --address 127.0.0.1:8080 --seconds 20 --hostile
+    cargo build --release -p genrec-benches
+    python3 benches/serve_load.py --worker target/release/worker --run RUN
 
-The first phase asks over so many connections at once, each waiting for its answer before it asks again. The second sends
+The first phase asks over so many connections at once, each waiting for its answer before it asks again; with `--worker`, in
+turn with the library itself, which is handed as many histories of the same kind in batches. The second sends
 at half the rate that came out, whether answers have come or not, and counts a request's time from when it was due: a server that
 falls behind cannot hide it. `--hostile` asks at the same rate once more while others send malformed requests, half
 requests and reloads; it fails if a good request got no answer, or a bad one a status of 500 or above. Histories are drawn from
-the server's own catalogue. Python's standard library only.
+the server's own catalogue. The server's memory is read from its metrics. Python's standard library only.
 """
 
 import argparse
@@ -18,6 +21,8 @@ import json
 import queue
 import random
 import socket
+import statistics
+import subprocess
 import sys
 import threading
 import time
@@ -69,6 +74,55 @@ def bodies(items, k, seed):
     while True:
         history = rng.choices(items, k=rng.randint(2, 20))
         yield json.dumps({"history": history, "k": k})
+
+
+def resident(address):
+    """Resident memory of the server in MiB; nothing where it does not say."""
+    _, text = Client(address).ask("GET", "/metrics")
+    for line in text.decode().splitlines():
+        if line.startswith("process_resident_memory_bytes "):
+            return float(line.split()[1]) / 2**20
+    return float("nan")
+
+
+class Library:
+    """The same run, asked in batches within one process."""
+
+    def __init__(self, worker, run):
+        pipe = subprocess.PIPE
+        self.process = subprocess.Popen([worker], stdin=pipe, stdout=pipe, text=True)
+        self.ask({"op": "recommend-load", "run": run})
+
+    def ask(self, request):
+        self.process.stdin.write(json.dumps(request) + "\n")
+        self.process.stdin.flush()
+        answer = json.loads(self.process.stdout.readline())
+        if "error" in answer:
+            sys.exit(f"{request['op']}: {answer['error']}")
+        return answer
+
+    def users_a_second(self, items, args, seed):
+        source, users, seconds = bodies(items, args.k, seed), 0, 0.0
+        while seconds < args.seconds:
+            histories = [json.loads(next(source))["history"] for _ in range(8 * args.batch)]
+            answer = self.ask({"op": "recommend", "histories": histories, "k": args.k, "batch": args.batch})
+            users, seconds = users + answer["users"], seconds + answer["seconds"]
+        return users / seconds
+
+
+def in_turn(address, items, library, args):
+    """The server's users a second as a share of the library's, in rounds."""
+    rates, shares = [], []
+    for round in range(args.rounds):
+        alone = library.users_a_second(items, args, 1000 + round)
+        counts, served = closed_loop(address, items, args)
+        if set(counts) != {200}:
+            sys.exit(f"statuses {counts}")
+        rates.append(served)
+        shares.append(served / alone)
+        print(f"round {round + 1}: the library {alone:.0f} users/s, the server {served:.0f}", flush=True)
+    print(f"the server's share of the library's: median {statistics.median(shares):.3f} ({min(shares):.3f} to {max(shares):.3f})")
+    return statistics.median(rates)
 
 
 def quantile(times, share):
@@ -187,6 +241,12 @@ def hostile(address, items, args, stop, seen):
     ]
 
 
+def watch(address, stop, every):
+    """Says now and then how much memory the server has."""
+    while not stop.wait(every):
+        print(f"memory: {resident(address):.0f} MiB", flush=True)
+
+
 def say(name, times, counts):
     statuses = ", ".join(f"{count} of status {status}" for status, count in sorted(counts.items()))
     p50, p99, worst = (1000 * quantile(times, share) for share in (0.5, 0.99, 1.0))
@@ -203,10 +263,19 @@ def main():
     parser.add_argument("--hostile", action="store_true", help="a third phase, beside malformed requests and reloads")
     parser.add_argument("--pause", type=float, default=0.005, help="seconds between malformed requests of a thread")
     parser.add_argument("--reload-every", type=float, default=2.0, help="seconds between reloads")
+    parser.add_argument("--worker", help="genrec's side of `benches/compare`, to be measured in turn")
+    parser.add_argument("--run", help="the run that is served, for the worker")
+    parser.add_argument("--batch", type=int, default=64, help="histories that the worker is handed at a time")
+    parser.add_argument("--rounds", type=int, default=5, help="turns of the worker and the server")
     args = parser.parse_args()
+    if (args.worker is None) != (args.run is None):
+        parser.error("--worker and --run go together")
 
     items = catalogue(args.address)
     rate = args.rate
+    print(f"memory at the start: {resident(args.address):.0f} MiB")
+    if args.worker is not None:
+        rate = in_turn(args.address, items, Library(args.worker, args.run), args) / 2
     if rate is None:
         counts, sustained = closed_loop(args.address, items, args)
         others = {status: count for status, count in counts.items() if status != 200}
@@ -214,10 +283,12 @@ def main():
         rate = sustained / 2
     times, counts = open_loop(args.address, items, rate, args)
     say(f"at {rate:.0f} users/s", times, counts)
+    print(f"memory: {resident(args.address):.0f} MiB", flush=True)
     if not args.hostile:
         return
     stop, seen = threading.Event(), {}
     threads = hostile(args.address, items, args, stop, seen)
+    threads.append(threading.Thread(target=watch, args=(args.address, stop, args.seconds / 10)))
     for thread in threads:
         thread.start()
     times, counts = open_loop(args.address, items, rate, args)

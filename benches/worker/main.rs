@@ -10,10 +10,12 @@ mod decode;
 mod index;
 mod place;
 mod quantize;
+mod recommend;
 mod train;
 
 use std::io::{BufRead, Write};
 
+use genrec::Recommender;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
@@ -50,6 +52,10 @@ enum Request {
     ConstraintSearch(constraint::Search),
     /// An index of synthetic codes, its size and times.
     IndexMeasure(index::Measure),
+    /// A saved run.
+    RecommendLoad(recommend::Load),
+    /// The best items of some users, under that run.
+    Recommend(recommend::Recommend),
     /// A matrix to work on.
     QuantizeRows(quantize::Rows),
     /// Lloyd's k-means from random rows.
@@ -71,6 +77,7 @@ struct Worker {
     trainer: Option<train::Trainer>,
     shop: Option<decode::Shop>,
     constraint: Option<constraint::Constraint>,
+    recommender: Option<Recommender>,
     store: quantize::Store,
 }
 
@@ -102,6 +109,13 @@ impl Worker {
             Request::ConstraintAnswers(answers) => self.constraint()?.answers(&answers),
             Request::ConstraintSearch(search) => self.constraint()?.search(&search),
             Request::IndexMeasure(request) => index::measure(&request),
+            Request::RecommendLoad(load) => {
+                self.recommender = Some(recommend::load(&load)?);
+                Ok(json!({}))
+            }
+            Request::Recommend(request) => {
+                recommend::recommend(self.recommender.as_ref().ok_or("recommend-load comes first")?, &request)
+            }
             Request::QuantizeRows(rows) => self.store.read(rows),
             Request::QuantizeKMeans(kmeans) => self.store.kmeans(&kmeans),
             Request::QuantizeErrors(errors) => self.store.errors(&errors),

@@ -47,6 +47,7 @@ pub(crate) struct Metrics {
     generation: Gauge,
     connections: Gauge,
     in_flight: Gauge,
+    resident: Gauge,
 }
 
 /// Counts a request for as long as it is kept.
@@ -75,8 +76,15 @@ impl Metrics {
             generation: Gauge::default(),
             connections: Gauge::default(),
             in_flight: Gauge::default(),
+            resident: Gauge::default(),
         };
-        let mut registry = Registry::with_prefix("genrec");
+        let mut all = Registry::default();
+        if resident().is_some() {
+            // The name that Prometheus gives it in every process.
+            let (process, help) = (all.sub_registry_with_prefix("process"), "Resident memory size");
+            process.register_with_unit("resident_memory", help, Unit::Bytes, metrics.resident.clone());
+        }
+        let registry = all.sub_registry_with_prefix("genrec");
         registry.register("requests", "Requests answered, by route and status", metrics.requests.clone());
         let help = "Time from a request's headers to those of its answer, by route";
         registry.register_with_unit("request_duration", help, Unit::Seconds, metrics.latency.clone());
@@ -88,7 +96,7 @@ impl Metrics {
         registry.register("generation", "Times that the run served was replaced", metrics.generation.clone());
         registry.register("connections", "Open connections", metrics.connections.clone());
         registry.register("requests_in_flight", "Requests that are not answered yet", metrics.in_flight.clone());
-        Self { registry, ..metrics }
+        Self { registry: all, ..metrics }
     }
 
     pub(crate) fn begun(&self) -> InFlight {
@@ -127,8 +135,16 @@ impl Metrics {
         self.waiting.set(i64::try_from(waiting).unwrap_or(i64::MAX));
         self.items.set(i64::try_from(items).unwrap_or(i64::MAX));
         self.generation.set(i64::try_from(generation).unwrap_or(i64::MAX));
+        self.resident.set(resident().unwrap_or(0));
         let mut text = String::new();
         text::encode(&mut text, &self.registry)?;
         Ok(text)
     }
+}
+
+/// Memory of this process that is not swapped out, in bytes; `None` where the system does not say so as Linux does.
+fn resident() -> Option<i64> {
+    let status = std::fs::read_to_string("/proc/self/status").ok()?;
+    let kib = status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;
+    kib.trim().trim_end_matches("kB").trim().parse::<i64>().ok()?.checked_mul(1024)
 }

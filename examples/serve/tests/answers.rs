@@ -224,7 +224,8 @@ fn metrics_are_counted_and_can_be_parsed() {
     for line in text.lines().filter(|line| !line.starts_with('#')) {
         let (name, value) = line.rsplit_once(' ').unwrap();
         let bare = name.split('{').next().unwrap();
-        assert!(bare.starts_with("genrec_") && bare.chars().all(|c| c.is_ascii_alphanumeric() || c == '_'), "{line}");
+        let known = bare.starts_with("genrec_") || bare == "process_resident_memory_bytes";
+        assert!(known && bare.chars().all(|c| c.is_ascii_alphanumeric() || c == '_'), "{line}");
         assert!(!name.contains('{') || name.ends_with('}'), "{line}");
         assert!(value.parse::<f64>().is_ok(), "{line}");
     }
@@ -240,4 +241,7 @@ fn metrics_are_counted_and_can_be_parsed() {
         assert_eq!(server.metric(metric), value, "{metric}");
     }
     assert!(server.metric("genrec_items") > 100.0);
+    if cfg!(target_os = "linux") {
+        assert!(server.metric("process_resident_memory_bytes") > 1e6);
+    }
 }
