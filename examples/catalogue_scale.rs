@@ -29,7 +29,7 @@ use genrec::{
 };
 use ndarray::ArrayView2;
 use serde::Serialize;
-use support::BoxError;
+use support::{BoxError, Progress};
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
@@ -100,6 +100,24 @@ struct Report {
     remove_microseconds: f64,
     swap_microseconds: f64,
     compact_seconds: f64,
+}
+
+/// What is done, in this order, and its share of the time at ten million items.
+const PHASES: [(&str, f64); 7] = [
+    ("drawing codes", 0.2),
+    ("building", 0.17),
+    ("saving", 0.05),
+    ("verifying", 0.2),
+    ("looking up", 0.12),
+    ("decoding", 0.06),
+    ("changing", 0.2),
+];
+
+/// Shows which phase begins, and how far all of it is.
+fn begin(progress: &Progress, phase: &str) {
+    let before = PHASES.iter().take_while(|(name, _)| *name != phase);
+    progress.share(before.map(|(_, share)| share).sum());
+    progress.message(phase);
 }
 
 fn timed<T>(work: impl FnOnce() -> T) -> (T, f64) {
@@ -214,7 +232,7 @@ impl<C: Constraint> Constraint for Watched<C> {
     }
 }
 
-fn change(args: &Args, index: SidIndex, report: &mut Report, draws: &mut Draws) -> Result<(), BoxError> {
+fn change(args: &Args, index: SidIndex, report: &mut Report, draws: &mut Draws) -> Result<String, BoxError> {
     let live = LiveIndex::new(index);
     let per_change = |seconds: f64| seconds * 1e6 / args.changes.max(1) as f64;
     let mut new: Vec<Vec<u32>> = Vec::new();
@@ -228,7 +246,7 @@ fn change(args: &Args, index: SidIndex, report: &mut Report, draws: &mut Draws) 
     let (removed, seconds) =
         timed(|| live.update(|index| Ok(gone.iter().filter_map(|&item| index.remove(item)).count())));
     report.remove_microseconds = per_change(seconds);
-    println!("{} items inserted, {} removed", inserted?.len(), removed?);
+    let changed = format!("{} items inserted, {} removed", inserted?.len(), removed?);
     let copy = SidIndex::clone(&live.snapshot());
     let (old, seconds) = timed(|| live.replace(copy));
     report.swap_microseconds = seconds * 1e6;
@@ -236,7 +254,7 @@ fn change(args: &Args, index: SidIndex, report: &mut Report, draws: &mut Draws) 
     let (compacted, seconds) = timed(|| live.update(SidIndex::compact));
     compacted?;
     report.compact_seconds = seconds;
-    Ok(())
+    Ok(changed)
 }
 
 fn run(args: &Args) -> Result<(), BoxError> {
@@ -251,9 +269,12 @@ fn run(args: &Args) -> Result<(), BoxError> {
         seed: args.seed,
         ..Report::default()
     };
+    let progress = Progress::new("scale");
+    begin(&progress, "drawing codes");
     let codes = distinct_codes(args.items, &args.sizes, args.zipf, args.seed)?;
     let codes = ArrayView2::from_shape((args.items, args.sizes.len()), &codes)?;
     let layout = SidLayout::new(args.sizes.clone())?.without_suffix();
+    begin(&progress, "building");
     let (index, seconds) = timed(|| SidIndex::from_codes(layout, codes, CollisionPolicy::Share));
     let index = index?;
     report.build_seconds = seconds;
@@ -261,6 +282,7 @@ fn run(args: &Args) -> Result<(), BoxError> {
     (report.bytes_per_item, report.mask_bytes_per_item) =
         (per_item(index.bytes().total()), per_item(index.bytes().trie));
 
+    begin(&progress, "saving");
     let dir = args.out.join("index");
     let (saved, seconds) = timed(|| index.save(&dir));
     saved?;
@@ -269,14 +291,20 @@ fn run(args: &Args) -> Result<(), BoxError> {
     let (mapped, seconds) = timed(|| SidIndex::open_mapped(&dir));
     let index = mapped?;
     report.open_milliseconds = seconds * 1e3;
+    begin(&progress, "verifying");
     let (verified, seconds) = timed(|| index.verify(&dir));
     verified?;
     report.verify_seconds = seconds;
 
     let mut draws = Draws(args.seed);
+    begin(&progress, "looking up");
     look_ups(&index, &mut report, &mut draws);
+    begin(&progress, "decoding");
     decode(args, &index, &mut report, &mut draws)?;
-    change(args, index, &mut report, &mut draws)?;
+    begin(&progress, "changing");
+    let changed = change(args, index, &mut report, &mut draws)?;
+    drop(progress);
+    println!("{changed}");
     write(&args.out, &report)
 }
 

@@ -5,7 +5,7 @@
 //! ```
 //!
 //! A share of the test items is removed from all that is trained on; figures are over the users whose test item is one of them.
-//! `OUT/run` is the run that was trained so, and is taken up when it is there; `OUT/report.json` has all figures.
+//! `OUT/run` is the run that was trained so, with its learning curves, and is taken up when it is there; `OUT/report.json` has all figures.
 
 #![allow(clippy::print_stdout, reason = "a program that prints its result")]
 
@@ -24,7 +24,9 @@ use genrec::{
 use support::{
     BoxError, DeviceArg, ProgressView, asked,
     cold::{self, Measured},
-    create_dir, table, write_file,
+    create_dir,
+    curves::Curves,
+    table, write_file,
 };
 
 #[global_allocator]
@@ -83,9 +85,9 @@ fn train(args: &Args, dataset: &Dataset) -> Result<RunDir, BoxError> {
     }
     let run = RunDir::new(&dir);
     if !run.report().exists() {
-        let mut view = ProgressView::new(config.train.epochs);
+        let mut watch = (ProgressView::new(&config.train, args.max_minutes), Curves::new(&dir, dir.exists()));
         let budget = args.max_minutes.map(Budget::new);
-        pipeline::run(dataset, &config, &dir, &args.device.open()?, budget, dir.exists(), &mut view)?;
+        pipeline::run(dataset, &config, &dir, &args.device.open()?, budget, dir.exists(), &mut watch)?;
     }
     Ok(run)
 }

@@ -74,8 +74,14 @@ struct Bench<'a> {
 }
 
 impl Bench<'_> {
-    /// Fits one method, unless its row is there already, and draws its figures.
-    fn run(&self, method: &Method, config: &QuantizerConfig, comparison: &mut Comparison) -> Result<(), BoxError> {
+    /// Fits one method, unless its row is there already, and draws its figures; `name` stands beside the progress.
+    fn run(
+        &self,
+        name: &str,
+        method: &Method,
+        config: &QuantizerConfig,
+        comparison: &mut Comparison,
+    ) -> Result<(), BoxError> {
         let dir = self.out.join(method.name);
         let path = dir.join("codes.npy");
         let codes = if comparison.find(method.name, config).is_some() && path.exists() {
@@ -84,7 +90,7 @@ impl Bench<'_> {
             let mut rows = ArrayRows::from(self.embeddings.view());
             let behaviour = behaviour::for_quantizer(config, self.data, &self.catalogue)?;
             let behaviour = behaviour.as_ref().map(|rows| rows.view());
-            let fitted = fit::fit(method.name, config, &mut rows, behaviour, &self.device)?;
+            let fitted = fit::fit(name, config, &mut rows, behaviour, &self.device)?;
             let known = Known { categories: Some(&self.categories), steps: &self.steps };
             let measures = measure(&fitted.quantizer, &mut rows, fitted.codes.view(), known)?;
             create_dir(&dir)?;
@@ -138,8 +144,10 @@ fn run(args: &Args) -> Result<(), BoxError> {
     let steps = behaviour::read_last_steps(&args.data, &catalogue)?;
     let bench = Bench { embeddings, data: &args.data, catalogue, categories, steps, device, out: &args.out };
     let mut failures = Vec::new();
-    for (method, config) in methods {
-        if let Err(error) = config.and_then(|config| bench.run(method, &config, &mut comparison)) {
+    let all = methods.len();
+    for (number, (method, config)) in (1..).zip(methods) {
+        let name = format!("{number} of {all}, {}", method.name);
+        if let Err(error) = config.and_then(|config| bench.run(&name, method, &config, &mut comparison)) {
             failures.push(format!("{}: {error}", method.name));
         }
         figures::comparison(&args.out.join("comparison.svg"), &title, &comparison.methods)?;

@@ -99,8 +99,10 @@ fn run(args: &Args) -> Result<(), BoxError> {
     let (dataset, recommender) = args.source.open()?;
     let questions: Vec<Question<'_>> = asked::test_questions(&dataset, args.users)?;
     let (mut rows, mut exact): (Vec<Row>, Vec<Vec<ItemId>>) = (Vec::new(), Vec::new());
-    for (search, config) in searches(recommender.config(), args.seed) {
-        let answers = asked::ask(&recommender, &config, &questions, K, &search)?;
+    let searches = searches(recommender.config(), args.seed);
+    let all = searches.len();
+    for (number, (search, config)) in (1..).zip(searches) {
+        let answers = asked::ask(&recommender, &config, &questions, K, &format!("{number} of {all}, {search}"))?;
         let items: Vec<Vec<ItemId>> = answers.items(K).collect();
         if rows.is_empty() {
             exact.clone_from(&items);

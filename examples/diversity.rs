@@ -133,11 +133,13 @@ fn run(args: &Args) -> Result<(), BoxError> {
     let questions = asked::test_questions(&dataset, Some(args.users))?;
     let categories = Categories::of(recommender.catalogue());
     let levels = recommender.index().layout().positions();
-    let temperatures = std::iter::once(None).chain(sweep(&args.temperatures, levels).into_iter().map(Some));
-    let mut rows = Vec::new();
-    for temperature in temperatures {
+    let sweep = sweep(&args.temperatures, levels).into_iter().map(Some);
+    let temperatures: Vec<Option<Vec<f32>>> = std::iter::once(None).chain(sweep).collect();
+    let (mut rows, all) = (Vec::new(), temperatures.len());
+    for (number, temperature) in (1..).zip(temperatures) {
         let config = config(recommender.config(), temperature.as_ref(), args.seed);
-        let answers = asked::ask(&recommender, &config, &questions, DEPTHS[2], &name(temperature.as_deref()))?;
+        let name = format!("{number} of {all}, {}", name(temperature.as_deref()));
+        let answers = asked::ask(&recommender, &config, &questions, DEPTHS[2], &name)?;
         rows.push(measure(&answers, &questions, &categories, temperature)?);
         write_file(&args.out.join("report.json"), &serde_json::to_vec_pretty(&rows)?)?;
     }

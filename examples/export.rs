@@ -11,7 +11,7 @@ use std::path::PathBuf;
 
 use clap::Parser;
 use genrec::Export;
-use support::BoxError;
+use support::{BoxError, waiting};
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
@@ -68,7 +68,8 @@ fn run(args: &Args) -> Result<(), BoxError> {
         let text = std::fs::read_to_string(path);
         export.description = Some(text.map_err(|error| format!("cannot read `{}`: {error}", path.display()))?);
     }
-    let exported = export.write(&args.run, &args.out)?;
+    let write = || export.write(&args.run, &args.out);
+    let exported = waiting("export", &args.out.display().to_string(), write)?;
     let repo = args.repo.as_deref().unwrap_or("OWNER/NAME");
     let place = exported.root().display();
     println!("{place} can be uploaded as it is: hf upload {repo} {place} .");

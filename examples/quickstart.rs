@@ -21,7 +21,7 @@ use genrec::{
     model::baseline::Transitions,
     pipeline::{self, Metrics, TigerConfig},
 };
-use support::{BoxError, DeviceArg, ProgressView};
+use support::{BoxError, DeviceArg, ProgressView, curves::Curves};
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
@@ -69,8 +69,8 @@ fn run(args: &Args) -> Result<(), BoxError> {
     }
     let temporary = tempfile::tempdir()?;
     let out = args.out.clone().unwrap_or_else(|| temporary.path().join("run"));
-    let mut view = ProgressView::new(config.train.epochs);
-    let mut outcome = pipeline::run(&shop.dataset, &config, &out, &device, None, args.resume, &mut view)?;
+    let mut watch = (ProgressView::new(&config.train, None), Curves::new(&out, args.resume));
+    let mut outcome = pipeline::run(&shop.dataset, &config, &out, &device, None, args.resume, &mut watch)?;
 
     let questions = evaluate::questions(&shop.dataset.sequences, Part::Test)?;
     let split = LeaveOneOut::new(&shop.dataset.sequences);

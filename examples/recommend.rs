@@ -17,7 +17,7 @@ use genrec::{
     decode::{AnySearch, BeamSearch, ColdStart, DiverseBeamSearch, ExactSearch, PerLevel, Resolve, Sampling, Shape},
     index::{ItemFilter, ItemId},
 };
-use support::{BoxError, DeviceArg};
+use support::{BoxError, DeviceArg, asked};
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
@@ -199,7 +199,7 @@ impl WantedArgs {
 
 fn open(args: &Args) -> Result<Recommender, BoxError> {
     args.search.check()?;
-    let recommender = Recommender::load(&args.run, &args.device.open()?)?;
+    let recommender = asked::load(&args.run, args.device)?;
     let mut config = recommender.config().clone();
     if let Some(beams) = args.search.beams {
         config = config.with_beams(beams);

@@ -5,7 +5,8 @@
 //! ```
 //!
 //! `DIR` holds `sequences.txt` (`user item item ..`, oldest first) and `items.jsonl` (`item_id`, `title`, `brand`,
-//! `categories`). A run that was interrupted goes on with `--resume`; without `--max-minutes` it ends with the same bytes.
+//! `categories`); `prepare` makes them of tables. `OUT` gets the run, and its learning curves as `curves.svg` and `curves.png`. A run
+//! that was interrupted goes on with `--resume`; without `--max-minutes` it ends with the same bytes.
 
 #![allow(clippy::print_stdout, reason = "a program that prints its result")]
 
@@ -17,12 +18,12 @@ use std::{
 use clap::{Parser, ValueEnum};
 use genrec::{
     Ensemble, Recommender,
-    data::{Dataset, ReadOptions, readers::neutral},
+    data::Dataset,
     evaluate::{Part, questions},
     pipeline::{self, Budget, EmbeddingSource, Precision, TensorBoard, TigerConfig},
     quantize::{QuantizerConfig, ResidualKMeansConfig, RqVaeConfig},
 };
-use support::{BoxError, DeviceArg, ProgressView};
+use support::{BoxError, DeviceArg, ProgressView, asked, curves::Curves};
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
@@ -135,7 +136,7 @@ fn config(args: &Args) -> Result<TigerConfig, BoxError> {
 }
 
 fn read(dir: &Path, limit_users: Option<usize>) -> Result<Dataset, BoxError> {
-    let (mut dataset, _) = neutral::read(dir, &ReadOptions::default())?;
+    let mut dataset = asked::dataset(dir)?;
     if let Some(users) = limit_users {
         dataset.sequences = dataset.sequences.truncated(users);
     }
@@ -159,8 +160,8 @@ fn run(args: &Args) -> Result<(), BoxError> {
         runs.push(train(args, &dataset, &config.clone().with_seed(seed), &dir, events.as_deref())?);
     }
     let beams = config.decode.beams;
-    let together =
-        Ensemble::new(runs)?.with_candidates(beams).evaluate(&questions(&dataset.sequences, Part::Test)?)?.report();
+    let ensemble = Ensemble::new(runs)?.with_candidates(beams);
+    let together = asked::evaluate_together(&ensemble, &questions(&dataset.sequences, Part::Test)?)?.report();
     let [recall, ndcg] = ["recall@10", "ndcg@10"].map(|metric| together.get(metric).copied().unwrap_or(0.0));
     println!("\nAll {} together (test): Recall@10 {recall:.4}, NDCG@10 {ndcg:.4}", args.members);
     Ok(())
@@ -177,12 +178,18 @@ fn train(
     let device = args.device.open()?;
     let budget = args.max_minutes.map(Budget::new);
     let curves = events.map(|events| TensorBoard::create(events, config)).transpose()?;
-    let mut watch = (ProgressView::new(config.train.epochs), curves);
+    let view = ProgressView::new(&config.train, args.max_minutes);
+    let mut watch = (view, (curves, Curves::new(dir, args.resume)));
     let outcome = pipeline::run(dataset, config, dir, &device, budget, args.resume, &mut watch)?;
     support::print_report(&outcome.report, &Default::default());
-    // Not worth an error after hours of training.
-    if let Some(Err(error)) = watch.1.map(TensorBoard::finish) {
-        println!("The curves are not whole: {error}");
+    let (events, drawn) = watch.1;
+    // Neither is worth an error after hours of training.
+    if let Some(Err(error)) = events.map(TensorBoard::finish) {
+        println!("The curves for TensorBoard are not whole: {error}");
+    }
+    match drawn.finish() {
+        Ok(picture) => picture.iter().for_each(|path| println!("Learning curves: {} and .png", path.display())),
+        Err(error) => println!("The learning curves are not whole: {error}"),
     }
     Ok(outcome.recommender)
 }

@@ -75,7 +75,13 @@ fn entropy(lines: &[Rows]) -> Panel {
         let theirs = ENTROPY.iter().filter_map(|(label, bits)| Some(plain(label.parse().ok()?, bits[place])));
         curves.push(Curve { name: format!("the paper's, first {depth}"), points: theirs.collect() });
     }
-    Panel { title: "entropy (bits)".to_owned(), setting: "temperature".to_owned(), decimals: 1, curves }
+    Panel {
+        title: "entropy (bits)".to_owned(),
+        setting: "temperature".to_owned(),
+        decimals: 1,
+        curves,
+        ..Panel::default()
+    }
 }
 
 /// Share of invalid sequences over how many are generated.
@@ -89,7 +95,13 @@ fn invalid(lines: &[Rows]) -> Panel {
         Curve { name: line.label.clone(), points: depths.into_iter().filter_map(point).collect() }
     };
     let curves = lines.iter().map(of).collect();
-    Panel { title: "invalid (%)".to_owned(), setting: "sequences generated".to_owned(), decimals: 2, curves }
+    Panel {
+        title: "invalid (%)".to_owned(),
+        setting: "sequences generated".to_owned(),
+        decimals: 2,
+        curves,
+        ..Panel::default()
+    }
 }
 
 /// Recall over the length of the list, and over the share of unseen items in it.
@@ -122,12 +134,14 @@ fn cold_start(measured: &Measured) -> Vec<Panel> {
             setting: "K".to_owned(),
             decimals: 3,
             curves: by_length,
+            ..Panel::default()
         },
         Panel {
             title: format!("Recall@{}", cold::LENGTH),
             setting: "share of the list that may be unseen".to_owned(),
             decimals: 3,
             curves: by_share,
+            ..Panel::default()
         },
     ]
 }

@@ -18,6 +18,7 @@ use genrec::{
     index::{ItemId, SidIndex},
     pipeline::EmbeddingSource,
 };
+use support::waiting;
 use tokio::sync::{Mutex, OwnedMutexGuard, Semaphore, oneshot};
 
 use crate::{
@@ -54,9 +55,13 @@ impl State {
     pub(crate) fn open(options: Options) -> Result<Self, support::BoxError> {
         options.check()?;
         let device = options.device.open()?;
-        let snapshot = Snapshot::open(&options.run, &device, embedder(&options), 0)?;
+        let open = || Snapshot::open(&options.run, &device, embedder(&options), 0);
+        let snapshot = waiting("open", &options.run.display().to_string(), open)?;
         let users = match &options.data {
-            Some(data) => Users::read(data, snapshot.recommender.catalogue())?,
+            Some(data) => {
+                let read = || Users::read(data, snapshot.recommender.catalogue());
+                waiting("read", &data.display().to_string(), read)?
+            }
             None => Users::default(),
         };
         let batching = &options.batching;

@@ -6,22 +6,32 @@ use std::{
 };
 
 use genrec::{
-    DecodeConfig, History, Ranked, Recommender, Searcher,
+    DecodeConfig, Ensemble, History, Ranked, Recommender, Searcher,
     data::{Dataset, ReadOptions, readers::neutral},
     eval::Suite,
-    evaluate::{Part, Question, questions},
+    evaluate::{self, OwnItems, Part, Question, questions},
     index::ItemId,
+    model::ItemScorer,
     pipeline::Metrics,
 };
 
-use crate::{BoxError, DeviceArg, bar};
+use crate::{BoxError, DeviceArg, Progress, waiting};
 
 /// Reads `sequences.txt` and `items.jsonl`.
 ///
 /// # Errors
 /// When a file cannot be read.
 pub fn dataset(dir: &Path) -> Result<Dataset, BoxError> {
-    Ok(neutral::read(dir, &ReadOptions::default())?.0)
+    Ok(waiting("read", &dir.display().to_string(), || neutral::read(dir, &ReadOptions::default()))?.0)
+}
+
+/// Opens a run.
+///
+/// # Errors
+/// When there is no such device, or the run is not finished or damaged.
+pub fn load(run: &Path, device: DeviceArg) -> Result<Recommender, BoxError> {
+    let device = device.open()?;
+    Ok(waiting("open", &run.display().to_string(), || Recommender::load(run, &device))?)
 }
 
 /// Opens a run, and checks that the data set has its items.
@@ -29,7 +39,7 @@ pub fn dataset(dir: &Path) -> Result<Dataset, BoxError> {
 /// # Errors
 /// When the run is not finished, or was made from other items.
 pub fn open(run: &Path, dataset: &Dataset, device: DeviceArg) -> Result<Recommender, BoxError> {
-    let recommender = Recommender::load(run, &device.open()?)?;
+    let recommender = load(run, device)?;
     let ids = |items: &[genrec::data::Item]| items.iter().map(|item| item.id.clone()).collect::<Vec<_>>();
     let (ours, theirs) = (recommender.catalogue().items(), dataset.catalogue.items());
     if ours.len() < theirs.len() || ids(&ours[..theirs.len()]) != ids(theirs) {
@@ -103,16 +113,64 @@ pub fn ask(
 ) -> Result<Answers, BoxError> {
     config.validate()?;
     let histories: Vec<History<'_>> = questions.iter().map(|question| question.history).collect();
-    let bar = bar(name);
-    let mut progress = |done: usize, total: usize| {
-        bar.set_length(total as u64);
-        bar.set_position(done as u64);
-    };
+    let progress = Progress::new(name);
     let start = Instant::now();
     let searcher = Searcher::new(recommender.index(), recommender.vocab(), config);
-    let ranked = searcher.rank(recommender.model(), &histories, k, &mut progress)?;
-    bar.finish_and_clear();
+    let ranked = searcher.rank(recommender.model(), &histories, k, &mut progress.counter())?;
     Ok(Answers { ranked, seconds: start.elapsed().as_secs_f64() })
+}
+
+/// Puts questions to a run, by its own search or another.
+///
+/// # Errors
+/// The errors of decoding.
+pub fn evaluate(
+    recommender: &Recommender,
+    config: &DecodeConfig,
+    questions: &[Question<'_>],
+    name: &str,
+) -> Result<Suite<ItemId>, BoxError> {
+    let progress = Progress::new(name);
+    let recommender = recommender.clone().with_config(config.clone())?;
+    let searcher = recommender.searcher();
+    Ok(evaluate::evaluate(&searcher, recommender.model(), questions, &mut progress.counter())?)
+}
+
+/// Puts questions to several runs together.
+///
+/// # Errors
+/// The errors of decoding.
+pub fn evaluate_together(ensemble: &Ensemble, questions: &[Question<'_>]) -> Result<Suite<ItemId>, BoxError> {
+    in_pieces("together", questions, |questions| Ok(ensemble.evaluate(questions)?))
+}
+
+/// Puts questions to a model that scores all items.
+///
+/// # Errors
+/// As [`evaluate::evaluate_scorer`].
+pub fn evaluate_scorer<S: ItemScorer>(
+    scorer: &S,
+    questions: &[Question<'_>],
+    own: OwnItems,
+) -> Result<Suite<ItemId>, BoxError> {
+    in_pieces("score", questions, |questions| Ok(evaluate::evaluate_scorer(scorer, questions, own)?))
+}
+
+/// Answers to some questions after the others: to show how far it is. What one user is answered does not depend on another.
+fn in_pieces<'q>(
+    name: &str,
+    questions: &[Question<'q>],
+    mut answer: impl FnMut(&[Question<'q>]) -> Result<Suite<ItemId>, BoxError>,
+) -> Result<Suite<ItemId>, BoxError> {
+    /// Some batches.
+    const PIECE: usize = 2_048;
+    let progress = Progress::new(name);
+    let mut suite = Suite::standard();
+    for (piece, questions_of_it) in questions.chunks(PIECE).enumerate() {
+        progress.set(piece * PIECE, questions.len());
+        suite.merge(&answer(questions_of_it)?)?;
+    }
+    Ok(suite)
 }
 
 impl Answers {

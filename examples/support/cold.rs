@@ -17,7 +17,7 @@ use genrec::{
 use ndarray::ArrayView2;
 use serde::{Deserialize, Serialize};
 
-use crate::{BoxError, bar};
+use crate::{BoxError, Progress, waiting};
 
 /// Lengths of the lists of figure 5a.
 const LENGTHS: [usize; 4] = [5, 10, 15, 20];
@@ -214,7 +214,7 @@ pub fn measure(
     let bootstrap = BootstrapConfig::default().with_seed(settings.seed);
     let mut bench = Bench { users: Users::of(dataset, held_out)?, bootstrap, points: Vec::new() };
     let by_last = Arc::new(SemanticKnn::new(embeddings, KnnHistory::LastItem)?);
-    let near = nearest(&by_last, &bench.users, &seen)?;
+    let near = waiting("nearest", "by content", || nearest(&by_last, &bench.users, &seen))?;
 
     let shares = (0..=10).map(|tenths| (f64::from(tenths) / 10.0, LENGTH));
     let mut wanted: Vec<(f64, usize)> = LENGTHS.iter().map(|&k| (settings.epsilon, k)).collect();
@@ -227,23 +227,26 @@ pub fn measure(
     }
 
     let base = recommender.config().clone().with_rerank(None).with_beams(settings.beams).with_exclude_history(true);
-    let bar = bar("cold start");
-    bar.set_length(2 * wanted.len() as u64);
+    let progress = Progress::new("cold start");
+    let (mut done, all) = (0, 2 * wanted.len());
+    progress.set(done, all);
     for method in [BY_CODES, HYBRID] {
         for (&(epsilon, k), knn) in wanted.iter().zip(&with_quota) {
             let cold = ColdStart::new(epsilon).with_weight(Some(settings.weight));
             recommender = recommender.with_config(base.clone().with_cold_start(cold))?;
             let hits = bench.users.hits(|_, questions| generated(&recommender, questions, k))?;
             bench.put(&At { method, epsilon, k }, hits, Some(&knn[0]))?;
-            bar.inc(1);
+            done += 1;
+            progress.set(done, all);
         }
         recommender = recommender.with_unseen_scorer(by_last.clone());
     }
-    bar.finish_and_clear();
+    drop(progress);
     for (&(epsilon, k), hits) in wanted.iter().zip(with_quota) {
         bench.put(&At { method: KNN_QUOTA, epsilon, k }, hits, None)?;
     }
-    let by_mean = nearest(&SemanticKnn::new(embeddings, KnnHistory::Mean)?, &bench.users, &seen)?;
+    let by_mean = SemanticKnn::new(embeddings, KnnHistory::Mean)?;
+    let by_mean = waiting("nearest", "by mean content", || nearest(&by_mean, &bench.users, &seen))?;
     for (method, near) in [(KNN, &near), (KNN_MEAN, &by_mean)] {
         for k in LENGTHS {
             let first = |near: &Near| near.all.iter().take(k).copied().collect();

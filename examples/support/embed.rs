@@ -10,7 +10,7 @@ use genrec::{
 };
 use ndarray::Array2;
 
-use crate::{BoxError, bar};
+use crate::{BoxError, Progress, waiting};
 
 /// `tfidf`, `bert:DIR`, `sentence-t5:DIR`, `llm:DIR` or `npy:FILE`.
 ///
@@ -39,7 +39,8 @@ pub fn parse_embedder(text: &str) -> Result<EmbeddingSource, String> {
 /// When `items.jsonl` cannot be read or holds no item.
 pub fn catalogue(dir: &Path) -> Result<Catalogue, BoxError> {
     let path = dir.join(neutral::ITEMS);
-    let (catalogue, _) = neutral::read_items(&path, &ReadOptions::default())?;
+    let read = || neutral::read_items(&path, &ReadOptions::default());
+    let (catalogue, _) = waiting("read", &path.display().to_string(), read)?;
     if catalogue.is_empty() {
         return Err(
             format!("`{}` holds no item: give one JSON object a line, with an `item_id`", path.display()).into()
@@ -65,18 +66,12 @@ pub fn embed(
             let template = TextTemplate::default();
             let render = |item: &Item| template.render(|field| item.field(field));
             let texts: Vec<String> = catalogue.items().iter().map(render).collect();
-            let bar = bar("embed");
-            let mut progress = |done: usize, total: usize| {
-                bar.set_length(total as u64);
-                bar.set_position(done as u64);
-            };
+            let progress = Progress::new("embed");
             let embedder = AnyEmbedder::fit(spec, &texts, device)?;
-            let rows = match spec {
-                EmbedderSpec::Tfidf(_) => embedder.embed_with(&texts, &mut progress)?,
-                _ => EmbeddingCache::open(cache)?.embed_with(&embedder, &texts, &mut progress)?,
-            };
-            bar.finish_and_clear();
-            rows
+            match spec {
+                EmbedderSpec::Tfidf(_) => embedder.embed_with(&texts, &mut progress.counter())?,
+                _ => EmbeddingCache::open(cache)?.embed_with(&embedder, &texts, &mut progress.counter())?,
+            }
         }
         _ => return Err("this program does not know that source of embeddings".into()),
     };

@@ -3,13 +3,14 @@
 use std::{collections::BTreeMap, fs::File, io::BufWriter, io::Write, ops::ControlFlow, path::Path, time::Instant};
 
 use candle_core::Device;
-use genrec::quantize::{AnyQuantizer, ArrayRows, EpochReport, Fit, FitControl, QuantizerConfig, RowSource, usage};
-use indicatif::ProgressBar;
-use ndarray::{Array2, ArrayView2};
+use genrec::quantize::{
+    self, AnyQuantizer, ArrayRows, EpochReport, Fit, FitControl, QuantizerConfig, RowSource, usage,
+};
+use ndarray::{Array2, ArrayView2, ArrayViewMut2};
 use ndarray_npy::{ReadNpyExt, WriteNpyExt};
 use serde::{Deserialize, Serialize};
 
-use crate::{BoxError, bar};
+use crate::{BoxError, Progress};
 
 /// Rows that a device encodes together.
 const ENCODE_ROWS: usize = 4096;
@@ -41,7 +42,7 @@ pub struct Fitted {
 }
 
 struct FitBar {
-    bar: ProgressBar,
+    progress: Progress,
     epochs: usize,
     /// Reconstruction errors pass by pass, of each level that is fitted by itself.
     errors: BTreeMap<Option<usize>, Vec<f64>>,
@@ -61,10 +62,9 @@ impl FitControl for FitBar {
     fn on_epoch(&mut self, epoch: &EpochReport) -> ControlFlow<()> {
         self.epochs = epoch.epoch;
         self.errors.entry(epoch.level).or_default().push(epoch.reconstruction);
-        self.bar.set_length(epoch.epochs as u64);
-        self.bar.set_position(epoch.epoch as u64);
+        self.progress.set(epoch.epoch, epoch.epochs);
         let level = epoch.level.map_or_else(String::new, |level| format!("level {} ", level + 1));
-        self.bar.set_message(format!("{level}loss {:.4}", epoch.loss));
+        self.progress.message(format!("{level}loss {:.4}", epoch.loss));
         ControlFlow::Continue(())
     }
 }
@@ -81,7 +81,7 @@ pub fn fit(
     behaviour: Option<ArrayView2<'_, f32>>,
     device: &Device,
 ) -> Result<Fitted, BoxError> {
-    let mut watch = FitBar { bar: bar(name), epochs: 0, errors: BTreeMap::new() };
+    let mut watch = FitBar { progress: Progress::new(name), epochs: 0, errors: BTreeMap::new() };
     let start = Instant::now();
     let quantizer = match (config, behaviour) {
         (QuantizerConfig::RqVae(config), Some(behaviour)) if config.alignment.is_some() => {
@@ -90,17 +90,49 @@ pub fn fit(
         _ => config.fit_on(rows, device, &mut watch)?,
     };
     let seconds = start.elapsed().as_secs_f64();
-    watch.bar.finish_and_clear();
+    let (epochs, last_tenth_gain) = (watch.epochs, watch.last_tenth_gain());
+    drop(watch);
     let start = Instant::now();
-    let codes = usage::encode_rows(&quantizer, rows, ENCODE_ROWS)?;
+    let codes = usage::encode_rows(&quantizer, &mut Counted::new(rows, "encode"), ENCODE_ROWS)?;
     let rate = codes.nrows() as f64 / start.elapsed().as_secs_f64().max(f64::MIN_POSITIVE);
-    let effort = Effort {
-        seconds,
-        epochs: watch.epochs,
-        encode_rows_per_second: rate,
-        last_tenth_gain: watch.last_tenth_gain(),
-    };
+    let effort = Effort { seconds, epochs, encode_rows_per_second: rate, last_tenth_gain };
     Ok(Fitted { quantizer, codes, effort })
+}
+
+/// Rows whose reading from start to end is shown.
+pub(crate) struct Counted<'a> {
+    rows: &'a mut dyn RowSource,
+    progress: Progress,
+}
+
+impl<'a> Counted<'a> {
+    pub(crate) fn new(rows: &'a mut dyn RowSource, name: &str) -> Self {
+        Self { rows, progress: Progress::new(name) }
+    }
+}
+
+impl RowSource for Counted<'_> {
+    fn dim(&self) -> usize {
+        self.rows.dim()
+    }
+
+    fn len(&self) -> usize {
+        self.rows.len()
+    }
+
+    fn read(&mut self, start: usize, out: ArrayViewMut2<'_, f32>) -> Result<(), quantize::QuantizeError> {
+        self.progress.set(start, self.rows.len());
+        self.rows.read(start, out)
+    }
+
+    fn slice(&self, start: usize, count: usize) -> Option<&[f32]> {
+        self.progress.set(start, self.rows.len());
+        self.rows.slice(start, count)
+    }
+
+    fn gather(&mut self, rows: &[usize], out: ArrayViewMut2<'_, f32>) -> Result<(), quantize::QuantizeError> {
+        self.rows.gather(rows, out)
+    }
 }
 
 /// Writes codes as a `.npy` array of shape `(items, levels)`, `u32`.

@@ -7,6 +7,7 @@ pub mod asked;
 pub mod behaviour;
 pub mod categories;
 pub mod cold;
+pub mod curves;
 pub mod embed;
 pub mod figures;
 pub mod fit;
@@ -24,7 +25,7 @@ use genrec::pipeline::{Metrics, Report, TigerConfig};
 use serde_json::Value;
 
 pub use embed::parse_embedder;
-pub use progress::{ProgressView, bar};
+pub use progress::{Progress, ProgressView, waiting};
 
 /// Any error, for programs that only print it.
 pub type BoxError = Box<dyn std::error::Error + Send + Sync>;

@@ -7,7 +7,7 @@ use genrec::quantize::{
 use ndarray::ArrayView2;
 use serde::{Deserialize, Serialize};
 
-use crate::{BoxError, categories::Categories};
+use crate::{BoxError, categories::Categories, fit::Counted};
 
 /// Nearest items are not sought among more rows than these: each of a thousand is compared with all of them.
 pub const NEIGHBOUR_ROWS: usize = 1_000_000;
@@ -85,6 +85,7 @@ pub fn measure(
     known: Known<'_>,
 ) -> Result<Measures, BoxError> {
     let sizes = quantizer.codebook_sizes();
+    let rows = &mut Counted::new(rows, "measure");
     let report = CodeReport::of(codes, sizes)?;
     let error = quantizer.as_reconstruct().map(|quantizer| usage::reconstruction_error(quantizer, rows)).transpose()?;
     let purity = known.categories.map(|categories| PurityReport::of(codes, &categories.labels())).transpose()?;

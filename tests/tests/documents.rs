@@ -84,7 +84,9 @@ fn the_tree_is_that_of_the_sources() {
 #[test]
 fn relative_links_lead_somewhere() {
     let mut documents: Vec<PathBuf> =
-        ["README.md", "CHANGELOG.md", "tests/golden/README.md"].map(|p| root().join(p)).into();
+        ["README.md", "CHANGELOG.md", "SECURITY.md", "examples/README.md", "tests/golden/README.md"]
+            .map(|p| root().join(p))
+            .into();
     documents.extend(crates().iter().map(|path| path.join("README.md")));
     for entry in fs::read_dir(root().join("docs")).expect("the folder of documents") {
         let path = entry.expect("a readable entry").path();
@@ -127,6 +129,49 @@ fn every_crate_is_on_the_map() {
             assert_eq!(published, fs::read(root().join(licence)).expect(licence), "{name}/{licence}");
         }
     }
+}
+
+/// The value of a field in a line of a manifest: `name = "tiger"`.
+fn field<'a>(line: &'a str, name: &str) -> Option<&'a str> {
+    line.strip_prefix(name)?.trim_start().strip_prefix('=')?.trim().strip_prefix('"')?.strip_suffix('"')
+}
+
+/// The programs that a manifest has.
+fn programs(manifest: &str) -> Vec<&str> {
+    let sections = manifest.split("[[example]]").skip(1);
+    sections.filter_map(|section| section.lines().find_map(|line| field(line, "name"))).collect()
+}
+
+#[test]
+fn every_program_is_in_the_table_of_programs() {
+    let (manifest, table) = (read("examples/Cargo.toml"), read("examples/README.md"));
+    let programs = programs(&manifest);
+    assert!(programs.len() > 10 && programs.contains(&"serve"), "{programs:?}");
+    let told = |name: &&&str| {
+        let command = format!("cargo run --release --example {name} ");
+        table.lines().any(|line| line.starts_with('|') && line.replace('`', " ").contains(&command))
+    };
+    let missing: Vec<_> = programs.iter().filter(|name| !told(name)).collect();
+    assert!(missing.is_empty(), "examples/README.md's table has no command for {missing:?}");
+    // And no program that is not there any more.
+    let commands = table.split("--example ").skip(1).filter_map(|rest| rest.split([' ', '`']).next());
+    let gone: Vec<_> = commands.filter(|name| !programs.contains(name)).collect();
+    assert!(gone.is_empty(), "examples/README.md tells of {gone:?}, which are no programs");
+}
+
+#[test]
+fn the_tutorial_is_short_and_its_programs_are_there() {
+    let (manifest, tutorial) = (read("examples/Cargo.toml"), read("docs/tutorial.md"));
+    let programs = programs(&manifest);
+    let blocks = tutorial.split("```sh\n").skip(1).filter_map(|rest| rest.split_once("```"));
+    let lines: Vec<&str> = blocks.flat_map(|(block, _)| block.lines()).collect();
+    let gone: Vec<_> = lines
+        .iter()
+        .filter_map(|line| line.split_once("--example ")?.1.split(' ').next())
+        .filter(|name| !programs.contains(name))
+        .collect();
+    assert!(gone.is_empty(), "docs/tutorial.md starts {gone:?}, which are no programs");
+    assert!((10..=30).contains(&lines.len()), "docs/tutorial.md has {} lines of commands", lines.len());
 }
 
 #[test]

@@ -89,10 +89,11 @@ pub fn invalid_rate<M: Seq2Seq>(
     model: &M,
     questions: &[Question<'_>],
     k: usize,
+    progress: &mut dyn FnMut(usize, usize),
 ) -> Result<f64> {
     let histories: Vec<_> = questions.iter().map(|question| question.history).collect();
     let mut rate = InvalidRate::new(k)?;
-    for user in searcher.rank_unconstrained(model, &histories, k, &mut |_, _| {})? {
+    for user in searcher.rank_unconstrained(model, &histories, k, progress)? {
         rate.update(&user.generated, &[]);
     }
     Ok(Metric::<Option<ItemId>>::value(&rate).unwrap_or(0.0))

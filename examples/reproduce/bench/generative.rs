@@ -8,19 +8,19 @@ use std::{
 };
 
 use genrec::{
-    Ensemble, Recommender, Searcher,
+    Ensemble, Recommender,
     data::Dataset,
     decode::{AnySearch, PerLevel, Resolve, Sampling, Shape},
     embed::{EmbedderSpec, io::read_npy},
     eval::InvalidRate,
-    evaluate::{self, Part, questions},
+    evaluate::{Part, questions},
     index::ItemId,
     pipeline::{self, EmbeddingSource, Outcome, Report, TigerConfig},
-    quantize::{ArrayRows, Fit},
+    quantize::ArrayRows,
 };
 use ndarray::{Array2, Axis, concatenate};
 use serde_json::{Value, json};
-use support::{BoxError, ProgressView, asked, categories::Categories};
+use support::{BoxError, ProgressView, asked, categories::Categories, curves::Curves, fit};
 
 use super::{Bench, Settings, changed};
 use crate::{plan::Set, row::Row, table::ENTROPY_AT};
@@ -72,8 +72,8 @@ impl Bench<'_> {
         let config = config.with_embedder(EmbeddingSource::Npy { path: self.embedded()? });
         let dir = self.run_dir(name, config.seed);
         let device = self.settings.device.open()?;
-        let mut view = ProgressView::new(None);
-        Ok(pipeline::run(dataset, &config, &dir, &device, None, dir.exists(), &mut view)?)
+        let mut watch = (ProgressView::new(&config.train, None), Curves::new(&dir, dir.exists()));
+        Ok(pipeline::run(dataset, &config, &dir, &device, None, dir.exists(), &mut watch)?)
     }
 
     pub(super) fn tiger(&self, name: &str, changes: &[Value], seed: u64) -> Result<Row, BoxError> {
@@ -93,8 +93,7 @@ impl Bench<'_> {
         let asked = questions(&dataset.sequences, Part::Test)?;
         let recommender = outcome.recommender;
         let without = recommender.config().clone().with_exclude_history(true);
-        let searcher = Searcher::new(recommender.index(), recommender.vocab(), &without);
-        let without_own = evaluate::evaluate(&searcher, recommender.model(), &asked, &mut |_, _| {})?;
+        let without_own = asked::evaluate(&recommender, &without, &asked, "own out")?;
         let mut row = self.dress(name, seed, [&outcome.test, &without_own])?;
         row.valid = Some(outcome.report.valid);
         row.sid = Some(outcome.report.sid);
@@ -112,13 +111,12 @@ impl Bench<'_> {
         let Outcome { report, recommender, .. } = self.trained(of, changes, seed)?;
         let trained = Duration::from_secs_f64(report.timing.train_seconds.max(0.0));
         let ranked_again = recommender.config().clone().with_rerank(TigerConfig::best().decode.rerank);
-        let mut recommender = recommender.with_co_occurrence(self.co_occurrence()?)?;
+        let recommender = recommender.with_co_occurrence(self.co_occurrence()?)?;
         let questions = questions(&self.dataset.sequences, Part::Test)?;
         let mut suites = Vec::new();
         for exclude in [false, true] {
-            recommender = recommender.with_config(ranked_again.clone().with_exclude_history(exclude))?;
-            let model = recommender.model();
-            suites.push(evaluate::evaluate(&recommender.searcher(), model, &questions, &mut |_, _| {})?);
+            let config = ranked_again.clone().with_exclude_history(exclude);
+            suites.push(asked::evaluate(&recommender, &config, &questions, name)?);
         }
         let mut row = self.dress(name, seed, [&suites[0], &suites[1]])?;
         (row.train, row.sid) = (Some(report.train), Some(report.sid));
@@ -144,7 +142,7 @@ impl Bench<'_> {
             }
             let rows: Array2<f32> = concatenate(Axis(0), &all.iter().map(|rows| rows.view()).collect::<Vec<_>>())?;
             let device = self.settings.device.open()?;
-            config.quantizer.fit_on(&mut ArrayRows::from(rows.view()), &device, &mut ())?.save(&dir)?;
+            fit::fit("joint", &config.quantizer, &mut ArrayRows::from(rows), None, &device)?.quantizer.save(&dir)?;
         }
         let outcome = self.trained_as(name, config.with_fitted_quantizer(dir), &self.dataset)?;
         Ok(self.generated((name, seed), outcome, &self.dataset, start)?.0)
@@ -171,13 +169,14 @@ impl Bench<'_> {
         let beams = runs.first().map_or(0, |run| run.config().beams);
         let questions = questions(&self.dataset.sequences, Part::Test)?;
         let ensemble = Ensemble::new(runs)?.with_candidates(beams);
-        let test = ensemble.evaluate(&questions)?;
+        let test = asked::evaluate_together(&ensemble, &questions)?;
         let without = |run: Recommender| {
             let config = run.config().clone().with_exclude_history(true);
             run.with_config(config)
         };
         let members = ensemble.into_members().into_iter().map(without).collect::<Result<Vec<_>, _>>()?;
-        let without_own = Ensemble::new(members)?.with_candidates(beams).evaluate(&questions)?;
+        let ensemble = Ensemble::new(members)?.with_candidates(beams);
+        let without_own = asked::evaluate_together(&ensemble, &questions)?;
         let mut row = self.dress(name, seed, [&test, &without_own])?;
         row.manifest.minutes = start.elapsed().as_secs_f64() / 60.0;
         if let Some(report) = together {

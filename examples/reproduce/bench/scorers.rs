@@ -5,7 +5,7 @@ use std::time::Instant;
 use genrec::{
     data::LeaveOneOut,
     embed::io::read_npy,
-    evaluate::{self, OwnItems, Part, questions},
+    evaluate::{OwnItems, Part, questions},
     model::{
         ItemScorer,
         baseline::{CoOccurrence, KnnHistory, Popularity, SemanticKnn, Transitions},
@@ -13,7 +13,7 @@ use genrec::{
     pipeline::{SasRecTraining, TrainSummary},
 };
 use serde_json::Value;
-use support::{BoxError, ProgressView};
+use support::{BoxError, ProgressView, asked};
 
 use super::{Bench, changed};
 use crate::row::Row;
@@ -29,13 +29,13 @@ impl Bench<'_> {
         let start = Instant::now();
         let training = self.sasrec_training(changes, seed)?;
         let dir = self.run_dir(name, seed);
-        let mut view = ProgressView::new(training.train.epochs);
+        let mut view = ProgressView::new(&training.train, None);
         let device = self.settings.device.open()?;
         let (model, report) = training.run(&self.dataset, &dir, &device, dir.exists(), &mut view)?;
 
         let mut row = self.scored(name, seed, &model)?;
         let validation = questions(&self.dataset.sequences, Part::Validation)?;
-        row.valid = Some(evaluate::evaluate_scorer(&model, &validation, OwnItems::Ranked)?.report());
+        row.valid = Some(asked::evaluate_scorer(&model, &validation, OwnItems::Ranked)?.report());
         row.train = Some(TrainSummary {
             parameters: model.num_parameters(),
             examples_per_epoch: report.examples_seen.checked_div(u64::from(report.epochs)).unwrap_or(0) as usize,
@@ -53,7 +53,7 @@ impl Bench<'_> {
     pub(super) fn scored<S: ItemScorer>(&self, name: &str, seed: u64, scorer: &S) -> Result<Row, BoxError> {
         let start = Instant::now();
         let questions = questions(&self.dataset.sequences, Part::Test)?;
-        let asked = |own| evaluate::evaluate_scorer(scorer, &questions, own);
+        let asked = |own| asked::evaluate_scorer(scorer, &questions, own);
         let suites = [&asked(OwnItems::Ranked)?, &asked(OwnItems::LeftOut)?];
         let mut row = self.dress(name, seed, suites)?;
         row.manifest.minutes = start.elapsed().as_secs_f64() / 60.0;

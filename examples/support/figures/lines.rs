@@ -16,6 +16,8 @@ const HEIGHT: i32 = 420;
 const TOP: i32 = 76;
 /// Points of a curve are as wide.
 const DOT: i32 = 3;
+/// A curve of more points has none.
+const DOTS: usize = 60;
 
 /// One point of a curve.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -38,12 +40,16 @@ pub struct Curve {
 }
 
 /// Axes and the curves between them.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, Default, PartialEq)]
 pub struct Panel {
     /// Above the axes.
     pub title: String,
+    /// Beside the vertical axis; empty where the title says it.
+    pub measure: String,
     /// Below the horizontal axis.
     pub setting: String,
+    /// Ends of the horizontal axis; those of the points where there are none.
+    pub range: Option<(f64, f64)>,
     /// Decimals of the vertical axis' numbers.
     pub decimals: usize,
     /// Drawn in this order.
@@ -68,7 +74,8 @@ pub fn lines(path: &Path, title: &str, panels: &[Panel]) -> Result<(), BoxError>
     let colour = |name: &str| names.iter().position(|other| *other == name).and_then(|at| COLOURS.get(at));
     for (place, panel) in (0..).zip(panels) {
         let left = 20 + PANEL * place;
-        canvas.text(&panel.title, (left + 64, TOP - 20), Align::Left, 15, INK)?;
+        let indent = if panel.measure.is_empty() { 64 } else { 80 };
+        canvas.text(&panel.title, (left + indent, TOP - 20), Align::Left, 15, INK)?;
         let area = canvas.area().clone().shrink((left, TOP), (PANEL - 16, HEIGHT - TOP - 12));
         draw(&area, panel, |name| colour(name).copied().unwrap_or(OTHER))?;
     }
@@ -90,7 +97,8 @@ fn draw(
     let most = points().map(|point| point.interval.map_or(point.y, |(_, high)| high)).fold(0.0, f64::max);
     let first = points().map(|point| point.x).fold(f64::INFINITY, f64::min);
     let last = points().map(|point| point.x).fold(f64::NEG_INFINITY, f64::max);
-    if first > last {
+    let (first, last) = panel.range.map_or((first, last), |(from, to)| (from.min(first), to.max(last)));
+    if first > last || points().next().is_none() {
         return Ok(());
     }
     let room = if last > first { 0.03 * (last - first) } else { 1.0 };
@@ -98,26 +106,33 @@ fn draw(
     let mut chart = ChartBuilder::on(area)
         .margin(6)
         .x_label_area_size(44)
-        .y_label_area_size(58)
+        .y_label_area_size(if panel.measure.is_empty() { 58 } else { 74 })
         .build_cartesian_2d(first - room..last + room, 0.0..1.06 * most.max(f64::MIN_POSITIVE))?;
-    chart
-        .configure_mesh()
-        .disable_x_mesh()
+    let y_label = move |y: &f64| format!("{y:.decimals$}");
+    let mut mesh = chart.configure_mesh();
+    mesh.disable_x_mesh()
         .light_line_style(FAINT.mix(0.0))
         .bold_line_style(FAINT.mix(0.3))
         .axis_style(FAINT)
         .x_labels(6)
         .y_labels(7)
         .x_label_formatter(&|x| format!("{x:.1}").trim_end_matches(".0").to_owned())
-        .y_label_formatter(&move |y| format!("{y:.decimals$}"))
+        .y_label_formatter(&y_label)
         .x_desc(panel.setting.as_str())
-        .label_style(("sans-serif", 13).into_font().color(&INK))
-        .draw()?;
+        .label_style(("sans-serif", 13).into_font().color(&INK));
+    if !panel.measure.is_empty() {
+        mesh.y_desc(panel.measure.as_str());
+    }
+    mesh.draw()?;
+    drop(mesh);
     for curve in &panel.curves {
         let colour = colour(&curve.name);
         let points: Vec<&Point> = curve.points.iter().filter(finite).collect();
         chart.draw_series(LineSeries::new(points.iter().map(|point| (point.x, point.y)), colour.stroke_width(2)))?;
-        let dots = points.iter().map(|point| Circle::new((point.x, point.y), DOT, colour.filled()));
+        let dots = points
+            .iter()
+            .filter(|_| points.len() <= DOTS)
+            .map(|point| Circle::new((point.x, point.y), DOT, colour.filled()));
         chart.draw_series(dots)?;
         let bars = points.iter().filter_map(|point| point.interval.map(|ends| (point.x, ends)));
         chart.draw_series(bars.map(|(x, (low, high))| PathElement::new([(x, low), (x, high)], colour.mix(0.6))))?;

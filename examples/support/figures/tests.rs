@@ -74,7 +74,8 @@ fn curve(name: &str, ys: &[f64]) -> Curve {
 
 #[test]
 fn lines_have_a_legend_and_leave_out_what_is_not_finite() {
-    let panel = |curves| Panel { title: "toy".to_owned(), setting: "K".to_owned(), decimals: 2, curves };
+    let panel =
+        |curves| Panel { title: "toy".to_owned(), setting: "K".to_owned(), decimals: 2, curves, ..Panel::default() };
     let panels = [panel(vec![curve("one", &[0.1, 0.2, 0.3])]), panel(vec![curve("one", &[1.0]), curve("two", &[])])];
     let svg = drawn(|path| lines(path, "figure", &panels).unwrap());
     assert_eq!(

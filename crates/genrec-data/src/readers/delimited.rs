@@ -163,6 +163,71 @@ pub(crate) fn time(text: &str, column: usize) -> LineResult<i64> {
     text.parse().ok().or_else(float).ok_or_else(|| Fault::at(column, "a time as a number"))
 }
 
+/// A time as a number, or a date with or without a time of day, as ISO 8601 and databases write them: `2024-03-01`,
+/// `2024-03-01 12:30`, `2024-03-01T12:30:05.25Z`, `2024-03-01T12:30:05+01:00`. A date becomes milliseconds since 1970, in UTC
+/// where it does not say otherwise.
+pub(crate) fn time_or_date(text: &str, column: usize) -> LineResult<i64> {
+    time(text, column).or_else(|_| {
+        date(text.trim()).ok_or_else(|| Fault::at(column, "a time as a number or as in `2024-03-01 12:30:05`"))
+    })
+}
+
+/// Milliseconds since 1970 of a date.
+fn date(text: &str) -> Option<i64> {
+    let (day, rest) = text.split_at_checked(10)?;
+    let mut parts = day.split('-');
+    let (year, month, day) = (digits(parts.next()?, 4)?, digits(parts.next()?, 2)?, digits(parts.next()?, 2)?);
+    let leap = year % 4 == 0 && (year % 100 != 0 || year % 400 == 0);
+    let long = match month {
+        2 => 28 + i64::from(leap),
+        4 | 6 | 9 | 11 => 30,
+        _ => 31,
+    };
+    if parts.next().is_some() || !(1..=12).contains(&month) || !(1..=long).contains(&day) {
+        return None;
+    }
+    // Years that begin in March end with the day that some lack: 365 days, the leap days, and months of 30.6 days on average.
+    let (year, month) = if month > 2 { (year, month - 3) } else { (year - 1, month + 9) };
+    let days =
+        365 * year + year.div_euclid(4) - year.div_euclid(100) + year.div_euclid(400) + (153 * month + 2) / 5 + day;
+    /// The first of January 1970, counted like this.
+    const EPOCH: i64 = 719_469;
+    Some((days - EPOCH) * 86_400_000 + if rest.is_empty() { 0 } else { time_of_day(rest.strip_prefix(['T', ' '])?)? })
+}
+
+/// Milliseconds since midnight in UTC.
+fn time_of_day(text: &str) -> Option<i64> {
+    let at = text.find(['Z', '+', '-']).unwrap_or(text.len());
+    let (clock, zone) = text.split_at(at);
+    let zone = match zone.split_at_checked(1) {
+        None => 0,
+        Some(("Z", "")) => 0,
+        Some((sign, offset)) if sign != "Z" => {
+            let (hours, minutes) = offset.split_once(':').or_else(|| offset.split_at_checked(2))?;
+            let minutes = if minutes.is_empty() { 0 } else { digits(minutes, 2)? };
+            (60 * digits(hours, 2)? + minutes) * if sign == "-" { -1 } else { 1 }
+        }
+        Some(_) => return None,
+    };
+    let mut parts = clock.split(':');
+    let (hour, minute, second) = (digits(parts.next()?, 2)?, digits(parts.next()?, 2)?, parts.next().unwrap_or("00"));
+    let (second, fraction) = second.split_once('.').unwrap_or((second, "0"));
+    let second = digits(second, 2)?;
+    // 60 is a leap second.
+    if parts.next().is_some() || hour > 23 || minute > 59 || second > 60 {
+        return None;
+    }
+    let thousandths = format!("{fraction:0<3}").get(..3).and_then(|text| digits(text, 3))?;
+    let all_digits = !fraction.is_empty() && fraction.bytes().all(|byte| byte.is_ascii_digit());
+    all_digits.then_some((3_600 * hour + 60 * (minute - zone) + second) * 1_000 + thousandths)
+}
+
+/// A number of so many digits.
+fn digits(text: &str, count: usize) -> Option<i64> {
+    let wanted = text.len() == count && text.bytes().all(|byte| byte.is_ascii_digit());
+    if wanted { text.parse().ok() } else { None }
+}
+
 /// A finite number.
 pub(crate) fn number(text: &str, column: usize, what: &str) -> LineResult<f64> {
     let number = text.trim().parse::<f64>().ok().filter(|number| number.is_finite());
@@ -232,6 +297,39 @@ mod tests {
             let record = fields.iter().map(|f| format!("\"{}\"", f.replace('"', "\"\""))).collect::<Vec<_>>().join(",");
             let got: Vec<String> = texts(&record).into_iter().map(|(text, _)| text).collect();
             prop_assert_eq!(got, fields);
+        }
+    }
+
+    #[test]
+    fn dates() {
+        for (text, milliseconds) in [
+            ("1970-01-01", 0),
+            ("1969-12-31 23:59:59.5", -500),
+            ("2000-02-29", 951_782_400_000),
+            ("2024-03-01 12:30", 1_709_296_200_000),
+            ("2024-03-01T12:30:05.25Z", 1_709_296_205_250),
+            ("2024-03-01T12:30:05+01:00", 1_709_292_605_000),
+            ("2024-03-01T12:30:05-0130", 1_709_301_605_000),
+            ("2024-03-01 12:30:05.123456+00", 1_709_296_205_123),
+            ("1709296205", 1_709_296_205),
+        ] {
+            assert_eq!(time_or_date(text, 1).unwrap(), milliseconds, "{text}");
+        }
+        for bad in [
+            "2023-02-29",
+            "2024-13-01",
+            "2024-3-1",
+            "01.03.2024",
+            "2024-03-01 24:00",
+            "2024-03-01 12",
+            "2024-03-01T12:30Zx",
+            "2024-03-01T12:30:05.",
+            "2024-03-01T12:30+1",
+            "2024-03-01x",
+            "+024-03-01",
+            "2024-03-01 12:3é",
+        ] {
+            assert!(matches!(time_or_date(bad, 7), Err(Fault::Line { column: 7, .. })), "{bad}");
         }
     }
 

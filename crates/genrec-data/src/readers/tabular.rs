@@ -16,7 +16,7 @@ use std::path::Path;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-use super::delimited::{Field, Quotes, number, time};
+use super::delimited::{Field, Quotes, number, time_or_date};
 use super::records::Records;
 use super::text::{clean, clean_paths, json_paths};
 use crate::lines::{Fault, LineReader, LineResult};
@@ -64,7 +64,8 @@ pub struct InteractionColumns {
     pub user: String,
     /// Item id.
     pub item: String,
-    /// Time as a number. Default: none, the order of the file counts.
+    /// Time as a number, or as a date with or without a time of day (`2024-03-01`, `2024-03-01T12:30:05+01:00`), which becomes
+    /// milliseconds since 1970. Default: none, the order of the file counts.
     #[serde(default)]
     pub timestamp: Option<String>,
     /// Rating. Default: none.
@@ -171,6 +172,34 @@ impl ItemColumns {
     }
 }
 
+/// The columns of a table, in their order: of CSV, TSV and Parquet those of the header; of JSON lines, which have none, the fields of
+/// the first object.
+///
+/// # Errors
+/// As [`read_interactions`]; an empty file has no columns.
+pub fn columns(path: &Path, format: Format, options: &ReadOptions) -> Result<Vec<String>> {
+    if format == Format::JsonLines {
+        let mut reader = LineReader::open(path, options)?;
+        let first = match reader.next_line()? {
+            None => return Ok(Vec::new()),
+            Some(line) => line.and_then(|line| {
+                serde_json::from_str::<Map<String, Value>>(&line).map_err(|e| Fault::json(&e, "a JSON object"))
+            }),
+        };
+        return match first {
+            Ok(object) => Ok(object.keys().cloned().collect()),
+            Err(fault) => Err(reader.placed(fault)?.into()),
+        };
+    }
+    // A name that no table has: the answer lists those that it has.
+    let nowhere = InteractionColumns::new("\0", "\0");
+    match read_interactions(path, format, &nowhere, options) {
+        Err(DataError::MissingColumn { available, .. }) => Ok(available),
+        Err(other) => Err(other),
+        Ok(_) => Ok(Vec::new()),
+    }
+}
+
 /// Reads interactions, in the order of the file.
 ///
 /// # Errors
@@ -201,7 +230,7 @@ pub fn read_interactions(
         Ok(log.push(Interaction {
             user: &id(user.as_ref())?,
             item: &id(item.as_ref())?,
-            timestamp: given(timestamp).map(|(text, column)| time(&text, column)).transpose()?,
+            timestamp: given(timestamp).map(|(text, column)| time_or_date(&text, column)).transpose()?,
             rating: given(rating).map(|(text, column)| number(&text, column, "a rating")).transpose()?,
         })?)
     })?;

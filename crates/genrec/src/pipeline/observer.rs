@@ -53,7 +53,7 @@ pub enum Event<'a> {
         /// Whether its result was already in the directory.
         resumed: bool,
     },
-    /// Texts embedded so far, or users evaluated so far.
+    /// Texts embedded so far, users asked so far in the validation under way, or users evaluated so far.
     Progress {
         /// During which stage.
         stage: Stage,

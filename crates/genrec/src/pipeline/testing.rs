@@ -41,13 +41,16 @@ pub(super) fn test(
     observer: &mut dyn Observer,
 ) -> Result<Tested> {
     let (searcher, model) = (recommender.searcher(), recommender.model());
-    let start = Instant::now();
-    let mut progress = |done, total| observer.on_event(&Event::Progress { stage: Stage::Evaluate, done, total });
-    let ours = evaluate::evaluate(&searcher, model, test, &mut progress)?;
-    let users_per_second = test.len() as f64 / start.elapsed().as_secs_f64().max(1e-9);
-    let valid = evaluate::evaluate(&searcher, model, validation, &mut |_, _| {})?;
     let free = ctx.sample(test.to_vec(), Some(ctx.config.invalid_rate_users));
-    let invalid_rate = evaluate::invalid_rate(&searcher, model, &free, evaluate::DEPTH)?;
+    let total = test.len() + validation.len() + free.len();
+    let mut progress = |done| observer.on_event(&Event::Progress { stage: Stage::Evaluate, done, total });
+    let start = Instant::now();
+    let ours = evaluate::evaluate(&searcher, model, test, &mut |done, _| progress(done))?;
+    let users_per_second = test.len() as f64 / start.elapsed().as_secs_f64().max(1e-9);
+    let valid = evaluate::evaluate(&searcher, model, validation, &mut |done, _| progress(test.len() + done))?;
+    let before = test.len() + validation.len();
+    let mut free_progress = |done, _| progress(before + done);
+    let invalid_rate = evaluate::invalid_rate(&searcher, model, &free, evaluate::DEPTH, &mut free_progress)?;
 
     let popularity = Popularity::fit(ctx.split.train_counts(embeddings.nrows()))?;
     let knn = SemanticKnn::new(embeddings.view(), KnnHistory::LastItem)?;

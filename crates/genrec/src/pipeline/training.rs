@@ -1,7 +1,7 @@
 //! The stage that trains the sequence model.
 
 use std::{
-    cell::Cell,
+    cell::{Cell, RefCell},
     ops::ControlFlow,
     time::{Duration, Instant},
 };
@@ -11,7 +11,7 @@ use genrec_model::t5::T5;
 use genrec_train::{BoxError, Callback, StepReport, TrainReport, Trainer, ValidationReport};
 use sid_index::{SidIndex, SidVocab};
 
-use super::{Event, Observer, TigerConfig, TrainSummary, run::Context};
+use super::{Event, Observer, Stage, TigerConfig, TrainSummary, run::Context};
 use crate::{
     Result,
     evaluate::{self, Question},
@@ -65,6 +65,9 @@ pub(super) fn train(
     let decode = config.decode.clone().with_rerank(None);
     let searcher = Searcher::new(index, &vocab, &decode);
     let users_per_second = Cell::new(None);
+    // Validation and training take turns in telling it.
+    let observer = RefCell::new(observer);
+    let tell = |event: &Event<'_>| observer.borrow_mut().on_event(event);
     if ctx.budget.is_some() {
         // Before the first validation a few users foretell how long the test will take.
         const PROBE: usize = 256;
@@ -79,13 +82,14 @@ pub(super) fn train(
     }
     let mut validate = |model: &T5| -> Result<f64, BoxError> {
         let start = Instant::now();
-        let suite = evaluate::evaluate(&searcher, model, validation, &mut |_, _| {})?;
+        let mut progress = |done, total| tell(&Event::Progress { stage: Stage::Train, done, total });
+        let suite = evaluate::evaluate(&searcher, model, validation, &mut progress)?;
         users_per_second.set(Some(validation.len() as f64 / start.elapsed().as_secs_f64()));
         Ok(suite.value("ndcg@10").unwrap_or(0.0))
     };
     let mut watch = Watch {
         ctx,
-        observer,
+        tell: &tell,
         // The last weights are validated, one validation may just have begun, and the test asks every user and those of
         // the validation once more.
         questions: wider(config, test_users + validation.len()) + 2 * validation.len() + config.invalid_rate_users,
@@ -107,19 +111,19 @@ fn wider(config: &TigerConfig, questions: usize) -> usize {
 /// Passes training's reports on, and ends it in time for the test.
 struct Watch<'a, 'c> {
     ctx: &'a Context<'c>,
-    observer: &'a mut dyn Observer,
+    tell: &'a dyn Fn(&Event<'_>),
     questions: usize,
     users_per_second: &'a Cell<Option<f64>>,
 }
 
 impl Callback for Watch<'_, '_> {
     fn on_step(&mut self, step: &StepReport) -> ControlFlow<()> {
-        self.observer.on_event(&Event::TrainStep(step));
+        (self.tell)(&Event::TrainStep(step));
         ControlFlow::Continue(())
     }
 
     fn on_validation(&mut self, validation: &ValidationReport) -> ControlFlow<()> {
-        self.observer.on_event(&Event::Validation(validation));
+        (self.tell)(&Event::Validation(validation));
         ControlFlow::Continue(())
     }
 

@@ -1,7 +1,7 @@
 use std::path::PathBuf;
 
 use super::*;
-use crate::OnBadLine;
+use crate::{BadLine, OnBadLine};
 
 fn file(name: &str, content: &str) -> (tempfile::TempDir, PathBuf) {
     let directory = tempfile::tempdir().unwrap();
@@ -51,6 +51,32 @@ fn interactions_in_every_form() {
         assert_eq!(rows, [("ada", "b", Some(7), Some(5.0)), ("ada", "c", None, None)], "{name}");
         assert_eq!(report.records, 2, "{name}");
     }
+}
+
+#[test]
+fn columns_are_told_in_their_order() {
+    for (name, content, expected) in [
+        ("x.csv", "what,\"when, if\", who\nb,7,ada\n", &["what", "when, if", "who"][..]),
+        ("x.tsv", "what\twho\n", &["what", "who"]),
+        ("x.jsonl", "\n{\"who\":\"ada\",\"what\":\"b\"}\n{\"when\":7}\n", &["what", "who"]),
+        ("y.csv", "", &[]),
+        ("y.jsonl", "", &[]),
+    ] {
+        let (_dir, path) = file(name, content);
+        let found = super::columns(&path, Format::from_path(&path).unwrap(), &ReadOptions::default()).unwrap();
+        assert_eq!(found, expected, "{name}");
+    }
+    let (_dir, path) = file("x.jsonl", "[1]\n");
+    let wrong = super::columns(&path, Format::JsonLines, &ReadOptions::default());
+    assert!(matches!(wrong, Err(DataError::BadLine(BadLine { line: 1, .. }))), "{wrong:?}");
+}
+
+#[test]
+fn times_may_be_dates() {
+    let (_dir, path) = file("x.csv", "who,what,when,stars\nada,b,2024-03-01,\nada,c,2024-03-01 12:30:05,\n");
+    let (log, _) = read_interactions(&path, Format::Csv, &columns(), &ReadOptions::default()).unwrap();
+    let times: Vec<_> = log.iter().filter_map(|i| i.timestamp).collect();
+    assert_eq!(times, [1_709_251_200_000, 1_709_296_205_000]);
 }
 
 #[test]
