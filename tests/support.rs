@@ -2,6 +2,12 @@
 
 pub mod manifest;
 
+use std::{
+    collections::BTreeMap,
+    fs,
+    path::{Path, PathBuf},
+};
+
 use genrec::{
     data::{Synthetic, SyntheticConfig},
     pipeline::TigerConfig,
@@ -34,7 +40,66 @@ pub fn small_config() -> TigerConfig {
     config
 }
 
+/// Every file of a directory and of those in it by its path, with the times taken out of the JSON: all that two runs of the same
+/// settings may differ in.
+///
+/// # Panics
+/// When a file cannot be read.
+#[allow(clippy::unwrap_used, reason = "a test that cannot read what it made has failed")]
+pub fn contents(dir: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
+    let mut files = BTreeMap::new();
+    let mut pending = vec![dir.to_path_buf()];
+    while let Some(at) = pending.pop() {
+        for entry in fs::read_dir(&at).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                pending.push(path);
+                continue;
+            }
+            let mut bytes = fs::read(&path).unwrap();
+            if path.extension().is_some_and(|extension| extension == "json") {
+                let mut value: serde_json::Value = serde_json::from_slice(&bytes).unwrap();
+                drop_times(&mut value);
+                bytes = serde_json::to_vec(&value).unwrap();
+            }
+            files.insert(path.strip_prefix(dir).unwrap().to_path_buf(), bytes);
+        }
+    }
+    files
+}
+
+fn drop_times(value: &mut serde_json::Value) {
+    if let Some(object) = value.as_object_mut() {
+        // The report's entry in the checksums: its times are longer or shorter.
+        object.remove("report.json");
+        object.retain(|key, _| key != "timing" && !key.contains("seconds") && !key.contains("crc32"));
+        // Of a checkpoint: the checksum of what holds the seconds. Weights and optimiser keep theirs.
+        if let Some(checksums) = object.get_mut("checksums").and_then(serde_json::Value::as_object_mut) {
+            checksums.remove("state");
+        }
+        object.values_mut().for_each(drop_times);
+    } else if let Some(array) = value.as_array_mut() {
+        array.iter_mut().for_each(drop_times);
+    }
+}
+
+/// Panics where two directories, as [`contents`] read them, are not the same.
+///
+/// # Panics
+/// It names the first file that differs.
+pub fn assert_same(a: &BTreeMap<PathBuf, Vec<u8>>, b: &BTreeMap<PathBuf, Vec<u8>>) {
+    assert_eq!(a.keys().collect::<Vec<_>>(), b.keys().collect::<Vec<_>>());
+    for (path, bytes) in a {
+        assert!(bytes == &b[path], "{} differs", path.display());
+    }
+}
+
 /// The example of the repository's README, compiled with the documentation tests.
 #[cfg(doctest)]
 #[doc = include_str!("../README.md")]
 struct Readme;
+
+/// The example of the tutorial, run with the documentation tests.
+#[cfg(doctest)]
+#[doc = include_str!("../docs/tutorial.md")]
+struct Tutorial;

@@ -3,9 +3,8 @@
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
 use std::{
-    collections::BTreeMap,
     fs,
-    path::{Path, PathBuf},
+    path::Path,
     process::{Command, Stdio},
     sync::Arc,
     time::Duration,
@@ -23,57 +22,12 @@ use genrec::{
     quantize::{QuantizeError, QuantizerConfig},
     train::{DirectoryLock, StopReason, TrainError},
 };
-use genrec_tests::{small_config, small_shop};
+use genrec_tests::{assert_same, contents, small_config, small_shop};
 use ndarray::Array2;
 
 fn run(dir: &Path, config: &TigerConfig, resume: bool) -> genrec::Result<pipeline::Outcome> {
     let Synthetic { dataset, .. } = small_shop();
     pipeline::run(&dataset, config, dir, &Device::Cpu, None, resume, &mut |_: &Event<'_>| {})
-}
-
-/// Every file of a run by its path, with the timings taken out of the reports.
-fn contents(dir: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
-    let mut files = BTreeMap::new();
-    let mut pending = vec![dir.to_path_buf()];
-    while let Some(at) = pending.pop() {
-        for entry in fs::read_dir(&at).unwrap() {
-            let path = entry.unwrap().path();
-            if path.is_dir() {
-                pending.push(path);
-                continue;
-            }
-            let mut bytes = fs::read(&path).unwrap();
-            if path.extension().is_some_and(|extension| extension == "json") {
-                let mut value: serde_json::Value = serde_json::from_slice(&bytes).unwrap();
-                drop_timings(&mut value);
-                bytes = serde_json::to_vec(&value).unwrap();
-            }
-            files.insert(path.strip_prefix(dir).unwrap().to_path_buf(), bytes);
-        }
-    }
-    files
-}
-
-fn drop_timings(value: &mut serde_json::Value) {
-    if let Some(object) = value.as_object_mut() {
-        // The report's entry in the checksums: its times are longer or shorter.
-        object.remove("report.json");
-        object.retain(|key, _| key != "timing" && !key.contains("seconds") && !key.contains("crc32"));
-        // Of a checkpoint: the checksum of what holds the seconds. Weights and optimiser keep theirs.
-        if let Some(checksums) = object.get_mut("checksums").and_then(serde_json::Value::as_object_mut) {
-            checksums.remove("state");
-        }
-        object.values_mut().for_each(drop_timings);
-    } else if let Some(array) = value.as_array_mut() {
-        array.iter_mut().for_each(drop_timings);
-    }
-}
-
-fn assert_same(a: &BTreeMap<PathBuf, Vec<u8>>, b: &BTreeMap<PathBuf, Vec<u8>>) {
-    assert_eq!(a.keys().collect::<Vec<_>>(), b.keys().collect::<Vec<_>>());
-    for (path, bytes) in a {
-        assert!(bytes == &b[path], "{} differs", path.display());
-    }
 }
 
 #[test]

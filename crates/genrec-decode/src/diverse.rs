@@ -13,6 +13,9 @@ use crate::{
     search::{self, Beam, Choice, Policy, Step},
 };
 
+/// Each group is a row of the model from the first step on.
+const MOST_GROUPS: usize = 1 << 16;
+
 /// Beam search in groups, each of which is told to take other tokens than those before it (Vijayakumar et al., *Diverse Beam
 /// Search*, AAAI 2018, arXiv 1610.02424, with Hamming diversity).
 ///
@@ -56,8 +59,8 @@ impl DiverseBeamSearch {
     /// Checks all settings.
     ///
     /// # Errors
-    /// [`DecodeError::NoBeams`], and [`DecodeError::Groups`] unless there are 1 to `beams` groups and the strength is
-    /// finite and not negative.
+    /// [`DecodeError::NoBeams`], [`DecodeError::Groups`] unless there are 1 to `beams` groups and the strength is
+    /// finite and not negative, and [`DecodeError::Shape`] for more than 65,536 groups.
     pub fn validate(&self) -> Result<()> {
         let Self { beams, groups, strength, .. } = *self;
         if beams == 0 {
@@ -66,7 +69,16 @@ impl DiverseBeamSearch {
         if groups == 0 || groups > beams || !strength.is_finite() || strength < 0.0 {
             return Err(DecodeError::Groups { groups, beams, strength });
         }
+        if groups > MOST_GROUPS {
+            let (field, value) = ("groups", groups.to_string());
+            return Err(DecodeError::Shape { field, value, bound: "at most 65536" });
+        }
         Ok(())
+    }
+
+    /// Beams of the groups before one, at most all.
+    fn beams_before(&self, group: usize) -> usize {
+        (group as u128 * self.beams as u128 / self.groups as u128) as usize
     }
 }
 
@@ -96,11 +108,11 @@ impl Policy for DiverseBeamSearch {
         for group in 0..self.groups {
             let places: Vec<usize> = (0..beams.len()).filter(|&place| beams[place].mark == group).collect();
             let own: Vec<Beam<C::State, usize>> = places.iter().map(|&place| beams[place].clone()).collect();
-            let limit = (group + 1) * self.beams / self.groups - group * self.beams / self.groups;
+            let limit = self.beams_before(group + 1) - self.beams_before(group);
             let rate = |token, score| score - self.strength * taken.get(&token).copied().unwrap_or(0.0);
             let mut left = limit;
             // As many more as other groups may have taken whole.
-            for choice in best_of(step, &own, limit + whole.len(), rate)? {
+            for choice in best_of(step, &own, limit.saturating_add(whole.len()), rate)? {
                 if left == 0 {
                     break;
                 }

@@ -12,6 +12,9 @@ use crate::{
     shape::Shape,
 };
 
+/// Every draw with replacement is returned, whatever there is to draw from.
+const MOST_DRAWS: usize = 1 << 20;
+
 /// Draws sequences from the model's distribution over what the constraint allows, [shaped](Shape) as wanted.
 ///
 /// Without replacement, the default, no sequence comes twice, and the first `n` of a list are a sample of `n`: the order is
@@ -27,7 +30,8 @@ use crate::{
 pub struct Sampling {
     /// Sequences drawn for every user. Default: 20, as many as [`BeamSearch`](crate::BeamSearch) keeps.
     pub samples: usize,
-    /// Whether a sequence may be drawn again. Default: no; a list of recommendations has no use for repetitions.
+    /// Whether a sequence may be drawn again, of up to 1,048,576 in all. Default: no; a list of recommendations has no use for
+    /// repetitions.
     pub replacement: bool,
     /// Temperature and cuts.
     #[serde(flatten)]
@@ -77,6 +81,10 @@ impl Sampling {
     pub fn validate(&self) -> Result<()> {
         if self.samples == 0 {
             return Err(DecodeError::NoBeams);
+        }
+        if self.replacement && self.samples > MOST_DRAWS {
+            let (field, value) = ("samples", self.samples.to_string());
+            return Err(DecodeError::Shape { field, value, bound: "at most 1048576 with replacement" });
         }
         self.shape.validate()
     }

@@ -6,7 +6,8 @@
 //! A file system promises less than it seems to: after a crash a file that was written and renamed may be empty (its bytes were
 //! not synced), and a new name may be gone (its directory was not). [`write()`] and [`write_with`] sync both, [`create_dir_all`] the names
 //! of directories, [`rename`] the name that something is moved to. When one of them returns, what it did is on the disk; a crash before
-//! leaves the old file or the new one, and at worst a temporary file beside it, whose name ends in `.tmp`.
+//! leaves the old file or the new one, and at worst a temporary file beside it, whose name ends in `.tmp` and which the next to write
+//! that file removes: whoever writes it holds a lock on it, which the system gives back when a process ends, however it ends.
 //!
 //! ```
 //! # fn main() -> std::io::Result<()> {
@@ -29,7 +30,7 @@
 
 use std::{
     ffi::OsString,
-    fs::{self, File, OpenOptions},
+    fs::{self, File, OpenOptions, TryLockError},
     io::{self, BufWriter, ErrorKind, Write},
     path::{Path, PathBuf},
 };
@@ -61,7 +62,7 @@ pub fn write_with(path: &Path, fill: impl FnOnce(&mut BufWriter<File>) -> io::Re
     let (file, temporary) = create_beside(path)?;
     let mut file = BufWriter::new(file);
     let written = fill(&mut file).and_then(|()| file.flush()).and_then(|()| file.get_ref().sync_all());
-    drop(file);
+    // Open, and so locked, for as long as it bears the temporary name.
     if let Err(error) = written.and_then(|()| fs::rename(&temporary, path)) {
         // The first error is the one to report.
         let _ = fs::remove_file(&temporary);
@@ -95,25 +96,70 @@ pub fn is_temporary(path: &Path) -> bool {
     by_tempfile || path.extension().is_some_and(|extension| extension == "tmp")
 }
 
+/// Whether a path leads to this open file still, rather than to another that has taken its place or to none: so a reader of several
+/// files that belong together learns that they were replaced meanwhile. `None` where the system does not tell files apart, which Unix
+/// does.
+pub fn still_at(file: &File, path: &Path) -> Option<bool> {
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::MetadataExt;
+
+        let place = |metadata: fs::Metadata| (metadata.dev(), metadata.ino());
+        let open = place(file.metadata().ok()?);
+        Some(fs::metadata(path).is_ok_and(|found| place(found) == open))
+    }
+    #[cfg(not(unix))]
+    {
+        let _ = (file, path);
+        None
+    }
+}
+
 fn parent(path: &Path) -> &Path {
     path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."))
 }
 
-/// A new file in the directory of another, of a name that nobody else takes.
+/// A new file in the directory of another, locked, of a name that nobody else takes. One of that name whose process was killed is
+/// removed.
 fn create_beside(path: &Path) -> io::Result<(File, PathBuf)> {
     let name = path.file_name().ok_or_else(|| io::Error::new(ErrorKind::InvalidInput, "the path names no file"))?;
     let mut attempt = 0_u32;
     loop {
         let mut hidden = OsString::from(".");
         hidden.push(name);
-        hidden.push(format!(".{}.{attempt}.tmp", std::process::id()));
+        hidden.push(format!(".{attempt}.tmp"));
         let temporary = parent(path).join(hidden);
         match OpenOptions::new().write(true).create_new(true).open(&temporary) {
-            Ok(file) => return Ok((file, temporary)),
-            Err(error) if error.kind() == ErrorKind::AlreadyExists && attempt < 10_000 => attempt += 1,
+            Ok(file) if is_kept(&file, &temporary) => return Ok((file, temporary)),
+            Ok(_) => {}
+            Err(error) if error.kind() == ErrorKind::AlreadyExists && attempt < 10_000 => {
+                if !remove_left_over(&temporary) {
+                    attempt += 1;
+                }
+            }
             Err(error) => return Err(error),
         }
     }
+}
+
+/// Locks a file that was just made; `false` when somebody else took it for one that was left over before it was locked.
+fn is_kept(file: &File, path: &Path) -> bool {
+    match file.try_lock() {
+        Ok(()) => still_at(file, path) != Some(false),
+        Err(TryLockError::WouldBlock) => false,
+        // Where files cannot be locked, nothing passes for left over.
+        Err(TryLockError::Error(_)) => true,
+    }
+}
+
+/// Removes a temporary file that no process has locked; says whether it did.
+fn remove_left_over(path: &Path) -> bool {
+    if !fs::symlink_metadata(path).is_ok_and(|found| found.is_file()) {
+        return false;
+    }
+    let Ok(file) = OpenOptions::new().write(true).open(path) else { return false };
+    // It may have got its name, and another writer this one, since it was opened.
+    file.try_lock().is_ok() && still_at(&file, path) == Some(true) && fs::remove_file(path).is_ok()
 }
 
 /// The examples of the README, run with the documentation tests.
@@ -167,11 +213,60 @@ mod tests {
     #[test]
     fn a_temporary_name_that_is_taken_is_passed_over() {
         let dir = tempfile::tempdir().unwrap();
-        let taken = dir.path().join(format!(".file.{}.0.tmp", std::process::id()));
-        fs::write(&taken, "another's").unwrap();
-        write(&dir.path().join("file"), b"new").unwrap();
-        assert_eq!(fs::read(&taken).unwrap(), b"another's");
-        assert!(is_temporary(&taken) && !is_temporary(&dir.path().join("file")));
+        let (path, taken) = (dir.path().join("file"), dir.path().join(".file.0.tmp"));
+        let another = File::create(&taken).unwrap();
+        another.lock().unwrap();
+        write(&path, b"new").unwrap();
+        assert_eq!(names(dir.path()), [".file.0.tmp", "file"]);
+        assert!(is_temporary(&taken) && !is_temporary(&path));
+    }
+
+    /// A process that ends, however it ends, gives its locks back.
+    #[cfg(unix)]
+    #[test]
+    fn what_a_killed_process_left_is_removed_by_the_next_write() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("file");
+        fs::write(dir.path().join(".file.0.tmp"), "half of the n").unwrap();
+        fs::write(dir.path().join(".other.0.tmp"), "of another file").unwrap();
+        write(&path, b"new").unwrap();
+        assert_eq!(names(dir.path()), [".other.0.tmp", "file"]);
+        // What is no file was not left by a write.
+        fs::create_dir(dir.path().join(".file.0.tmp")).unwrap();
+        std::os::unix::fs::symlink(&path, dir.path().join(".file.1.tmp")).unwrap();
+        write(&path, b"newer").unwrap();
+        assert_eq!(names(dir.path()), [".file.0.tmp", ".file.1.tmp", ".other.0.tmp", "file"]);
+        assert_eq!(fs::read(&path).unwrap(), b"newer");
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn a_file_that_was_replaced_is_told_from_the_one_that_is_there() {
+        let dir = tempfile::tempdir().unwrap();
+        let (path, link) = (dir.path().join("file"), dir.path().join("link"));
+        write(&path, b"a").unwrap();
+        std::os::unix::fs::symlink(&path, &link).unwrap();
+        let file = File::open(&link).unwrap();
+        assert_eq!((still_at(&file, &path), still_at(&file, &link)), (Some(true), Some(true)));
+        write(&path, b"a").unwrap();
+        assert_eq!((still_at(&file, &path), still_at(&file, &link)), (Some(false), Some(false)));
+        fs::remove_file(&path).unwrap();
+        assert_eq!(still_at(&file, &path), Some(false));
+    }
+
+    #[test]
+    fn writers_at_once_take_no_file_from_each_other() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("file");
+        std::thread::scope(|scope| {
+            for byte in b"abcd" {
+                let path = &path;
+                scope.spawn(move || (0..200).for_each(|_| write(path, &[*byte; 5_000]).unwrap()));
+            }
+        });
+        let bytes = fs::read(&path).unwrap();
+        assert!(bytes.len() == 5_000 && bytes.iter().all(|&byte| byte == bytes[0]));
+        assert_eq!(names(dir.path()), ["file"]);
     }
 
     #[test]

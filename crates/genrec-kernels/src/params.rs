@@ -40,6 +40,14 @@ pub enum ParamError {
         /// Shape of the given tensor.
         got: Vec<usize>,
     },
+    /// A tensor holds integers.
+    #[error("the tensor `{name}` holds {got}, but must hold floating-point numbers; another program wrote the file")]
+    Type {
+        /// Name of the parameter.
+        name: String,
+        /// Type of the given tensor.
+        got: String,
+    },
     /// A tensor holds NaN or an infinity.
     #[error("the tensor `{name}` holds a value that is not finite; restore an earlier checkpoint")]
     NotFinite {
@@ -164,10 +172,10 @@ impl Parameters {
         self.vars.iter().map(|(name, var)| Ok((name.clone(), var.as_tensor().copy()?))).collect()
     }
 
-    /// Replaces every value. Names, shapes and finiteness are checked before anything is changed.
+    /// Replaces every value. Names, shapes, types and finiteness are checked before anything is changed.
     ///
     /// # Errors
-    /// [`ParamError`] names the first tensor that is missing, superfluous, of another shape or not finite.
+    /// [`ParamError`] names the first tensor that is missing, superfluous, of another shape, of integers or not finite.
     pub fn restore(&self, values: &BTreeMap<String, Tensor>) -> std::result::Result<(), ParamError> {
         if let Some(name) = values.keys().find(|name| !self.vars.contains_key(*name)) {
             return Err(ParamError::Unexpected { name: name.clone() });
@@ -180,6 +188,9 @@ impl Parameters {
                     expected: var.dims().to_vec(),
                     got: value.dims().to_vec(),
                 });
+            }
+            if !value.dtype().is_float() {
+                return Err(ParamError::Type { name: name.clone(), got: format!("{:?}", value.dtype()) });
             }
             // A sum is not finite as soon as one term is not.
             let total = value.to_dtype(candle_core::DType::F64)?.sum_all()?.to_scalar::<f64>()?;
@@ -301,6 +312,16 @@ impl Gradients {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn integers_are_no_weights() {
+        let mut params = Parameters::new(&Device::Cpu);
+        params.insert("w", &Tensor::zeros(2, DType::F32, &Device::Cpu).unwrap()).unwrap();
+        let of = |dtype| BTreeMap::from([("w".to_owned(), Tensor::ones(2, dtype, &Device::Cpu).unwrap())]);
+        let error = params.restore(&of(DType::U32)).unwrap_err();
+        assert!(matches!(&error, ParamError::Type { name, got } if name == "w" && got == "U32"), "{error}");
+        params.restore(&of(DType::BF16)).unwrap();
+    }
 
     #[test]
     fn a_variable_inserted_again_is_a_copy() {

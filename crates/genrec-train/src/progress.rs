@@ -92,6 +92,29 @@ impl Progress {
         }
     }
 
+    /// What no run can have come to, if it says such a thing: of a file that was never written by one.
+    pub(crate) fn contradiction(&self) -> Option<&'static str> {
+        let steps = |count: u64| count <= self.step;
+        // Counts that a run adds to, with room for all that it may add.
+        if self.step.max(self.examples) > 1 << 62 {
+            return Some("it counts more steps or examples than a run can take");
+        }
+        if !steps(self.batch as u64) || !steps(u64::from(self.epoch)) {
+            return Some("it counts more batches or epochs than steps");
+        }
+        if !steps(self.epoch_loss.steps) || !steps(self.loss_since_validation.steps) {
+            return Some("it counts more losses than steps");
+        }
+        let validated = self.history.iter().map(|validation| validation.step);
+        if !validated.clone().is_sorted() || !validated.chain(self.best.map(|best| best.step)).all(steps) {
+            return Some("it was validated after more steps than it has taken");
+        }
+        if !self.cooling_since.is_none_or(steps) {
+            return Some("its cooldown began after more steps than it has taken");
+        }
+        None
+    }
+
     /// The epoch under way or just completed, from 1.
     pub(crate) fn current_epoch(&self) -> u32 {
         if self.batch > 0 || self.epoch == 0 { self.epoch.saturating_add(1) } else { self.epoch }
@@ -199,6 +222,42 @@ impl Progress {
             seconds: self.seconds,
             stopped,
             history: self.history.clone(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    type Lie = fn(&mut Progress);
+
+    #[test]
+    fn what_no_run_can_come_to_is_named() {
+        let honest = || {
+            let mut progress = Progress::start();
+            (progress.step, progress.batch, progress.epoch) = (7, 1, 2);
+            progress.complete_validation(0.5, &TrainConfig::default());
+            progress
+        };
+        assert_eq!(honest().contradiction(), None);
+        let lies: [(Lie, &str); 8] = [
+            (|progress| progress.step = u64::MAX, "more steps or examples than a run"),
+            (|progress| progress.examples = 1 << 63, "more steps or examples than a run"),
+            (|progress| progress.batch = 8, "more batches or epochs than steps"),
+            (|progress| progress.epoch = 8, "more batches or epochs than steps"),
+            (|progress| progress.epoch_loss.steps = 8, "more losses than steps"),
+            (|progress| progress.step = 6, "validated after more steps"),
+            (
+                |progress| progress.history.insert(0, ValidationReport { step: 9, ..progress.history[0].clone() }),
+                "validated",
+            ),
+            (|progress| progress.cooling_since = Some(8), "cooldown began after more steps"),
+        ];
+        for (lie, expected) in lies {
+            let mut progress = honest();
+            lie(&mut progress);
+            assert!(progress.contradiction().is_some_and(|found| found.contains(expected)), "{expected}");
         }
     }
 }

@@ -25,6 +25,9 @@ pub enum Damage {
     /// It holds something else.
     #[error("its checksum is another")]
     Contents,
+    /// It names a file that is not below the run's directory.
+    #[error("it names a file outside of the run")]
+    Outside,
 }
 
 /// An error of the whole pipeline: either its own, or one of the crates below with what was being done.

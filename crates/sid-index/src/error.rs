@@ -261,6 +261,14 @@ pub enum IndexError {
         /// What is wrong.
         what: &'static str,
     },
+    /// An array that does not follow from the Semantic IDs, although its checksum is right.
+    #[error("the array `{name}` of {} is not the one of its Semantic IDs; rebuild the index", path.display())]
+    Array {
+        /// The file.
+        path: PathBuf,
+        /// Name of the array.
+        name: String,
+    },
     /// Codes of another codebook than the index's.
     #[error(
         "the index belongs to codebook {expected}, not to {got}: the same codes mean other items; encode the items again and \

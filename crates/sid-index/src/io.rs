@@ -5,8 +5,10 @@
 //! payload's header records the CRC-32 of the data too: so header and data belong together, and description and header.
 //!
 //! A save never leaves the directory without a readable index. The new payload is first written beside the old one as
-//! `index.safetensors.next`; replacing `index.json` is the commit; then the payload is moved to its place. A reader that
-//! comes between the last two finds the payload under the first name. A file that is mapped is replaced, never changed.
+//! `index.safetensors.next`; replacing `index.json` is the commit; then the payload is moved to its place. A reader looks for the
+//! payload under the first name and then under the second, so that it misses none that is moved meanwhile; when both are of
+//! another index, the description has been replaced since it was read, and it begins anew. A file that is mapped is replaced,
+//! never changed.
 
 mod description;
 mod files;
@@ -46,7 +48,6 @@ impl SidIndex {
         finish_interrupted(dir)?;
         let next = dir.join(NEXT_PAYLOAD);
         let description = Description::write_payload(index, &next)?;
-        genrec_files::sync_dir(dir).map_err(io_error("sync", dir))?;
         let path = dir.join(DESCRIPTION);
         genrec_files::write(&path, &description.to_json(&path)?).map_err(io_error("write", &path))?;
         genrec_files::rename(&next, &dir.join(PAYLOAD)).map_err(io_error("rename", &next))?;
@@ -97,32 +98,50 @@ impl SidIndex {
     ///
     /// # Errors
     /// [`IndexError::Checksum`](crate::IndexError::Checksum) when the data are damaged,
-    /// [`IndexError::Contradiction`](crate::IndexError::Contradiction) when they never were an index, and
-    /// [`IndexError::Io`](crate::IndexError::Io).
+    /// [`IndexError::Contradiction`](crate::IndexError::Contradiction), [`IndexError::Array`](crate::IndexError::Array) and others
+    /// when they never were an index, and [`IndexError::Io`](crate::IndexError::Io).
     pub fn verify(&self, dir: &Path) -> Result<()> {
-        if let Saved::V2(description) = Saved::read(&dir.join(DESCRIPTION))? {
-            description.in_payload(dir, |payload| payload.check_data())?;
-        }
+        retried(dir, |saved| match saved {
+            Saved::V1(_) => Ok(()),
+            Saved::V2(description) => description.in_payload(dir, |payload| payload.check_data()),
+        })?;
         self.verify_structure(&dir.join(PAYLOAD))
     }
 }
 
-/// Opens an index by its description, once more if another was saved between reading the description and the payload.
-fn retried(dir: &Path, open: impl Fn(&Saved) -> Result<SidIndex>) -> Result<SidIndex> {
+/// Times that an index may be replaced while it is opened: a bound on a loop, never met by a writer that syncs what it writes.
+const MOST_REPLACEMENTS: usize = 1_000;
+
+/// Opens an index by its description, and once more for as long as another was saved between reading the description and the payload.
+fn retried<T>(dir: &Path, open: impl Fn(&Saved) -> Result<T>) -> Result<T> {
     let path = dir.join(DESCRIPTION);
-    let saved = Saved::read(&path)?;
-    open(&saved).or_else(|error| match Saved::read(&path) {
-        Ok(now) if now.crc32() != saved.crc32() => open(&now),
-        _ => Err(error),
-    })
+    let mut replacements = 0;
+    loop {
+        let (saved, file) = Saved::read(&path)?;
+        let error = match open(&saved) {
+            Err(error) if replacements < MOST_REPLACEMENTS => error,
+            last => return last,
+        };
+        // A payload is not touched before the description that it belongs to is gone.
+        let replaced = match genrec_files::still_at(&file, &path) {
+            Some(still) => !still,
+            None => Saved::read(&path).is_ok_and(|(now, _)| now.crc32() != saved.crc32()),
+        };
+        if !replaced {
+            return Err(error);
+        }
+        replacements += 1;
+    }
 }
 
 /// Moves a payload to its place that an earlier save had committed but not moved.
 fn finish_interrupted(dir: &Path) -> Result<()> {
     let next = dir.join(NEXT_PAYLOAD);
     let committed = match Saved::read(&dir.join(DESCRIPTION)) {
-        Ok(Saved::V1(description)) => description.is_payload(&next),
-        Ok(Saved::V2(description)) => Payload::open(&next, &description).and_then(|found| found.check_data()).is_ok(),
+        Ok((Saved::V1(description), _)) => description.is_payload(&next),
+        Ok((Saved::V2(description), _)) => {
+            Payload::open(&next, &description).and_then(|found| found.check_data()).is_ok()
+        }
         Err(_) => false,
     };
     if committed {

@@ -7,7 +7,7 @@ use candle_core::{Device, Result as TensorResult, Tensor};
 use crate::Result;
 use crate::coding::{Coding, Search, decode};
 use crate::encoder::{HostEncoder, LazyEncoder, on_host};
-use crate::input::check_input;
+use crate::input::{check_costs, check_input};
 use crate::preprocess::{Preprocess, Steps};
 use crate::saved::{expect_shapes, matrix};
 
@@ -87,7 +87,7 @@ impl Coder {
 
     pub(crate) fn code_costs(&self, xs: &Tensor, prefix: &[u32]) -> TensorResult<Tensor> {
         check_input(xs, self.dim)?;
-        self.coding.costs(&self.preprocess.apply(xs)?, &self.books(), prefix)
+        check_costs(self.coding.costs(&self.preprocess.apply(xs)?, &self.books(), prefix)?)
     }
 
     pub(crate) fn tensors(&self) -> BTreeMap<String, Tensor> {

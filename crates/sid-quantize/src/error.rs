@@ -22,6 +22,14 @@ pub enum QuantizeError {
         /// First offending column, from 0.
         column: usize,
     },
+    /// A row is so large that what its codes would cost it is no number.
+    #[error(
+        "row {row} is so far from the rows that the quantiser was fitted on that its distances are no numbers; look for values that are far too large"
+    )]
+    RowTooLarge {
+        /// Row of the batch, from 0.
+        row: usize,
+    },
     /// There are fewer rows than codes in one codebook.
     #[error(
         "{rows} rows cannot fill a codebook of {codes} codes; give at least {codes} rows or lower the codebook size to {rows} or less"

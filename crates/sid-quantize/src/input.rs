@@ -1,7 +1,9 @@
 //! Rows of an array as a tensor, and the checks of a tensor that comes in.
 
-use candle_core::{Device, Result, Tensor};
+use candle_core::{Device, Error, Result, Tensor};
 use ndarray::ArrayView2;
+
+use crate::QuantizeError;
 
 /// A host block as a tensor on the device.
 pub(crate) fn to_tensor(rows: ArrayView2<'_, f32>, device: &Device) -> Result<Tensor> {
@@ -33,4 +35,17 @@ pub(crate) fn check_prefix(sizes: &[u32], prefix: &[u32]) -> Result<()> {
         Some((code, size)) => candle_core::bail!("code {code} is not in a codebook of {size} codes"),
         None => Ok(()),
     }
+}
+
+/// Costs as they are, unless one is no number: of a row whose distances overflow no code is known to be the nearest.
+///
+/// # Shapes
+/// - `costs`: `(n, codes)`
+pub(crate) fn check_costs(costs: Tensor) -> Result<Tensor> {
+    let nan = costs.ne(&costs)?;
+    if nan.elem_count() == 0 || nan.flatten_all()?.max(0)?.to_scalar::<u8>()? == 0 {
+        return Ok(costs);
+    }
+    let row = nan.to_vec2::<u8>()?.iter().position(|row| row.contains(&1)).unwrap_or(0);
+    Err(Error::wrap(QuantizeError::RowTooLarge { row }))
 }

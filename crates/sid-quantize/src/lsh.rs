@@ -202,6 +202,9 @@ impl RankCodes for SimHashLsh {
         let (level, bits) = (prefix.len(), self.bits());
         let normals = self.normals.narrow(0, level * bits, bits)?;
         let distances = self.preprocess.apply(xs)?.matmul(&normals.t()?)?.abs()?;
+        // Of a row so large that its product overflows: the farther, the surer is its own bit.
+        let endless = Tensor::full(f32::INFINITY, distances.shape(), distances.device())?;
+        let distances = distances.eq(&distances)?.where_cond(&distances, &endless)?;
         // The row's own bits are those of `encode`: a product so near to 0 that two kernels give it two signs must not make
         // another code the cheapest.
         let mut rest = self.encode(xs)?.narrow(1, level, 1)?.to_dtype(DType::F32)?;

@@ -112,7 +112,7 @@ pub trait RankCodes: Quantizer {
     ///
     /// # Errors
     /// When the shape, type or device of `xs` is wrong, the prefix is too long or holds a code that is not in its codebook,
-    /// or a tensor operation fails.
+    /// a row is so large that its costs are no numbers, or a tensor operation fails.
     fn code_costs(&self, xs: &Tensor, prefix: &[u32]) -> candle_core::Result<Tensor>;
 }
 

@@ -19,7 +19,7 @@ use search::TreeSearch;
 
 use crate::coding::Coding;
 use crate::encoder::{HostEncoder, LazyEncoder};
-use crate::input::check_input;
+use crate::input::{check_costs, check_input};
 use crate::preprocess::Preprocess;
 use crate::saved::{MAX_ELEMENTS, Saved, check_rows, count_elements};
 use crate::{EpochReport, Fit, FitControl, Quantizer, RankCodes, Reconstruct, Result, RowSource};
@@ -168,7 +168,7 @@ impl RankCodes for HierarchicalKMeans {
         check_input(xs, self.dim)?;
         let children = self.nodes.below(prefix)?.to_device(xs.device())?;
         let coding = Coding { distance: self.config.distance, ..Coding::default() };
-        let costs = coding.distances(&self.preprocess.apply(xs)?, &children)?;
+        let costs = check_costs(coding.distances(&self.preprocess.apply(xs)?, &children)?)?;
         let (rows, known) = costs.dims2()?;
         let size = self.config.codebook_sizes.get(prefix.len()).map_or(known, |&size| size as usize);
         if size <= known {

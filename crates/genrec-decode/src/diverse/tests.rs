@@ -63,3 +63,14 @@ fn groups_that_beams_cannot_fill_are_refused() {
         assert!(matches!(search.validate(), Err(DecodeError::Groups { .. })));
     }
 }
+
+#[test]
+fn groups_beyond_any_use_are_refused_and_beams_beyond_any_count_are_shared_out() {
+    let asked = DiverseBeamSearch::new(usize::MAX, MOST_GROUPS + 1).validate();
+    assert!(matches!(asked, Err(DecodeError::Shape { field: "groups", .. })), "{asked:?}");
+    let vocab = vocab();
+    let (toy, constraint) = (Toy::new(vocab.size(), 1, 100), FixedLength::new(&vocab, 3).unwrap());
+    let found = DiverseBeamSearch::new(usize::MAX, 3).decode(&toy, &batch(), &[&constraint]).unwrap();
+    let all = BeamSearch::new(usize::MAX).decode(&toy, &batch(), &[&constraint]).unwrap();
+    assert_eq!(found, all);
+}

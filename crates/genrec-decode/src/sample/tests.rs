@@ -159,6 +159,9 @@ fn no_samples_and_wrong_shapes_are_refused() {
     let (toy, constraint) = (Toy::new(vocab.size(), 1, 5), FixedLength::new(&vocab, 2).unwrap());
     let fails = |sampling: Sampling| sampling.decode(&toy, &batch(&[vec![1]]), &[&constraint]).unwrap_err();
     assert!(matches!(fails(Sampling::new(0, 1)), DecodeError::NoBeams));
+    let many = fails(Sampling::new(MOST_DRAWS + 1, 1).with_replacement());
+    assert!(matches!(many, DecodeError::Shape { field: "samples", .. }), "{many:?}");
+    assert!(Sampling::new(usize::MAX, 1).decode(&toy, &batch(&[vec![1]]), &[&constraint]).is_ok());
     let shape = Shape { temperature: f32::NAN.into(), ..Shape::default() };
     assert!(matches!(fails(Sampling::new(1, 1).with_shape(shape)), DecodeError::Shape { field: "temperature", .. }));
 }

@@ -115,6 +115,9 @@ pub(super) fn read(dir: &Path) -> Result<Checkpoint> {
     if crc(&serde_json::to_vec(&state).map_err(unencodable)?) != checksums.state {
         return Err(corrupt(&path, "its checksum does not match its content"));
     }
+    if let Some(contradiction) = state.progress.contradiction() {
+        return Err(corrupt(&path, contradiction));
+    }
     let weights = read_tensors(&dir.join(MODEL), &checksums.model)?;
     let optimizer = read_tensors(&dir.join(OPTIMIZER), &checksums.optimizer)?;
     Ok(Checkpoint { weights, optimizer, progress: state.progress, config: state.config, data: state.data })

@@ -104,6 +104,12 @@ impl<'a, M: Trainable> Run<'a, M> {
         if let Some(&(what, saved, given)) = sizes.iter().find(|(_, saved, given)| saved != given) {
             return Err(TrainError::DataMismatch { what, saved, given });
         }
+        let (done, batches) =
+            (checkpoint.progress.batch as u64, self.data.num_batches(checkpoint.progress.epoch) as u64);
+        if done > 0 && done >= batches {
+            let what = "batches or more in the epoch under way";
+            return Err(TrainError::DataMismatch { what, saved: done + 1, given: batches });
+        }
         let misfit = |what| {
             let path = path.clone();
             move |source| TrainError::Misfit { path, what, source }

@@ -153,8 +153,11 @@ impl RunDir {
         let path = self.checksums();
         let read: Checksums = read_versioned(&path)?;
         let inside = |name: &String| Path::new(name).components().all(|part| matches!(part, Component::Normal(_)));
-        if own(&read.files, read.items, &path)? != read.crc32 || !read.files.keys().all(inside) {
+        if own(&read.files, read.items, &path)? != read.crc32 {
             return Err(damaged(path, Damage::Contents));
+        }
+        if !read.files.keys().all(inside) {
+            return Err(damaged(path, Damage::Outside));
         }
         Ok(read)
     }

@@ -1,6 +1,9 @@
 //! `index.json`: what an index is and which arrays its payload holds.
 
-use std::path::{Path, PathBuf};
+use std::{
+    fs::File,
+    path::{Path, PathBuf},
+};
 
 use serde::{Deserialize, Serialize};
 
@@ -57,15 +60,17 @@ pub(crate) struct Description {
 }
 
 impl Saved {
-    pub(super) fn read(path: &Path) -> Result<Self> {
-        let bytes = read_at_most(path, MAX_DESCRIPTION)?;
+    /// The description and its file, by which it is known again.
+    pub(super) fn read(path: &Path) -> Result<(Self, File)> {
+        let (bytes, file) = read_at_most(path, MAX_DESCRIPTION)?;
         // The version first: another version's fields are not an error in themselves.
         let Version { format_version } = serde_json::from_slice(&bytes).map_err(description_error(path))?;
-        match format_version {
+        let saved = match format_version {
             1 => DescriptionV1::parse(&bytes, path).map(Self::V1),
             FORMAT_VERSION => Description::parse(&bytes, path).map(Self::V2),
             got => Err(IndexError::FormatVersion { path: path.to_owned(), got, supported: FORMAT_VERSION }),
-        }
+        };
+        Ok((saved?, file))
     }
 }
 
@@ -105,22 +110,31 @@ impl Description {
     fn check(&self, path: &Path) -> Result<()> {
         let wrong = |what| Err(IndexError::Contradiction { path: path.to_owned(), what });
         crate::index::check_policy(&self.layout, self.collision_policy)?;
-        if self.items > self.id_bound || self.id_bound == u32::MAX {
+        if self.items > self.id_bound {
             return wrong("it counts more items than it has numbers for");
+        }
+        if self.id_bound == u32::MAX {
+            return wrong("it has given more item numbers than there are");
         }
         if self.prefixes.len() != self.layout.positions() {
             return wrong("it does not count the prefixes of every length");
         }
         let mut shorter = u32::from(self.items > 0);
         for (&prefixes, &size) in self.prefixes.iter().zip(self.layout.sizes()) {
-            if prefixes < shorter || u64::from(prefixes) > u64::from(shorter) * u64::from(size) {
-                return wrong("it counts fewer or more prefixes than the shorter ones can have");
+            if prefixes < shorter {
+                return wrong("it counts fewer prefixes of a length than of the length before");
+            }
+            if u64::from(prefixes) > u64::from(shorter) * u64::from(size) {
+                return wrong("it counts more prefixes of a length than those of the length before can lead to");
             }
             shorter = prefixes;
         }
         let distinct = self.collision_policy == CollisionPolicy::Suffix;
-        if shorter > self.items || (distinct && shorter != self.items) {
-            return wrong("it counts Semantic IDs that no item has, or items without one of their own");
+        if shorter > self.items {
+            return wrong("it counts Semantic IDs that no item has");
+        }
+        if distinct && shorter < self.items {
+            return wrong("it counts items without a Semantic ID of their own");
         }
         Ok(())
     }
@@ -228,7 +242,7 @@ impl Description {
     /// it.
     pub(super) fn in_payload<T>(&self, dir: &Path, then: impl Fn(Payload) -> Result<T>) -> Result<T> {
         let attempt = |path: PathBuf| Payload::open(&path, self).and_then(&then);
-        attempt(dir.join(PAYLOAD)).or_else(|error| attempt(dir.join(NEXT_PAYLOAD)).map_err(|_| error))
+        attempt(dir.join(NEXT_PAYLOAD)).or_else(|_| attempt(dir.join(PAYLOAD)))
     }
 }
 
@@ -280,7 +294,10 @@ impl SidIndex {
             let sid = base.rows.sid(item.0);
             crate::index::check_codes(&self.layout, item.0, std::iter::once(sid.iter().copied()))?;
             let next = Some((sid, item));
-            if last >= next {
+            if last == next {
+                return Err(wrong("its order names an item twice"));
+            }
+            if last > next {
                 return Err(wrong("its items are not in the order of their Semantic IDs"));
             }
             if let Some((sid, _)) = &next {
@@ -290,10 +307,14 @@ impl SidIndex {
         }
         let rebuilt = builder.finish();
         let nodes = |base: &Base| base.trie.levels.iter().map(|level| level.nodes).collect::<Vec<_>>();
-        if nodes(&rebuilt) != nodes(base) || arrays_of(&rebuilt) != arrays_of(base) {
-            return Err(wrong("its trie is not that of its Semantic IDs"));
+        if nodes(&rebuilt) != nodes(base) {
+            return Err(wrong("it counts other prefixes than its Semantic IDs have"));
         }
-        Ok(())
+        // Of equal counts, and so of the same arrays.
+        match arrays_of(base).into_iter().zip(arrays_of(&rebuilt)).find(|(found, expected)| found != expected) {
+            Some(((name, _), _)) => Err(IndexError::Array { path: path.to_owned(), name }),
+            None => Ok(()),
+        }
     }
 }
 

@@ -4,16 +4,16 @@ use std::{fs::File, io::Read, path::Path};
 
 use crate::error::{IndexError, Result};
 
-/// The whole file, unless it is longer than the limit.
-pub(super) fn read_at_most(path: &Path, limit: u64) -> Result<Vec<u8>> {
+/// All that is in a file, unless it is longer than the limit, and the file.
+pub(super) fn read_at_most(path: &Path, limit: u64) -> Result<(Vec<u8>, File)> {
     let file = File::open(path).map_err(io_error("read", path))?;
     let length = file.metadata().map_err(io_error("read", path))?.len();
     if length > limit {
         return Err(IndexError::FileSize { path: path.to_owned(), expected: limit, got: length });
     }
     let mut bytes = Vec::new();
-    file.take(limit).read_to_end(&mut bytes).map_err(io_error("read", path))?;
-    Ok(bytes)
+    (&file).take(limit).read_to_end(&mut bytes).map_err(io_error("read", path))?;
+    Ok((bytes, file))
 }
 
 pub(super) fn io_error<'a>(action: &'static str, path: &'a Path) -> impl FnOnce(std::io::Error) -> IndexError + 'a {

@@ -3,14 +3,14 @@
 use std::{
     collections::{BTreeMap, HashMap},
     fs::File,
-    io::{Read, Seek, SeekFrom},
+    io::{BufWriter, Read, Seek, SeekFrom, Write},
     path::{Path, PathBuf},
     sync::Arc,
 };
 
 use safetensors::{
     Dtype,
-    tensor::{Metadata, TensorView},
+    tensor::{Metadata, TensorInfo},
 };
 
 use super::{
@@ -60,25 +60,15 @@ impl Payload {
         let mut hasher = crc32fast::Hasher::new();
         views.iter().for_each(|(_, bytes, _)| hasher.update(bytes));
         description.data_crc32 = hasher.finalize();
-        let metadata = HashMap::from([(DATA_CRC32.to_owned(), format!("{:08x}", description.data_crc32))]);
-        let tensors = views
-            .iter()
-            .map(|&(name, bytes, words)| Ok((name, TensorView::new(Dtype::U64, vec![words], bytes)?)))
-            .collect::<std::result::Result<Vec<_>, _>>()
-            .map_err(payload_error(path))?;
-        // It opens a file that is there as it is; one that it makes itself none but its owner could read.
-        // One that is there already may be mapped and is left to whoever has it.
-        match std::fs::remove_file(path) {
-            Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(io_error("replace", path)(error)),
-            _ => {}
-        }
-        File::create(path).map_err(io_error("write", path))?;
-        safetensors::serialize_to_file(tensors, Some(metadata), path).map_err(payload_error(path))?;
-        let mut file = File::options().read(true).write(true).open(path).map_err(io_error("open", path))?;
-        file.sync_all().map_err(io_error("sync", path))?;
-        description.payload_bytes = file.metadata().map_err(io_error("read", path))?.len();
-        description.header_crc32 = crc32fast::hash(&read_header(&mut file, description.payload_bytes, path)?);
-        Ok(())
+        let header = header(&views, description.data_crc32, path)?;
+        description.header_crc32 = crc32fast::hash(&header);
+        description.payload_bytes =
+            header.len() as u64 + views.iter().map(|(_, bytes, _)| bytes.len() as u64).sum::<u64>();
+        let fill = |file: &mut BufWriter<File>| {
+            file.write_all(&header)?;
+            views.iter().try_for_each(|(_, bytes, _)| file.write_all(bytes))
+        };
+        genrec_files::write_with(path, fill).map_err(io_error("write", path))
     }
 
     /// Opens a file and checks its header against the description.
@@ -117,8 +107,14 @@ impl Payload {
             data_bytes += words * 8;
             arrays.insert(name, (start + first as u64, words));
         }
-        if !tensors.is_empty() || start + data_bytes != got || !start.is_multiple_of(8) {
-            return Err(wrong("its header has other arrays, or they do not fill the file"));
+        if !tensors.is_empty() {
+            return Err(wrong("its header names an array that an index of this description does not have"));
+        }
+        if start + data_bytes != got {
+            return Err(wrong("its arrays do not fill the file"));
+        }
+        if !start.is_multiple_of(8) {
+            return Err(wrong("its arrays do not begin where a word may"));
         }
         Ok(Self { path: path.to_owned(), file, start, arrays, data_bytes, data_crc32: description.data_crc32 })
     }
@@ -185,6 +181,22 @@ impl Payload {
     }
 }
 
+/// The header of a safetensors file of these arrays, and the length before it.
+fn header(views: &[(&str, &[u8], usize)], data_crc32: u32, path: &Path) -> Result<Vec<u8>> {
+    let mut end = 0;
+    let tensors = views.iter().map(|&(name, bytes, words)| {
+        let start = end;
+        end += bytes.len();
+        (name.to_owned(), TensorInfo { dtype: Dtype::U64, shape: vec![words], data_offsets: (start, end) })
+    });
+    let fields = HashMap::from([(DATA_CRC32.to_owned(), format!("{data_crc32:08x}"))]);
+    let metadata = Metadata::new(Some(fields), tensors.collect()).map_err(payload_error(path))?;
+    let mut json = serde_json::to_vec(&metadata).map_err(description_error(path))?;
+    // The data are words, and stand where words may be mapped.
+    json.resize(json.len().next_multiple_of(8), b' ');
+    Ok([&(json.len() as u64).to_le_bytes()[..], &json].concat())
+}
+
 /// The header of a safetensors file and the length before it.
 fn read_header(file: &mut File, file_bytes: u64, path: &Path) -> Result<Vec<u8>> {
     let mut length = [0; LENGTH_BYTES as usize];
@@ -193,7 +205,8 @@ fn read_header(file: &mut File, file_bytes: u64, path: &Path) -> Result<Vec<u8>>
     let most = file_bytes.saturating_sub(LENGTH_BYTES).min(MAX_HEADER);
     let got = u64::from_le_bytes(length);
     if got > most {
-        return Err(IndexError::FileSize { path: path.to_owned(), expected: most, got });
+        let what = "its header is longer than the file, or than any header of an index";
+        return Err(IndexError::Contradiction { path: path.to_owned(), what });
     }
     let mut header = vec![0; (LENGTH_BYTES + got) as usize];
     file.seek(SeekFrom::Start(0)).map_err(io_error("read", path))?;

@@ -35,7 +35,7 @@ fn saved(index: &SidIndex) -> TempDir {
 }
 
 fn description(dir: &Path) -> Description {
-    match Saved::read(&dir.join(DESCRIPTION)).unwrap() {
+    match Saved::read(&dir.join(DESCRIPTION)).unwrap().0 {
         Saved::V2(description) => description,
         Saved::V1(_) => panic!("written in version 1"),
     }
@@ -402,4 +402,48 @@ fn a_payload_of_the_same_length_is_not_mistaken() {
     fs::copy(new.path().join(DESCRIPTION), old.path().join(DESCRIPTION)).unwrap();
     assert_eq!(SidIndex::open_mapped(old.path()).unwrap(), index(1));
     assert_eq!(SidIndex::open(old.path()).unwrap(), index(1));
+}
+
+/// A reader that comes while another index is saved again and again finds one of them, whole, every time.
+#[cfg(unix)]
+#[test]
+fn an_index_opens_while_it_is_replaced() {
+    let (old, new) = (small(), holes());
+    let dir = saved(&old);
+    let over = std::sync::atomic::AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            for index in [&new, &old].iter().cycle().take(200) {
+                index.save(dir.path()).unwrap();
+            }
+            over.store(true, std::sync::atomic::Ordering::Relaxed);
+        });
+        let mut seen = [0, 0];
+        while !over.load(std::sync::atomic::Ordering::Relaxed) {
+            let read = SidIndex::open(dir.path()).unwrap();
+            let mapped = SidIndex::open_mapped(dir.path()).unwrap();
+            for index in [read, mapped] {
+                assert!(index == old || index == new);
+                seen[usize::from(index == new)] += 1;
+            }
+        }
+        assert!(seen[0] > 0 && seen[1] > 0, "{seen:?}");
+    });
+}
+
+#[test]
+fn an_array_that_does_not_follow_is_named() {
+    let dir = saved(&holes());
+    let mut bytes = fs::read(dir.path().join(PAYLOAD)).unwrap();
+    let tensors = safetensors::SafeTensors::deserialize(&bytes).unwrap();
+    let at = tensors.tensor("level.2.codes").unwrap().data().as_ptr() as usize - bytes.as_ptr() as usize;
+    bytes[at] ^= 1;
+    let data = 8 + u64::from_le_bytes(*bytes.first_chunk().unwrap()) as usize;
+    let crc = format!("{:08x}", crc32fast::hash(&bytes[data..]));
+    let header = String::from_utf8(bytes[8..data].to_vec()).unwrap();
+    let old = format!("{:08x}", description(dir.path()).data_crc32);
+    bytes[8..data].copy_from_slice(header.replace(&old, &crc).as_bytes());
+    rewrite_payload(dir.path(), &bytes);
+    let error = SidIndex::open(dir.path()).unwrap_err();
+    assert!(matches!(&error, IndexError::Array { name, .. } if name == "level.2.codes"), "{error}");
 }

@@ -84,7 +84,7 @@ impl DescriptionV1 {
         if self.payload_bytes < data || self.payload_bytes > data + MAX_HEADER {
             return Err(IndexError::FileSize { path: path.to_owned(), expected: data, got: self.payload_bytes });
         }
-        let bytes = read_at_most(path, self.payload_bytes)?;
+        let (bytes, _) = read_at_most(path, self.payload_bytes)?;
         if bytes.len() as u64 != self.payload_bytes {
             let (expected, got) = (self.payload_bytes, bytes.len() as u64);
             return Err(IndexError::FileSize { path: path.to_owned(), expected, got });

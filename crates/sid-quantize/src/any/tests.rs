@@ -307,3 +307,26 @@ fn the_default_is_the_papers_size() {
 }
 
 mod bytes;
+
+/// Of a row whose distances overflow no code is the nearest.
+#[test]
+fn costs_that_are_no_numbers_are_refused() {
+    let mut refused = 0;
+    for config in configs() {
+        let model = config.fit(&mut ArrayRows::from(rows())).unwrap();
+        let mut xs = rows();
+        xs.row_mut(3).fill(f32::MAX);
+        let xs = Tensor::from_vec(xs.iter().copied().collect::<Vec<f32>>(), xs.dim(), &Device::Cpu).unwrap();
+        match model.code_costs(&xs, &[]) {
+            Ok(costs) => {
+                assert!(costs.flatten_all().unwrap().to_vec1::<f32>().unwrap().iter().all(|cost| !cost.is_nan()));
+            }
+            Err(candle_core::Error::Wrapped(error)) => {
+                assert_eq!(error.to_string(), QuantizeError::RowTooLarge { row: 3 }.to_string());
+                refused += 1;
+            }
+            Err(error) => panic!("{error}"),
+        }
+    }
+    assert!(refused > 2, "{refused}");
+}

@@ -10,7 +10,7 @@ use super::bottleneck::Rounding;
 use super::grid::Grid;
 use crate::autoencoder::{Network, Training, check_weights, widths};
 use crate::encoder::{HostEncoder, LazyEncoder, on_host};
-use crate::input::{check_input, check_prefix};
+use crate::input::{check_costs, check_input, check_prefix};
 use crate::preprocess::Preprocess;
 use crate::saved::{Saved, check_rows, count_elements, matrices};
 use crate::{Fit, FitControl, Quantizer, RankCodes, Reconstruct, Result, RowSource};
@@ -123,7 +123,7 @@ impl Reconstruct for Fsq {
 impl RankCodes for Fsq {
     fn code_costs(&self, xs: &Tensor, prefix: &[u32]) -> TensorResult<Tensor> {
         check_prefix(&self.sizes, prefix)?;
-        self.grid.costs(&self.latent(xs)?, prefix.len())
+        check_costs(self.grid.costs(&self.latent(xs)?, prefix.len())?)
     }
 }
 

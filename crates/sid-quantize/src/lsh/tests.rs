@@ -237,4 +237,5 @@ fn misfits_are_refused() {
     let codes = model.encode_array(far.view(), 2).unwrap();
     let costs = model.code_costs(&tensor(&far), &[]).unwrap().to_vec2::<f32>().unwrap();
     assert_eq!(costs[0][codes[[0, 0]] as usize], 0.0);
+    assert!(costs.iter().flatten().all(|cost| !cost.is_nan()), "{costs:?}");
 }

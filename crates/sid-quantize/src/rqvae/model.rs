@@ -9,7 +9,7 @@ use super::codebooks::Codebooks;
 use crate::autoencoder::{Network, widths};
 use crate::coding::{Coding, Search, decode};
 use crate::encoder::{HostEncoder, LazyEncoder, on_host};
-use crate::input::check_input;
+use crate::input::{check_costs, check_input};
 use crate::preprocess::Preprocess;
 use crate::saved::{Saved, count_elements, matrices};
 use crate::{Quantizer, RankCodes, Reconstruct, Result};
@@ -150,6 +150,6 @@ impl Reconstruct for RqVae {
 
 impl RankCodes for RqVae {
     fn code_costs(&self, xs: &Tensor, prefix: &[u32]) -> TensorResult<Tensor> {
-        self.coding().costs(&self.latent(xs)?, &self.books.books(), prefix)
+        check_costs(self.coding().costs(&self.latent(xs)?, &self.books.books(), prefix)?)
     }
 }

@@ -58,9 +58,10 @@ impl CoOccurrence {
         let file = SafeTensors::deserialize(&bytes).map_err(damaged)?;
         let vector = |name: &str, dtype: DType| {
             let tensor = file.tensor(name).map_err(damaged)?.load(&Device::Cpu)?;
-            match tensor.rank() == 1 && tensor.dtype() == dtype {
-                true => Ok(tensor),
-                false => Err(misfit("a tensor has another shape or type")),
+            match (tensor.rank(), tensor.dtype() == dtype) {
+                (1, true) => Ok(tensor),
+                (1, false) => Err(misfit("a tensor has another type")),
+                _ => Err(misfit("a tensor has more than one axis, or none")),
             }
         };
         let lengths = vector("lengths", DType::U32)?.to_vec1::<u32>()?;
@@ -68,19 +69,29 @@ impl CoOccurrence {
         let weights = vector("weights", DType::F32)?.to_vec1::<f32>()?;
         let popularity = vector("popularity", DType::F32)?.to_vec1::<f32>()?;
         let pairs = lengths.iter().fold(0_u64, |sum, &length| sum + u64::from(length));
-        if popularity.len() != lengths.len() || weights.len() != items.len() || pairs != items.len() as u64 {
-            return Err(misfit("its tensors count items or pairs differently"));
+        if popularity.len() != lengths.len() {
+            return Err(misfit("its tensors count items differently"));
         }
-        if !weights.iter().chain(&popularity).all(|value| value.is_finite() && *value >= 0.0) {
-            return Err(misfit("a weight is negative or no number"));
+        if weights.len() != items.len() || pairs != items.len() as u64 {
+            return Err(misfit("its tensors count pairs differently"));
+        }
+        let mut weighed = weights.iter().chain(&popularity);
+        if !weighed.clone().all(|value| value.is_finite()) {
+            return Err(misfit("a weight is no number"));
+        }
+        if weighed.any(|&value| value < 0.0) {
+            return Err(misfit("a weight is negative"));
         }
         let mut rest = items.into_iter().zip(weights);
         let neighbours: Vec<Vec<(u32, f32)>> =
             lengths.iter().map(|&length| rest.by_ref().take(length as usize).collect()).collect();
         let ascending = |of_item: &Vec<(u32, f32)>| of_item.is_sorted_by(|a, b| a.0 < b.0);
         let known = |of_item: &Vec<(u32, f32)>| of_item.last().is_none_or(|last| (last.0 as usize) < lengths.len());
-        if !neighbours.iter().all(|of_item| ascending(of_item) && known(of_item)) {
-            return Err(misfit("an item's neighbours are not in order, or not in the catalogue"));
+        if !neighbours.iter().all(ascending) {
+            return Err(misfit("an item's neighbours are not in order"));
+        }
+        if !neighbours.iter().all(known) {
+            return Err(misfit("an item's neighbour is not in the catalogue"));
         }
         Ok(Self { neighbours, popularity })
     }

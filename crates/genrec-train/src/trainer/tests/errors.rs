@@ -43,6 +43,22 @@ fn a_loss_that_is_not_finite_spoils_nothing() {
     assert_eq!(weights(&resumed), weights(&fit(config(), None, false, &mut ()).unwrap().0));
 }
 
+/// All but the first epoch have one batch.
+struct Shorter;
+
+impl BatchSource for Shorter {
+    type Batch = (Tensor, Tensor);
+    fn num_batches(&self, epoch: u32) -> usize {
+        if epoch == 0 { 4 } else { 1 }
+    }
+    fn batch(&self, epoch: u32, index: usize) -> std::result::Result<Self::Batch, BoxError> {
+        DATA.batch(epoch, index)
+    }
+    fn num_examples(&self) -> usize {
+        DATA.num_examples()
+    }
+}
+
 /// Its loss is fine, its gradient is not.
 struct BadGradient(Toy);
 
@@ -165,6 +181,9 @@ fn another_runs_checkpoints_are_not_overwritten_and_not_continued() {
     let trainer = Trainer::new(base.clone()).unwrap().with_resume(true);
     let error = trainer.fit(&Toy::new(), &Broken(9), &mut judge, &mut (), Some(dir.path())).unwrap_err();
     assert!(matches!(error, TrainError::DataMismatch { what: "examples", saved: 32, given: 16 }), "{error:?}");
+    let error = trainer.fit(&Toy::new(), &Shorter, &mut judge, &mut (), Some(dir.path())).unwrap_err();
+    assert!(matches!(error, TrainError::DataMismatch { saved: 3, given: 1, .. }), "{error:?}");
+    assert!(error.to_string().contains("3 batches or more in the epoch under way"), "{error}");
     let wide = Toy::with_hidden(HIDDEN + 1);
     let error = trainer.fit(&wide, &DATA, &mut judge, &mut (), Some(dir.path())).unwrap_err();
     assert!(matches!(error, TrainError::Misfit { .. }), "{error:?}");
