@@ -6,8 +6,8 @@
 //! A file system promises less than it seems to: after a crash a file that was written and renamed may be empty (its bytes were
 //! not synced), and a new name may be gone (its directory was not). [`write()`] and [`write_with`] sync both, [`create_dir_all`] the names
 //! of directories, [`rename`] the name that something is moved to. When one of them returns, what it did is on the disk; a crash before
-//! leaves the old file or the new one, and at worst a temporary file beside it, whose name ends in `.tmp` and which the next to write
-//! that file removes: whoever writes it holds a lock on it, which the system gives back when a process ends, however it ends.
+//! leaves the old file or the new one, and at worst a temporary file beside it, whose name ends in `.tmp`. On Unix the next to write that
+//! file removes it: whoever writes it holds a lock on it, which the system takes back when the process ends, however it ends.
 //!
 //! ```
 //! # fn main() -> std::io::Result<()> {
@@ -90,7 +90,7 @@ pub fn sync_dir(dir: &Path) -> io::Result<()> {
 }
 
 /// Whether a file is one that [`write()`] or [`write_with`] left when its process was killed, or is still writing; or one of the crate
-/// `tempfile`, by which safetensors writes.
+/// `tempfile`, by which others write.
 pub fn is_temporary(path: &Path) -> bool {
     let by_tempfile = path.file_name().is_some_and(|name| name.as_encoded_bytes().starts_with(b".tmp"));
     by_tempfile || path.extension().is_some_and(|extension| extension == "tmp")

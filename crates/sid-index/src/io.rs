@@ -28,8 +28,8 @@ impl SidIndex {
     /// Writes the index into a directory, which is made if need be; an index already there is replaced.
     ///
     /// What was added and removed is [compacted](Self::compact) on the way. When this returns, the files are on the disk
-    /// (written, synced, renamed). A crash at any moment leaves either the old index or the new one. Two writers at once
-    /// are not guarded against.
+    /// (written, synced, renamed). A crash at any moment leaves either the old index or the new one, and who opens the
+    /// directory meanwhile gets one of them. Two writers at once are not guarded against.
     ///
     /// # Errors
     /// [`IndexError::Io`](crate::IndexError::Io) when a file cannot be written.
