@@ -13,7 +13,7 @@ use genrec::{
 use super::{kill, report};
 use crate::tiny;
 
-/// Most of the time goes into the fit.
+/// About half of the time goes into the fit.
 fn config() -> TigerConfig {
     let rq_vae =
         RqVaeConfig::default().with_hidden([64]).with_latent_dim(8).with_codebook_sizes([16, 16]).with_epochs(3_000);
