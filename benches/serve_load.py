@@ -1,6 +1,7 @@
 #!/usr/bin/env python3
 """Load on `examples/serve`: users a second that it sustains, latency at half of that, and faults under hostile requests.
 
+    cargo install oha --locked
     cargo run --release --example serve -- --run RUN --listen 127.0.0.1:8080
     python3 benches/serve_load.py --address 127.0.0.1:8080 --seconds 20
     python3 benches/serve_load.py --address 127.0.0.1:8080 --seconds 20 --hostile
@@ -12,18 +13,23 @@ turn with the library itself, which is handed as many histories of the same kind
 at half the rate that came out, whether answers have come or not, and counts a request's time from when it was due: a server that
 falls behind cannot hide it. `--hostile` asks at the same rate once more while others send malformed requests, half
 requests and reloads; it fails if a good request got no answer, or a bad one a status of 500 or above. Histories are drawn from
-the server's own catalogue. The server's memory is read from its metrics. Python's standard library only.
+the server's own catalogue. The server's memory is read from its metrics.
+
+Good requests are sent by `oha` (crates.io, 1.16): on a machine that client and server share, a client in Python takes a third of
+what is measured. The rest is Python's standard library.
 """
 
 import argparse
 import http.client
+import itertools
 import json
-import queue
 import random
+import shutil
 import socket
 import statistics
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 
@@ -115,9 +121,7 @@ def in_turn(address, items, library, args):
     rates, shares = [], []
     for round in range(args.rounds):
         alone = library.users_a_second(items, args, 1000 + round)
-        counts, served = closed_loop(address, items, args)
-        if set(counts) != {200}:
-            sys.exit(f"statuses {counts}")
+        served = closed_loop(address, items, args, round)
         rates.append(served)
         shares.append(served / alone)
         print(f"round {round + 1}: the library {alone:.0f} users/s, the server {served:.0f}", flush=True)
@@ -125,65 +129,30 @@ def in_turn(address, items, library, args):
     return statistics.median(rates)
 
 
-def quantile(times, share):
-    times = sorted(times)
-    return times[min(len(times) - 1, int(share * len(times)))] if times else float("nan")
+def load(address, items, args, seed, rate=None):
+    """What `oha` reports of requests sent as fast as they are answered, or at a rate."""
+    with tempfile.NamedTemporaryFile("w", suffix=".jsonl") as file:
+        file.writelines(body + "\n" for body in itertools.islice(bodies(items, args.k, seed), 20_000))
+        file.flush()
+        command = [args.oha, "--no-tui", "--output-format", "json", "-w", "-z", f"{args.seconds:g}s", "-c", str(args.connections)]
+        command += ["-m", "POST", "-T", "application/json", "-Z", file.name]
+        if rate is not None:
+            command += ["-q", f"{rate:.0f}", "--latency-correction"]
+        done = subprocess.run(command + [f"http://{address}/recommend"], stdout=subprocess.PIPE, text=True, check=True)
+    return json.loads(done.stdout)
 
 
-def closed_loop(address, items, args):
+def answers(report):
+    """Counts of statuses, and of errors where there was none."""
+    return {**report["statusCodeDistribution"], **report["errorDistribution"]}
+
+
+def closed_loop(address, items, args, seed):
     """Users a second when every connection asks as soon as it was answered."""
-    stop, counts, lock = threading.Event(), {}, threading.Lock()
-
-    def work(seed):
-        client, source, mine = Client(address), bodies(items, args.k, seed), {}
-        while not stop.is_set():
-            status, _ = client.ask("POST", "/recommend", next(source))
-            mine[status] = mine.get(status, 0) + 1
-        with lock:
-            for status, count in mine.items():
-                counts[status] = counts.get(status, 0) + count
-
-    threads = [threading.Thread(target=work, args=(seed,)) for seed in range(args.connections)]
-    start = time.perf_counter()
-    for thread in threads:
-        thread.start()
-    time.sleep(args.seconds)
-    stop.set()
-    for thread in threads:
-        thread.join()
-    return counts, counts.get(200, 0) / (time.perf_counter() - start)
-
-
-def open_loop(address, items, rate, args):
-    """Times from when a request was due, in seconds, and statuses."""
-    due, times, counts, lock = queue.Queue(), [], {}, threading.Lock()
-
-    def work():
-        client = Client(address)
-        while (job := due.get()) is not None:
-            at, body = job
-            status, _ = client.ask("POST", "/recommend", body)
-            took = time.perf_counter() - at
-            with lock:
-                counts[status] = counts.get(status, 0) + 1
-                if status == 200:
-                    times.append(took)
-
-    threads = [threading.Thread(target=work) for _ in range(args.connections)]
-    for thread in threads:
-        thread.start()
-    source, rng, start = bodies(items, args.k, 7), random.Random(8), time.perf_counter()
-    at = 0.0
-    while at < args.seconds:
-        # Arrivals of users who do not know of one another.
-        at += rng.expovariate(rate)
-        time.sleep(max(0.0, start + at - time.perf_counter()))
-        due.put((start + at, next(source)))
-    for _ in threads:
-        due.put(None)
-    for thread in threads:
-        thread.join()
-    return times, counts
+    report = load(address, items, args, seed)
+    if set(answers(report)) != {"200"}:
+        sys.exit(f"answers: {answers(report)}")
+    return report["summary"]["requestsPerSec"]
 
 
 def hostile(address, items, args, stop, seen):
@@ -247,10 +216,11 @@ def watch(address, stop, every):
         print(f"memory: {resident(address):.0f} MiB", flush=True)
 
 
-def say(name, times, counts):
-    statuses = ", ".join(f"{count} of status {status}" for status, count in sorted(counts.items()))
-    p50, p99, worst = (1000 * quantile(times, share) for share in (0.5, 0.99, 1.0))
-    print(f"{name}: p50 {p50:.1f} ms, p99 {p99:.1f} ms, longest {worst:.1f} ms; {statuses}", flush=True)
+def say(name, report):
+    times = report["latencyPercentiles"]
+    p50, p99, worst = 1000 * times["p50"], 1000 * times["p99"], 1000 * report["summary"]["slowest"]
+    counts = ", ".join(f"{count} of {answer}" for answer, count in sorted(answers(report).items()))
+    print(f"{name}: p50 {p50:.1f} ms, p99 {p99:.1f} ms, longest {worst:.1f} ms; {counts}", flush=True)
 
 
 def main():
@@ -259,15 +229,18 @@ def main():
     parser.add_argument("--seconds", type=float, default=20, help="length of each phase")
     parser.add_argument("--connections", type=int, default=64)
     parser.add_argument("-k", type=int, default=10)
-    parser.add_argument("--rate", type=float, help="users a second, in place of half of what is sustained")
+    parser.add_argument("--rate", type=float, help="users a second, in place of half of what is sustained; with --hostile that phase alone")
     parser.add_argument("--hostile", action="store_true", help="a third phase, beside malformed requests and reloads")
-    parser.add_argument("--pause", type=float, default=0.005, help="seconds between malformed requests of a thread")
+    parser.add_argument("--pause", type=float, default=0.02, help="seconds between malformed requests of a thread")
     parser.add_argument("--reload-every", type=float, default=2.0, help="seconds between reloads")
     parser.add_argument("--worker", help="genrec's side of `benches/compare`, to be measured in turn")
     parser.add_argument("--run", help="the run that is served, for the worker")
     parser.add_argument("--batch", type=int, default=64, help="histories that the worker is handed at a time")
     parser.add_argument("--rounds", type=int, default=5, help="turns of the worker and the server")
+    parser.add_argument("--oha", default=shutil.which("oha"), help="the program `oha`; found by PATH otherwise")
     args = parser.parse_args()
+    if args.oha is None:
+        parser.error("there is no program `oha`: `cargo install oha --locked`, or tell its place by --oha")
     if (args.worker is None) != (args.run is None):
         parser.error("--worker and --run go together")
 
@@ -277,13 +250,12 @@ def main():
     if args.worker is not None:
         rate = in_turn(args.address, items, Library(args.worker, args.run), args) / 2
     if rate is None:
-        counts, sustained = closed_loop(args.address, items, args)
-        others = {status: count for status, count in counts.items() if status != 200}
-        print(f"sustained over {args.connections} connections: {sustained:.0f} users/s; other statuses {others}", flush=True)
+        sustained = closed_loop(args.address, items, args, 7)
+        print(f"sustained over {args.connections} connections: {sustained:.0f} users/s", flush=True)
         rate = sustained / 2
-    times, counts = open_loop(args.address, items, rate, args)
-    say(f"at {rate:.0f} users/s", times, counts)
-    print(f"memory: {resident(args.address):.0f} MiB", flush=True)
+    if args.rate is None or not args.hostile:
+        say(f"at {rate:.0f} users/s", load(args.address, items, args, 8, rate))
+        print(f"memory: {resident(args.address):.0f} MiB", flush=True)
     if not args.hostile:
         return
     stop, seen = threading.Event(), {}
@@ -291,13 +263,13 @@ def main():
     threads.append(threading.Thread(target=watch, args=(args.address, stop, args.seconds / 10)))
     for thread in threads:
         thread.start()
-    times, counts = open_loop(args.address, items, rate, args)
+    report = load(args.address, items, args, 9, rate)
     stop.set()
     for thread in threads:
         thread.join()
-    say(f"at {rate:.0f} users/s beside hostile requests", times, counts)
+    say(f"at {rate:.0f} users/s beside hostile requests", report)
     print("hostile: " + ", ".join(f"{n} {name} {status}" for (name, status), n in sorted(seen.items())))
-    lost = {status: count for status, count in counts.items() if status != 200}
+    lost = {answer: count for answer, count in answers(report).items() if answer != "200"}
     wrong = {key: n for key, n in seen.items() if key[1] >= 500 or (key[0] == "reload" and key[1] != 200)}
     if lost or wrong:
         sys.exit(f"good requests not answered: {lost}; wrong statuses: {wrong}")
