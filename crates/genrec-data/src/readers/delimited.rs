@@ -204,8 +204,11 @@ fn time_of_day(text: &str) -> Option<i64> {
         Some(("Z", "")) => 0,
         Some((sign, offset)) if sign != "Z" => {
             let (hours, minutes) = offset.split_once(':').or_else(|| offset.split_at_checked(2))?;
-            let minutes = if minutes.is_empty() { 0 } else { digits(minutes, 2)? };
-            (60 * digits(hours, 2)? + minutes) * if sign == "-" { -1 } else { 1 }
+            let (hours, minutes) = (digits(hours, 2)?, if minutes.is_empty() { 0 } else { digits(minutes, 2)? });
+            if hours > 23 || minutes > 59 {
+                return None;
+            }
+            (60 * hours + minutes) * if sign == "-" { -1 } else { 1 }
         }
         Some(_) => return None,
     };
@@ -325,6 +328,8 @@ mod tests {
             "2024-03-01T12:30Zx",
             "2024-03-01T12:30:05.",
             "2024-03-01T12:30+1",
+            "2024-03-01T12:30+99:00",
+            "2024-03-01T12:30+01:60",
             "2024-03-01x",
             "+024-03-01",
             "2024-03-01 12:3é",

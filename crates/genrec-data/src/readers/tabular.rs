@@ -11,9 +11,10 @@
 mod parquet;
 
 use std::borrow::Cow;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Serialize, de::IgnoredAny};
 use serde_json::{Map, Value};
 
 use super::delimited::{Field, Quotes, number, time_or_date};
@@ -172,24 +173,21 @@ impl ItemColumns {
     }
 }
 
-/// The columns of a table, in their order: of CSV, TSV and Parquet those of the header; of JSON lines, which have none, the fields of
-/// the first object.
+/// The columns of a table: of CSV, TSV and Parquet those of the header, in its order; of JSON lines, which have none, whatever fields an
+/// object of the file has, in alphabetical order.
 ///
 /// # Errors
 /// As [`read_interactions`]; an empty file has no columns.
 pub fn columns(path: &Path, format: Format, options: &ReadOptions) -> Result<Vec<String>> {
     if format == Format::JsonLines {
-        let mut reader = LineReader::open(path, options)?;
-        let first = match reader.next_line()? {
-            None => return Ok(Vec::new()),
-            Some(line) => line.and_then(|line| {
-                serde_json::from_str::<Map<String, Value>>(&line).map_err(|e| Fault::json(&e, "a JSON object"))
-            }),
-        };
-        return match first {
-            Ok(object) => Ok(object.keys().cloned().collect()),
-            Err(fault) => Err(reader.placed(fault)?.into()),
-        };
+        let mut names = BTreeSet::new();
+        LineReader::open(path, options)?.for_each(|line| {
+            let object: BTreeMap<String, IgnoredAny> =
+                serde_json::from_str(line).map_err(|e| Fault::json(&e, "a JSON object"))?;
+            names.extend(object.into_keys());
+            Ok(())
+        })?;
+        return Ok(names.into_iter().collect());
     }
     // A name that no table has: the answer lists those that it has.
     let nowhere = InteractionColumns::new("\0", "\0");
