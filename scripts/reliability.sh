@@ -7,6 +7,7 @@
 # gates    licences, advisories, duplicate versions, features one at a time, public interfaces (.ci/run)
 # tests    the README's test command: the short form of the rest, threads, old files, values that are not finite, other libraries
 # crash    every state that a crash can leave, of every work that writes files
+# faults   every operation on a file failing in every way, disks that are full, directories that may not be written
 # kills    500 kills at random moments of a fit, of training, of an index's build and of a compaction
 # damage   every truncation and every bit of small files, thousands in a large one; files that lie
 # beams    a million decoded beams, each looked up
@@ -21,9 +22,9 @@
 # GENREC_FUZZ_JOBS   processes at a time; as many as there are processors otherwise
 set -euo pipefail
 
-readonly PARTS="gates tests crash kills damage beams soak fuzz asan"
+readonly PARTS="gates tests crash faults kills damage beams soak fuzz asan"
 if [ $# = 0 ]; then
-  sed -n '2,23s/^# \{0,1\}//p' "$0" >&2
+  sed -n '2,24s/^# \{0,1\}//p' "$0" >&2
   exit 2
 fi
 mkdir -p "$1"
@@ -33,13 +34,16 @@ cd "$(dirname "$0")/.."
 RUNS=${GENREC_FUZZ_RUNS:-100000000} JOBS=${GENREC_FUZZ_JOBS:-$(nproc)}
 # Errors of candle hold backtraces, which are larger than what a lying file may ask for.
 export RUST_BACKTRACE=0
+# What cannot be tried on this machine is a failure, not a line that nobody reads.
+export GENREC_ALL=1
 
 # Those tests of one file of tests/tests whose names begin like this.
 cargo_test() { cargo test --workspace --test "$1" -- --nocapture --test-threads 1 "${@:2}"; }
 
 part_gates() { .ci/run dependencies features api; }
 part_tests() { .ci/run tests; }
-part_crash() { GENREC_CRASH_STATES=1000000 cargo_test crash; }
+part_crash() { GENREC_CRASH_STATES=1000000 cargo_test crash crashes; }
+part_faults() { GENREC_FAULTS=1000000 cargo_test crash faults full mapped; }
 part_kills() { GENREC_KILLS=125 cargo_test reliability kills; }
 part_damage() {
   GENREC_FLIPS=1000000000 GENREC_FLIPS_LARGE=10000 GENREC_FLIPS_MIB=100 cargo_test reliability flips lies lengths values

@@ -14,6 +14,39 @@ use genrec::{
     quantize::{QuantizerConfig, RqVaeConfig},
 };
 
+/// A number that the environment sets, or the one of the short form.
+///
+/// # Panics
+/// When it is set and no number.
+#[allow(clippy::panic, reason = "the short form in the place of a mistyped long one would pass for it")]
+pub fn setting(variable: &str, short: u64) -> u64 {
+    match std::env::var(variable) {
+        Ok(value) => value.parse().unwrap_or_else(|_| panic!("{variable} is {value:?}, but must be a number")),
+        Err(_) => short,
+    }
+}
+
+/// Says that something is not tried here, and why.
+///
+/// # Panics
+/// Where `GENREC_ALL` asks that nothing be left out.
+#[allow(clippy::print_stderr, reason = "a test that does not run says so")]
+pub fn not_run(what: &str, why: &str) {
+    assert!(std::env::var_os("GENREC_ALL").is_none(), "{what}: {why}");
+    eprintln!("NOT RUN: {what}: {why}");
+}
+
+/// An error as programs print it: what it says, and what those below it say.
+pub fn told(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut below = error.source();
+    while let Some(error) = below {
+        text += &format!(": {error}");
+        below = error.source();
+    }
+    text
+}
+
 /// A synthetic shop with few users.
 ///
 /// # Panics

@@ -23,7 +23,7 @@ use genrec::data::{
     Catalogue, Dataset, Duplicates, Item, OnBadLine, Prepare, ReadOptions, Ties,
     readers::neutral::{ITEMS, SEQUENCES},
 };
-use support::{BoxError, create_dir, report::write_json, table, write_file};
+use support::{BoxError, create_dir, report::json_bytes, table, write_files};
 
 use crate::{
     columns::{Columns, Source, read_items, read_log},
@@ -147,9 +147,11 @@ fn run(args: &Args) -> Result<(), BoxError> {
 
     let (sequences, lines) = (neutral::sequences(&dataset)?, neutral::item_lines(&dataset.catalogue)?);
     create_dir(&args.out)?;
-    write_json(&counts_file, &counts)?;
-    write_file(&args.out.join(ITEMS), lines.as_bytes())?;
-    write_file(&args.out.join(SEQUENCES), sequences.as_bytes())?;
+    write_files(&[
+        (&counts_file, json_bytes(&counts)?.as_slice()),
+        (&args.out.join(ITEMS), lines.as_bytes()),
+        (&args.out.join(SEQUENCES), sequences.as_bytes()),
+    ])?;
 
     for source in [&log_source, &item_source] {
         println!("{}: {}", source.path.display(), source.found.join(", "));

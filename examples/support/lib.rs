@@ -98,9 +98,17 @@ pub fn read_json(path: &Path) -> Result<Value, BoxError> {
 /// # Errors
 /// When the file cannot be written; it is named.
 pub fn write_file(path: &Path, bytes: &[u8]) -> Result<(), BoxError> {
-    let temporary = path.with_added_extension("tmp");
-    let write = || std::fs::write(&temporary, bytes).and_then(|()| std::fs::rename(&temporary, path));
-    write().map_err(|error| format!("cannot write `{}`: {error}", path.display()).into())
+    write_files(&[(path, bytes)])
+}
+
+/// The same of several files that belong together, none of which is replaced unless there is room for all.
+///
+/// # Errors
+/// When a file cannot be written; it is named.
+pub fn write_files(files: &[(&Path, &[u8])]) -> Result<(), BoxError> {
+    genrec_files::write_all(files).map_err(|(path, error)| {
+        format!("cannot write `{}`: {error}{}", path.display(), genrec_files::remedy(&error)).into()
+    })
 }
 
 /// Makes a directory with those above it.
@@ -108,7 +116,7 @@ pub fn write_file(path: &Path, bytes: &[u8]) -> Result<(), BoxError> {
 /// # Errors
 /// When it cannot be made; it is named.
 pub fn create_dir(path: &Path) -> Result<(), BoxError> {
-    std::fs::create_dir_all(path).map_err(|error| format!("cannot make `{}`: {error}", path.display()).into())
+    genrec_files::create_dir_all(path).map_err(|error| format!("cannot make `{}`: {error}", path.display()).into())
 }
 
 /// Replaces the settings that `given` has, down to single fields; those of another `type` as a whole.

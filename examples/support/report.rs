@@ -142,7 +142,15 @@ impl Comparison {
 /// # Errors
 /// When it cannot be written.
 pub fn write_json<T: Serialize>(path: &Path, value: &T) -> Result<(), BoxError> {
-    write_file(path, format!("{}\n", serde_json::to_string_pretty(value)?).as_bytes())
+    write_file(path, &json_bytes(value)?)
+}
+
+/// A report as it is written.
+///
+/// # Errors
+/// When it has no JSON form.
+pub fn json_bytes<T: Serialize>(value: &T) -> Result<Vec<u8>, BoxError> {
+    Ok(format!("{}\n", serde_json::to_string_pretty(value)?).into_bytes())
 }
 
 /// Every diagnostic of every row. Levels are separated by slashes.

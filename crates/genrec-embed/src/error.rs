@@ -10,7 +10,7 @@ pub type Result<T, E = EmbedError> = std::result::Result<T, E>;
 #[non_exhaustive]
 pub enum EmbedError {
     /// A file or directory could not be read, written, synced or renamed.
-    #[error("cannot {action} {}: {source}", path.display())]
+    #[error("cannot {action} {}: {source}{}", path.display(), genrec_files::remedy(source))]
     Io {
         /// What was attempted: `read`, `write`, ...
         action: &'static str,

@@ -239,6 +239,15 @@ pub(crate) fn write_tensors<'a>(
     tensors: impl IntoIterator<Item = (&'a str, RawTensor)>,
     metadata: &[(&str, &str)],
 ) -> Result<()> {
+    write_file(path, &tensor_bytes(path, tensors, metadata)?)
+}
+
+/// A safetensors file that is to be written there.
+pub(crate) fn tensor_bytes<'a>(
+    path: &Path,
+    tensors: impl IntoIterator<Item = (&'a str, RawTensor)>,
+    metadata: &[(&str, &str)],
+) -> Result<Vec<u8>> {
     // One entry only: a hash map of several would be written in hash order.
     let note = serde_json::Value::Object(
         metadata.iter().map(|(key, value)| ((*key).to_owned(), serde_json::Value::from(*value))).collect(),
@@ -247,9 +256,7 @@ pub(crate) fn write_tensors<'a>(
         [(key, value)] => [((*key).to_owned(), (*value).to_owned())].into(),
         _ => [("genrec".to_owned(), note.to_string())].into(),
     };
-    let bytes = safetensors::serialize(tensors, Some(metadata))
-        .map_err(|error| array_error(path, ArrayProblem::Safetensors(error)))?;
-    write_file(path, &bytes)
+    safetensors::serialize(tensors, Some(metadata)).map_err(|error| array_error(path, ArrayProblem::Safetensors(error)))
 }
 
 pub(crate) fn read_file(path: &Path) -> Result<Vec<u8>> {
@@ -290,15 +297,29 @@ fn check_version(path: &Path, got: u32, supported: u32) -> Result<()> {
 }
 
 pub(crate) fn write_json(path: &Path, value: &impl Serialize) -> Result<()> {
+    write_file(path, &json_bytes(path, value)?)
+}
+
+/// A JSON file that is to be written there.
+pub(crate) fn json_bytes(path: &Path, value: &impl Serialize) -> Result<Vec<u8>> {
     let mut bytes =
         serde_json::to_vec_pretty(value).map_err(|source| EmbedError::Json { path: path.to_owned(), source })?;
     bytes.push(b'\n');
-    write_file(path, &bytes)
+    Ok(bytes)
 }
 
 pub(crate) fn create_dir(path: &Path) -> Result<()> {
     genrec_files::create_dir_all(path).map_err(|source| EmbedError::Io {
         action: "create",
+        path: path.to_owned(),
+        source,
+    })
+}
+
+/// Writes files that belong together, all under temporary names before the first takes its own.
+pub(crate) fn write_all(files: &[(&Path, &[u8])]) -> Result<()> {
+    genrec_files::write_all(files).map_err(|(path, source)| EmbedError::Io {
+        action: "write",
         path: path.to_owned(),
         source,
     })

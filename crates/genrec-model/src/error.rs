@@ -19,7 +19,7 @@ pub enum ModelError {
         bound: String,
     },
     /// A file or directory could not be read or written.
-    #[error("cannot {action} {}", path.display())]
+    #[error("cannot {action} {}{}", path.display(), genrec_files::remedy(source))]
     Io {
         /// What was tried: `read`, `write`, `sync`, `rename`, `create`.
         action: &'static str,

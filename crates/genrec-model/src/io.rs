@@ -17,6 +17,11 @@ pub(crate) fn create_dir(path: &Path) -> Result<(), ModelError> {
     genrec_files::create_dir_all(path).map_err(failed("create", path))
 }
 
+/// Writes files that belong together, all under temporary names before the first takes its own.
+pub(crate) fn write_all(files: &[(&Path, &[u8])]) -> Result<(), ModelError> {
+    genrec_files::write_all(files).map_err(|(path, source)| failed("write", path)(source))
+}
+
 pub(crate) fn write_atomically(path: &Path, bytes: &[u8]) -> Result<(), ModelError> {
     genrec_files::write(path, bytes).map_err(failed("write", path))
 }

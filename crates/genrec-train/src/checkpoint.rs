@@ -59,7 +59,7 @@ impl Checkpoint {
     /// [`TrainError::Corrupt`](crate::TrainError::Corrupt) when a file is missing or damaged,
     /// [`TrainError::Version`](crate::TrainError::Version) when another version wrote it.
     pub fn read(path: impl AsRef<Path>) -> Result<Self> {
-        files::read(&store::resolve(path.as_ref()))
+        files::read(&store::resolve(path.as_ref())?)
     }
 
     /// The same with every tensor on the CPU.

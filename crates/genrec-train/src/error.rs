@@ -200,7 +200,7 @@ pub enum TrainError {
         source: ParamError,
     },
     /// Reading or writing a checkpoint failed.
-    #[error("cannot {action} `{}`", path.display())]
+    #[error("cannot {action} `{}`{}", path.display(), genrec_files::remedy(source))]
     Io {
         /// What was tried.
         action: &'static str,

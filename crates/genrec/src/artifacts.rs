@@ -70,13 +70,13 @@ impl RunDir {
     }
 
     /// The first part of a run that is there, besides its manifest.
-    pub(crate) fn any_part(&self) -> Option<PathBuf> {
-        self.beginnings().into_iter().find(|part| part.exists()).or_else(|| self.any_result())
+    pub(crate) fn any_part(&self) -> Result<Option<PathBuf>> {
+        Ok(first_there(self.beginnings())?.or(self.any_result()?))
     }
 
     /// The first result of a stage that is there.
-    pub(crate) fn any_result(&self) -> Option<PathBuf> {
-        let results = [
+    pub(crate) fn any_result(&self) -> Result<Option<PathBuf>> {
+        first_there([
             self.embeddings(),
             self.behaviour(),
             self.quantizer(),
@@ -87,8 +87,7 @@ impl RunDir {
             self.decode(),
             self.report(),
             self.checksums(),
-        ];
-        results.into_iter().find(|part| part.exists())
+        ])
     }
 
     /// What is written before the first stage has a result.
@@ -101,8 +100,10 @@ impl RunDir {
     /// # Errors
     /// [`Error::Io`] names the directory that could not be removed.
     pub(crate) fn remove_beginnings(&self) -> Result<()> {
-        for path in self.beginnings().into_iter().filter(|path| path.exists()) {
-            fs::remove_dir_all(&path).map_err(|source| Error::Io { action: "remove", path, source })?;
+        for path in self.beginnings() {
+            if exists(&path)? {
+                fs::remove_dir_all(&path).map_err(|source| Error::Io { action: "remove", path, source })?;
+            }
         }
         Ok(())
     }
@@ -186,6 +187,23 @@ pub fn serves(file: &str) -> bool {
             parts.contains(&part) && !name.contains('/') && !name.starts_with('.') && !name.ends_with(".tmp")
         }
     }
+}
+
+/// Whether something is there. What cannot be looked at must not pass for missing, and be written anew.
+///
+/// # Errors
+/// [`Error::Io`] names the path.
+pub(crate) fn exists(path: &Path) -> Result<bool> {
+    path.try_exists().map_err(|source| Error::Io { action: "look for", path: path.to_path_buf(), source })
+}
+
+fn first_there(paths: impl IntoIterator<Item = PathBuf>) -> Result<Option<PathBuf>> {
+    for path in paths {
+        if exists(&path)? {
+            return Ok(Some(path));
+        }
+    }
+    Ok(None)
 }
 
 /// Writes a JSON file under a temporary name, flushes it and renames it.

@@ -172,7 +172,7 @@ pub enum Error {
         path: PathBuf,
     },
     /// A file could not be read or written.
-    #[error("could not {action} `{}`", path.display())]
+    #[error("could not {action} `{}`{}", path.display(), genrec_files::remedy(source))]
     Io {
         /// What was being done.
         action: &'static str,

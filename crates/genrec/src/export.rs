@@ -5,7 +5,7 @@ mod front;
 
 use std::{
     fs,
-    io::Write,
+    io::{ErrorKind, Read, Write},
     path::{Path, PathBuf},
 };
 
@@ -171,8 +171,12 @@ impl Export {
     pub fn write(&self, run: impl Into<PathBuf>, out: impl Into<PathBuf>) -> Result<RunDir> {
         self.validate()?;
         let (from, to) = (RunDir::new(run), RunDir::new(out));
-        if fs::read_dir(to.root()).is_ok_and(|mut entries| entries.next().is_some()) {
-            return Err(Error::NotEmpty { path: to.root().to_owned() });
+        match fs::read_dir(to.root()).map(|mut entries| entries.next().is_some()) {
+            Ok(true) => return Err(Error::NotEmpty { path: to.root().to_owned() }),
+            Err(source) if source.kind() != ErrorKind::NotFound => {
+                return Err(Error::Io { action: "read", path: to.root().to_owned(), source });
+            }
+            _ => {}
         }
         let recommender = Recommender::load(from.root(), &Device::Cpu)?;
         let report: Report = artifacts::read_versioned(&from.report())?;
@@ -248,7 +252,7 @@ fn copy_parts(from: &RunDir, to: &RunDir) -> Result<()> {
     {
         let entries = match fs::read_dir(&source) {
             Ok(entries) => entries,
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => continue,
+            Err(error) if error.kind() == ErrorKind::NotFound => continue,
             Err(error) => return Err(Error::Io { action: "read", path: source, source: error }),
         };
         for entry in entries {
@@ -266,7 +270,7 @@ fn copy_parts(from: &RunDir, to: &RunDir) -> Result<()> {
         (from.decode(), to.decode()),
         (from.report(), to.report()),
     ] {
-        if source.exists() {
+        if artifacts::exists(&source)? {
             copy(&source, &target)?;
         }
     }
@@ -274,9 +278,21 @@ fn copy_parts(from: &RunDir, to: &RunDir) -> Result<()> {
 }
 
 fn copy(from: &Path, to: &Path) -> Result<()> {
-    let mut source =
-        fs::File::open(from).map_err(|source| Error::Io { action: "read", path: from.to_owned(), source })?;
-    artifacts::write_with(to, |file| std::io::copy(&mut source, file).map(|_| ()))
+    let unread = |source| Error::Io { action: "read", path: from.to_owned(), source };
+    let mut source = fs::File::open(from).map_err(unread)?;
+    let mut failed = None;
+    let written = artifacts::write_with(to, |file| {
+        let mut block = vec![0; 1 << 20];
+        loop {
+            match source.read(&mut block) {
+                Ok(0) => return Ok(()),
+                Ok(length) => file.write_all(block.get(..length).unwrap_or_default())?,
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                Err(error) => return Err(failed.insert(error).kind().into()),
+            }
+        }
+    });
+    failed.map_or(written, |error| Err(unread(error)))
 }
 
 #[cfg(test)]

@@ -88,7 +88,8 @@ impl Recommender<T5> {
         let index = SidIndex::open(&run.index())?;
         let (catalogue, seen) = catalogue::read(&run.catalogue(), index.id_bound() as usize)?;
         let model = T5::load(run.model(), device)?;
-        let near = if run.co_occurrence().exists() { Some(CoOccurrence::load(run.co_occurrence())?) } else { None };
+        let near = run.co_occurrence();
+        let near = if artifacts::exists(&near)? { Some(CoOccurrence::load(near)?) } else { None };
         if config.rerank.is_some() && near.is_none() {
             return Err(Error::MissingArtifact { path: run.co_occurrence() });
         }
@@ -359,7 +360,7 @@ impl<M: Seq2Seq> Recommender<M> {
     pub fn save_catalogue(&self, dir: impl Into<PathBuf>) -> Result<()> {
         let run = RunDir::new(dir);
         let _lock = DirectoryLock::take(run.root())?;
-        if run.index().join("index.json").exists() && !self.extends(&run)? {
+        if artifacts::exists(&run.index().join("index.json"))? && !self.extends(&run)? {
             return Err(Error::Superseded { path: run.root().to_owned() });
         }
         // The index counts the items: lines of the catalogue beyond it are not read.

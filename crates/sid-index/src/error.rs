@@ -173,7 +173,7 @@ pub enum IndexError {
         items: usize,
     },
     /// Reading or writing failed.
-    #[error("cannot {action} {}", path.display())]
+    #[error("cannot {action} {}{}", path.display(), genrec_files::remedy(source))]
     Io {
         /// What was tried: "read", "write", "rename".
         action: &'static str,
@@ -283,4 +283,11 @@ pub enum IndexError {
     /// A filter of another index, or of this one before it was compacted.
     #[error("the filter was made from another index, or before this one was compacted; make it anew")]
     StaleFilter,
+}
+
+impl IndexError {
+    /// Whether a file is there and could not be read, so that nothing is known of what it holds.
+    pub(crate) fn is_unread(&self) -> bool {
+        matches!(self, Self::Io { source, .. } if source.kind() != std::io::ErrorKind::NotFound)
+    }
 }

@@ -47,9 +47,13 @@ impl SidIndex {
         genrec_files::create_dir_all(dir).map_err(io_error("create", dir))?;
         finish_interrupted(dir)?;
         let next = dir.join(NEXT_PAYLOAD);
-        let description = Description::write_payload(index, &next)?;
-        let path = dir.join(DESCRIPTION);
-        genrec_files::write(&path, &description.to_json(&path)?).map_err(io_error("write", &path))?;
+        commit(index, dir, &next).inspect_err(|_| {
+            // A payload that nothing describes takes room, of which there may be none. After an error of the last sync it is described.
+            if matches!(is_committed(dir), Ok(false)) {
+                // The first error is the one to report.
+                let _ = std::fs::remove_file(&next);
+            }
+        })?;
         genrec_files::rename(&next, &dir.join(PAYLOAD)).map_err(io_error("rename", &next))?;
         tracing::debug!(items = index.len(), dir = %dir.display(), "index saved");
         Ok(())
@@ -77,9 +81,16 @@ impl SidIndex {
     /// cache that all processes share. Takes milliseconds whatever the size.
     ///
     /// Only the description and the file's header are checked. Damage elsewhere makes wrong answers, never a panic;
-    /// [`verify`](Self::verify) finds it. The file must not be shortened while it is open; a [`save`](Self::save) into the
-    /// same directory replaces it and leaves this index as it is. Files of format version 1, and machines whose words are
-    /// big-endian, have no arrays to map: there this is [`open`](Self::open).
+    /// [`verify`](Self::verify) finds it. Files of format version 1, and machines whose words are big-endian, have no arrays to map:
+    /// there this is [`open`](Self::open).
+    ///
+    /// # While it is open
+    /// The file must not be shortened, nor its disk fail: on Unix a process that reads a mapped page which is not there any more is
+    /// ended by the system (SIGBUS), and no code here can prevent it. [`open`](Self::open) copies the file into memory and fears
+    /// nothing. [`save`](Self::save) never shortens a file: it writes another and renames it, and whoever has the old one mapped
+    /// reads on in that, whatever becomes of the save; Windows has it fail while the old file is mapped. Whoever replaces an index by
+    /// other means should rename too, as `rsync` does, and `mv` within a file system; `cp`, `rsync --inplace` and a shell's `>`
+    /// shorten.
     ///
     /// # Errors
     /// As [`open`](Self::open), for what is checked.
@@ -134,20 +145,34 @@ fn retried<T>(dir: &Path, open: impl Fn(&Saved) -> Result<T>) -> Result<T> {
     }
 }
 
+/// Writes a payload beside the old one, and a description of it in the place of the old.
+fn commit(index: &SidIndex, dir: &Path, next: &Path) -> Result<()> {
+    let description = Description::write_payload(index, next)?;
+    let path = dir.join(DESCRIPTION);
+    genrec_files::write(&path, &description.to_json(&path)?).map_err(io_error("write", &path))
+}
+
 /// Moves a payload to its place that an earlier save had committed but not moved.
 fn finish_interrupted(dir: &Path) -> Result<()> {
-    let next = dir.join(NEXT_PAYLOAD);
-    let committed = match Saved::read(&dir.join(DESCRIPTION)) {
-        Ok((Saved::V1(description), _)) => description.is_payload(&next),
-        Ok((Saved::V2(description), _)) => {
-            Payload::open(&next, &description).and_then(|found| found.check_data()).is_ok()
-        }
-        Err(_) => false,
-    };
-    if committed {
+    if is_committed(dir)? {
+        let next = dir.join(NEXT_PAYLOAD);
         genrec_files::rename(&next, &dir.join(PAYLOAD)).map_err(io_error("rename", &next))?;
     }
     Ok(())
+}
+
+/// Whether a payload that is not in its place is the one described. If it cannot be read, that is not known, and nothing may take its
+/// place.
+fn is_committed(dir: &Path) -> Result<bool> {
+    let next = dir.join(NEXT_PAYLOAD);
+    let found = Saved::read(&dir.join(DESCRIPTION)).and_then(|(saved, _)| match saved {
+        Saved::V1(description) => description.check_payload(&next),
+        Saved::V2(description) => Payload::open(&next, &description)?.check_data(),
+    });
+    match found {
+        Err(error) if error.is_unread() => Err(error),
+        found => Ok(found.is_ok()),
+    }
 }
 
 #[cfg(test)]

@@ -203,8 +203,9 @@ impl AnyQuantizer {
         each!(self, Self, model => model.config().clone().into())
     }
 
-    /// Writes `config.json` and `model.safetensors` to a directory, which is made if it is not there. Each file is
-    /// written under a temporary name, synced and renamed.
+    /// Writes `config.json` and `model.safetensors` to a directory, which is made if it is not there. Both are
+    /// written under temporary names and synced before the first is renamed: a full disk leaves what was there. A crash between
+    /// the two renames leaves files of two saves, which [`load`](Self::load) refuses.
     ///
     /// # Errors
     /// [`QuantizeError::Io`](crate::QuantizeError::Io) when the directory cannot be written.

@@ -166,7 +166,7 @@ pub enum QuantizeError {
         got: usize,
     },
     /// A file or directory cannot be read or written.
-    #[error("cannot access {}", path.display())]
+    #[error("cannot access {}{}", path.display(), genrec_files::remedy(source))]
     Io {
         /// The file or directory.
         path: PathBuf,

@@ -41,7 +41,7 @@ struct Manifest {
     quantizer: QuantizerConfig,
 }
 
-/// Writes both files, each to a temporary name, synced and renamed; the weights first.
+/// Writes both files to temporary names and syncs them, then renames them; the weights first.
 pub(crate) fn save(dir: &Path, config: &QuantizerConfig, dim: usize, tensors: &BTreeMap<String, Tensor>) -> Result<()> {
     genrec_files::create_dir_all(dir).map_err(QuantizeError::io(dir))?;
     let path = dir.join(WEIGHTS);
@@ -61,8 +61,8 @@ pub(crate) fn save(dir: &Path, config: &QuantizerConfig, dim: usize, tensors: &B
     let mut json = serde_json::to_vec_pretty(&manifest)
         .map_err(|source| QuantizeError::Json { path: config_path.clone(), source })?;
     json.push(b'\n');
-    write_whole(dir, WEIGHTS, &weights)?;
-    write_whole(dir, CONFIG, &json)
+    genrec_files::write_all(&[(&path, &weights), (&config_path, &json)])
+        .map_err(|(path, source)| QuantizeError::io(path)(source))
 }
 
 /// The first half of a SHA-256 of all that is named.
@@ -95,11 +95,6 @@ pub(crate) fn fingerprint(
     let mut half = [0; 16];
     half.iter_mut().zip(hash.finalize()).for_each(|(to, from)| *to = from);
     Ok(half)
-}
-
-fn write_whole(dir: &Path, name: &str, bytes: &[u8]) -> Result<()> {
-    let path = dir.join(name);
-    genrec_files::write(&path, bytes).map_err(QuantizeError::io(&path))
 }
 
 /// A model that a directory can hold.

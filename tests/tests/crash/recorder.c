@@ -2,67 +2,9 @@
  *
  * Preloaded before libc. A record is a line `operation descriptor number` and, where the operation has them, the lengths of a
  * path and of bytes, followed by these. Only what succeeded is recorded. */
-#define _GNU_SOURCE
-#include <dlfcn.h>
-#include <fcntl.h>
-#include <limits.h>
-#include <pthread.h>
-#include <stdarg.h>
-#include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
-#include <sys/stat.h>
-#include <sys/syscall.h>
-#include <sys/types.h>
-#include <sys/uio.h>
-#include <unistd.h>
+#include "below.h"
 
-#define REAL(name) ((__typeof__(&name))dlsym(RTLD_NEXT, #name))
-
-static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
-static int log_fd = -1;
-static char root[PATH_MAX];
-static size_t root_length;
-
-__attribute__((constructor)) static void begin(void) {
-  const char *path = getenv("GENREC_CRASH_LOG"), *below = getenv("GENREC_CRASH_ROOT");
-  if (!path || !below || strlen(below) >= sizeof root) return;
-  strcpy(root, below);
-  root_length = strlen(root);
-  log_fd = syscall(SYS_openat, AT_FDCWD, path, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0600);
-}
-
-/* The path of a name in a directory, if it lies below the root. */
-static int resolve(int dir, const char *name, char *out) {
-  if (log_fd < 0) return 0;
-  if (name[0] == '/') {
-    if (snprintf(out, PATH_MAX, "%s", name) >= PATH_MAX) return 0;
-  } else {
-    char base[PATH_MAX];
-    if (dir == AT_FDCWD) {
-      if (!getcwd(base, sizeof base)) return 0;
-    } else {
-      char link[64];
-      snprintf(link, sizeof link, "/proc/self/fd/%d", dir);
-      ssize_t length = readlink(link, base, sizeof base - 1);
-      if (length < 0) return 0;
-      base[length] = 0;
-    }
-    if (snprintf(out, PATH_MAX, "%s/%s", base, name) >= PATH_MAX) return 0;
-  }
-  return strncmp(out, root, root_length) == 0 && (out[root_length] == '/' || out[root_length] == 0);
-}
-
-/* The path that a descriptor was opened by, if it lies below the root. */
-static int resolve_fd(int fd, char *out) {
-  if (log_fd < 0 || fd == log_fd) return 0;
-  char link[64];
-  snprintf(link, sizeof link, "/proc/self/fd/%d", fd);
-  ssize_t length = readlink(link, out, PATH_MAX - 1);
-  if (length < 0) return 0;
-  out[length] = 0;
-  return strncmp(out, root, root_length) == 0 && (out[root_length] == '/' || out[root_length] == 0);
-}
+__attribute__((constructor)) static void begin(void) { watch(getenv("GENREC_CRASH_ROOT"), getenv("GENREC_CRASH_LOG")); }
 
 static void record(const char *operation, long fd, long number, const char *path, const void *bytes, size_t length) {
   char line[128];
@@ -82,15 +24,6 @@ static int opened(int fd, int dir, const char *name, int flags) {
   }
   return fd;
 }
-
-#define MODE                                   \
-  mode_t mode = 0;                             \
-  if (flags & (O_CREAT | O_TMPFILE)) {         \
-    va_list rest;                              \
-    va_start(rest, flags);                     \
-    mode = va_arg(rest, mode_t);               \
-    va_end(rest);                              \
-  }
 
 int open(const char *name, int flags, ...) { MODE return opened(REAL(open)(name, flags, mode), AT_FDCWD, name, flags); }
 int open64(const char *name, int flags, ...) { MODE return opened(REAL(open64)(name, flags, mode), AT_FDCWD, name, flags); }

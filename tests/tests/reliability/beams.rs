@@ -19,9 +19,8 @@ use genrec::{
         t5::{T5, T5Config},
     },
 };
+use genrec_tests::setting;
 use ndarray::Array2;
-
-use crate::setting;
 
 /// Numbers for one trial, one after the other.
 struct Dice {

@@ -24,9 +24,10 @@ use genrec::{
     quantize::AnyQuantizer,
     train::{Checkpoint, Every, TrainConfig},
 };
+use genrec_tests::setting;
 use ndarray::Array2;
 
-use crate::{MEMORY, in_memory, setting, tiny};
+use crate::{MEMORY, in_memory, tiny};
 
 /// What is to find a damage.
 type Check<'a> = &'a dyn Fn() -> Result<(), Box<dyn Error>>;
@@ -166,7 +167,7 @@ fn large_index(bytes: u64) -> SidIndex {
 fn every_damage_of_a_large_index_is_found() {
     let _memory = MEMORY.lock().unwrap();
     let (count, mib) = (setting("GENREC_FLIPS_LARGE", 20), setting("GENREC_FLIPS_MIB", 4));
-    let dir = in_memory();
+    let dir = tempfile::tempdir().unwrap();
     let dir = dir.path();
     large_index(mib << 20).save(dir).unwrap();
     let path = dir.join("index.safetensors");

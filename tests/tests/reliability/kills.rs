@@ -19,9 +19,7 @@ use std::{
 };
 
 use genrec::kernels::CounterRng;
-use genrec_tests::{assert_same, contents};
-
-use crate::setting;
+use genrec_tests::{assert_same, contents, setting};
 
 const WORK: &str = "GENREC_KILLS_WORK";
 const ROOT: &str = "GENREC_KILLS_ROOT";

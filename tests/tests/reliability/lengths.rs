@@ -23,6 +23,7 @@ use genrec::{
     },
     train::Checkpoint,
 };
+use genrec_tests::told;
 use ndarray::Array2;
 use serde_json::Value;
 
@@ -31,7 +32,7 @@ use crate::{
     flips::small_index,
     in_memory,
     lies::{checkpoints, index, quantizers},
-    memory, tiny, told,
+    memory, tiny,
 };
 
 const NUMBERS: [u64; 6] = [0, 1, 1 << 31, 1 << 32, 1 << 63, u64::MAX];

@@ -25,7 +25,7 @@ struct Answer {
 macro_rules! lie {
     ($answers:expr, $lie:expr, $read:expr, $variant:pat, $fact:expr) => {{
         let Err(error) = $read else { panic!("{}: it was believed", $lie) };
-        let text = crate::told(&error);
+        let text = genrec_tests::told(&error);
         assert!(matches!(error, $variant), "{}: {error:?}", $lie);
         assert!(text.contains($fact), "{}: {text}", $lie);
         $answers.push(crate::lies::Answer { lie: $lie, variant: stringify!($variant), text });

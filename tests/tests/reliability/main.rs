@@ -32,27 +32,7 @@ static ALLOCATOR: memory::Limited = memory::Limited;
 /// Held by who needs much memory, and by who limits it.
 static MEMORY: Mutex<()> = Mutex::new(());
 
-/// A directory in memory, where the system has such a thing: files are written some thousand times a second.
+/// A small directory in memory, where the system has such a thing: files are written some thousand times a second.
 fn in_memory() -> TempDir {
-    let shared = std::path::Path::new("/dev/shm");
-    if shared.is_dir() { tempfile::tempdir_in(shared).unwrap() } else { tempfile::tempdir().unwrap() }
-}
-
-/// An error as programs print it: what it says, and what those below it say.
-fn told(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut below = error.source();
-    while let Some(error) = below {
-        text += &format!(": {error}");
-        below = error.source();
-    }
-    text
-}
-
-/// A number that the environment sets, or the one of the short form.
-fn setting(variable: &str, short: u64) -> u64 {
-    match std::env::var(variable) {
-        Ok(value) => value.parse().unwrap_or_else(|_| panic!("{variable} is {value:?}, but must be a number")),
-        Err(_) => short,
-    }
+    tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir()).unwrap()
 }

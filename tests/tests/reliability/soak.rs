@@ -24,7 +24,9 @@ use genrec::{
     index::{ItemId, LiveIndex, SemanticId, SidIndex},
 };
 
-use crate::{setting, tiny};
+use genrec_tests::setting;
+
+use crate::tiny;
 
 const DIR: &str = "GENREC_SOAK_DIR";
 const HISTORIES: u32 = 8;

@@ -90,7 +90,11 @@ impl ModelCache {
         // What a killed process left.
         let _ = fs::remove_file(&temporary);
         place(&target, &self.blob(etag), &temporary).map_err(HubError::disk("link", &temporary))?;
-        fs::rename(&temporary, &path).map_err(HubError::disk("rename", &path))
+        fs::rename(&temporary, &path).map_err(|error| {
+            // The first error is the one to report.
+            let _ = fs::remove_file(&temporary);
+            HubError::disk("rename", &path)(error)
+        })
     }
 
     /// Notes the commit that a revision stands for.
@@ -100,7 +104,7 @@ impl ModelCache {
         }
         let path = self.dir.join("refs").join(revision);
         create_dir(path.parent().unwrap_or(&self.dir))?;
-        fs::write(&path, commit).map_err(HubError::disk("write", &path))
+        genrec_files::write(&path, commit.as_bytes()).map_err(HubError::disk("write", &path))
     }
 }
 
@@ -125,7 +129,7 @@ fn blob_name(etag: &str) -> String {
 }
 
 pub(super) fn create_dir(path: &Path) -> Result<(), HubError> {
-    fs::create_dir_all(path).map_err(HubError::disk("create", path))
+    genrec_files::create_dir_all(path).map_err(HubError::disk("create", path))
 }
 
 /// The token that Hugging Face's tools have stored, if any.

@@ -1,6 +1,10 @@
 //! The hash by which the Hub names a file's content.
 
-use std::{fs::File, io::Read, path::Path};
+use std::{
+    fs::File,
+    io::{ErrorKind, Read},
+    path::Path,
+};
 
 use sha1::Sha1;
 use sha2::{Digest, Sha256};
@@ -49,9 +53,11 @@ fn digest(mut hash: impl Digest, path: &Path) -> Result<String, HubError> {
     let mut file = File::open(path).map_err(HubError::disk("read", path))?;
     let mut block = vec![0; 1 << 20];
     loop {
-        match file.read(&mut block).map_err(HubError::disk("read", path))? {
-            0 => return Ok(hex(&hash.finalize())),
-            read => hash.update(&block[..read]),
+        match file.read(&mut block) {
+            Ok(0) => return Ok(hex(&hash.finalize())),
+            Ok(read) => hash.update(&block[..read]),
+            Err(error) if error.kind() == ErrorKind::Interrupted => {}
+            Err(error) => return Err(HubError::disk("read", path)(error)),
         }
     }
 }

@@ -156,7 +156,7 @@ pub enum HubError {
         source: std::io::Error,
     },
     /// A file of the cache could not be read, written or renamed.
-    #[error("cannot {action} {}: {source}", path.display())]
+    #[error("cannot {action} {}: {source}{}", path.display(), genrec_files::remedy(source))]
     Io {
         /// What was attempted.
         action: &'static str,

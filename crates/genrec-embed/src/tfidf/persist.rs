@@ -11,8 +11,8 @@ use crate::{
     error::{ArrayProblem, EmbedError, Result},
     hash::PartHasher,
     io::{
-        FORMAT_VERSION_KEY, RawTensor, check_tensors_version, create_dir, floats, matrix, read_file, read_json,
-        read_versioned, write_json, write_tensors,
+        FORMAT_VERSION_KEY, RawTensor, check_tensors_version, create_dir, floats, json_bytes, matrix, read_file,
+        read_json, read_versioned, tensor_bytes, write_all,
     },
 };
 
@@ -50,24 +50,30 @@ impl Tfidf {
         Ok(Self { config, vocabulary, idf, components, sha256: hasher.hex() })
     }
 
-    /// Writes the embedder into a directory, which is made if need be; `config.json` comes last.
+    /// Writes the embedder into a directory, which is made if need be. All files are written under temporary names before the
+    /// first is renamed, so that a full disk leaves what was there; `config.json` is renamed last, and a crash before that leaves
+    /// files of two saves, which [`load`](Self::load) refuses.
     ///
     /// # Errors
     /// [`EmbedError::Io`] when a file cannot be written.
     pub fn save(&self, dir: impl AsRef<Path>) -> Result<()> {
         let dir = dir.as_ref();
         create_dir(dir)?;
-        write_json(&dir.join(VOCABULARY), &self.vocabulary.terms())?;
+        let [vocabulary, weights, config] = [VOCABULARY, WEIGHTS, CONFIG].map(|name| dir.join(name));
         let tensors =
             [("components", RawTensor::matrix(self.components.view())), ("idf", RawTensor::vector(&self.idf))];
-        write_tensors(&dir.join(WEIGHTS), tensors, &[(FORMAT_VERSION_KEY, "1")])?;
         let manifest = Manifest {
             format_version: FORMAT_VERSION,
             r#type: "tfidf".to_owned(),
             config: self.config.clone(),
             sha256: self.sha256.clone(),
         };
-        write_json(&dir.join(CONFIG), &manifest)
+        let files = [
+            (&*vocabulary, &*json_bytes(&vocabulary, &self.vocabulary.terms())?),
+            (&*weights, &*tensor_bytes(&weights, tensors, &[(FORMAT_VERSION_KEY, "1")])?),
+            (&*config, &*json_bytes(&config, &manifest)?),
+        ];
+        write_all(&files)
     }
 
     /// Reads what [`save`](Self::save) wrote; texts then embed to the same bytes.

@@ -23,15 +23,17 @@ const FORMAT_VERSION: u64 = 1;
 impl SasRec {
     /// Writes `config.json` and `model.safetensors` into a directory, making it where it is missing.
     ///
-    /// Each file is written under a temporary name, flushed to the disk and renamed.
+    /// Both are written under temporary names and flushed to the disk before the first is renamed, so that a full disk leaves
+    /// what was there. A crash between the two renames leaves the new configuration beside the old weights, which
+    /// [`load`](Self::load) refuses where their shapes differ.
     ///
     /// # Errors
     /// [`ModelError::Io`] when a file cannot be written.
     pub fn save(&self, dir: impl AsRef<Path>) -> Result<(), ModelError> {
         let dir = dir.as_ref();
         io::create_dir(dir)?;
-        let path = dir.join(CONFIG);
-        let json = |source| ModelError::Json { path: path.clone(), expected: MODEL_TYPE, source };
+        let config = dir.join(CONFIG);
+        let json = |source| ModelError::Json { path: config.clone(), expected: MODEL_TYPE, source };
         let mut value = serde_json::to_value(&self.config).map_err(json)?;
         if let Some(fields) = value.as_object_mut() {
             fields.insert("model_type".to_owned(), MODEL_TYPE.into());
@@ -39,12 +41,11 @@ impl SasRec {
         }
         let mut text = serde_json::to_vec_pretty(&value).map_err(json)?;
         text.push(b'\n');
-        io::write_atomically(&path, &text)?;
         let path = dir.join(WEIGHTS);
         let metadata = HashMap::from([("format".to_owned(), "pt".to_owned())]);
         let bytes = safetensors::serialize(self.params.iter(), Some(metadata))
             .map_err(|source| ModelError::Safetensors { path: path.clone(), source })?;
-        io::write_atomically(&path, &bytes)
+        io::write_all(&[(&config, &text), (&path, &bytes)])
     }
 
     /// Reads a directory written by [`save`](Self::save).

@@ -28,7 +28,9 @@ const ALIASES: [&str; 2] = ["encoder.embed_tokens.weight", "decoder.embed_tokens
 impl T5 {
     /// Writes `config.json` and `model.safetensors` into a directory, making it where it is missing.
     ///
-    /// Each file is written under a temporary name, flushed to the disk and renamed. The directory is a plain Hugging
+    /// Both are written under temporary names and flushed to the disk before the first is renamed, so that a full disk leaves
+    /// what was there. A crash between the two renames leaves the new configuration beside the old weights, which
+    /// [`load`](Self::load) refuses where their shapes differ. The directory is a plain Hugging
     /// Face T5: `transformers.T5ForConditionalGeneration.from_pretrained(dir)` reads it, unless its encoder is causal.
     ///
     /// # Errors
@@ -43,13 +45,12 @@ impl T5 {
             source,
         })?;
         text.push(b'\n');
-        io::write_atomically(&json, &text)?;
         let path = dir.join(WEIGHTS);
         let metadata = HashMap::from([("format".to_owned(), "pt".to_owned())]);
         let tensors = self.params.iter();
         let bytes = safetensors::serialize(tensors, Some(metadata))
             .map_err(|source| ModelError::Safetensors { path: path.clone(), source })?;
-        io::write_atomically(&path, &bytes)
+        io::write_all(&[(&json, &text), (&path, &bytes)])
     }
 
     /// Reads a directory written by [`save`](Self::save) or by Hugging Face's `save_pretrained`.

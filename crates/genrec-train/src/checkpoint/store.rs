@@ -24,9 +24,13 @@ fn staged(path: &Path, stage: &str) -> PathBuf {
 }
 
 /// Where the newest whole checkpoint of that name is, without changing anything.
-pub(super) fn resolve(path: &Path) -> PathBuf {
-    let candidates = [staged(path, "new"), path.to_owned(), staged(path, "old")];
-    candidates.into_iter().find(|candidate| candidate.is_dir()).unwrap_or_else(|| path.to_owned())
+pub(super) fn resolve(path: &Path) -> Result<PathBuf> {
+    for candidate in [staged(path, "new"), path.to_owned(), staged(path, "old")] {
+        if is_there(&candidate)? {
+            return Ok(candidate);
+        }
+    }
+    Ok(path.to_owned())
 }
 
 /// A training directory.
@@ -55,8 +59,8 @@ impl CheckpointStore {
     }
 
     /// Whether there is a checkpoint of that name.
-    pub(crate) fn contains(&self, best: bool) -> bool {
-        self.path(best).is_dir()
+    pub(crate) fn contains(&self, best: bool) -> Result<bool> {
+        is_there(&self.path(best))
     }
 
     pub(crate) fn read(&self, best: bool) -> Result<Checkpoint> {
@@ -68,7 +72,7 @@ impl CheckpointStore {
     /// `best` is written before the `last` of the same step, so that it is ahead of it only after a process was killed
     /// between the two; it is then the one to continue from.
     pub(crate) fn newest(&self) -> Result<Option<Resumed>> {
-        let read = |best| self.contains(best).then(|| self.read(best)).transpose();
+        let read = |best| if self.contains(best)? { self.read(best).map(Some) } else { Ok(None) };
         let corrupt = |reason: String| TrainError::Corrupt { path: self.path(true), reason };
         Ok(match (read(false)?, read(true)?) {
             (None, None) => None,
@@ -99,9 +103,15 @@ impl CheckpointStore {
         let path = self.path(best);
         let tmp = staged(&path, "tmp");
         remove(&tmp)?;
-        fs::create_dir(&tmp).map_err(io("create", &tmp))?;
-        files::write(&tmp, checkpoint)?;
-        rename(&tmp, &staged(&path, "new"))?;
+        let written = fs::create_dir(&tmp)
+            .map_err(io("create", &tmp))
+            .and_then(|()| files::write(&tmp, checkpoint))
+            .and_then(|()| rename(&tmp, &staged(&path, "new")));
+        if written.is_err() {
+            // It takes room, of which there may be none. The first error is the one to report.
+            let _ = remove(&tmp);
+        }
+        written?;
         sync_dir(&self.dir)?;
         self.recover(&path)?;
         Ok(path)
@@ -111,15 +121,15 @@ impl CheckpointStore {
     fn recover(&self, path: &Path) -> Result<()> {
         let [tmp, new, old] = ["tmp", "new", "old"].map(|stage| staged(path, stage));
         remove(&tmp)?;
-        if new.is_dir() {
+        if is_there(&new)? {
             // `old` outlives `path` only until `new` has taken its name: one of the two is superfluous here.
-            if path.is_dir() {
+            if is_there(path)? {
                 remove(&old)?;
                 rename(path, &old)?;
             }
             rename(&new, path)?;
             sync_dir(&self.dir)?;
-        } else if !path.is_dir() && old.is_dir() {
+        } else if !is_there(path)? && is_there(&old)? {
             rename(&old, path)?;
             sync_dir(&self.dir)?;
         }
@@ -141,6 +151,15 @@ impl Resumed {
     fn from_best(checkpoint: Checkpoint, path: PathBuf) -> Self {
         let best = Some(checkpoint.weights.clone());
         Self { checkpoint, best, path }
+    }
+}
+
+/// Whether there is such a directory; one that cannot be looked at must not pass for missing, and be replaced.
+fn is_there(dir: &Path) -> Result<bool> {
+    match fs::metadata(dir) {
+        Ok(found) => Ok(found.is_dir()),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(false),
+        Err(error) => Err(io("look at", dir)(error)),
     }
 }
 

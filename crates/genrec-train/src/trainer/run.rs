@@ -81,7 +81,7 @@ impl<'a, M: Trainable> Run<'a, M> {
                 if let Some(resumed) = store.newest()? {
                     run.restore(resumed.checkpoint, resumed.best, resumed.path)?;
                 }
-            } else if store.contains(false) || store.contains(true) {
+            } else if store.contains(false)? || store.contains(true)? {
                 return Err(TrainError::CheckpointExists { dir: store.dir().to_owned() });
             }
         }

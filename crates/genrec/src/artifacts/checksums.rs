@@ -11,7 +11,7 @@ use genrec_train::Checkpoint;
 use serde::{Deserialize, Serialize};
 use sid_index::SidIndex;
 
-use super::{FORMAT_VERSION, RunDir, read_versioned, serves, write_json};
+use super::{FORMAT_VERSION, RunDir, exists, read_versioned, serves, write_json};
 use crate::{Damage, Error, Result};
 
 #[derive(Debug, Serialize, Deserialize)]
@@ -86,9 +86,14 @@ impl RunDir {
         }
         // The payload has another name until a save is over.
         let names = ["index.json", "index.safetensors", "index.safetensors.next"].map(|name| self.index().join(name));
-        let mut others: Vec<PathBuf> = names.into_iter().filter(|path| path.exists()).collect();
+        let mut others = Vec::new();
+        for name in names {
+            if exists(&name)? {
+                others.push(name);
+            }
+        }
         for checkpoint in ["last", "best"].map(|name| self.train().join(name)) {
-            if checkpoint.exists() {
+            if exists(&checkpoint)? {
                 Checkpoint::read(&checkpoint)?;
                 others.extend(files_below(&checkpoint)?);
             }
@@ -122,7 +127,7 @@ impl RunDir {
     /// # Errors
     /// As [`seal`](Self::seal) and, where the checksums are not whole, [`Error::Damaged`].
     pub(crate) fn reseal_catalogue(&self, items: u32) -> Result<()> {
-        if !self.checksums().exists() {
+        if !exists(&self.checksums())? {
             return Ok(());
         }
         let mut files = self.read_checksums()?.files;
@@ -215,7 +220,7 @@ fn files_below(dir: &Path) -> Result<Vec<PathBuf>> {
     while let Some(dir) = open.pop() {
         for entry in fs::read_dir(&dir).map_err(failed("read", &dir))? {
             let path = entry.map_err(failed("read", &dir))?.path();
-            if path.is_dir() {
+            if fs::metadata(&path).map_err(failed("read", &path))?.is_dir() {
                 open.push(path);
             } else if !genrec_files::is_temporary(&path) {
                 files.push(path);

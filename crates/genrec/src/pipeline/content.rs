@@ -17,7 +17,7 @@ use super::{
     EmbeddingSource, Event, Observer, SidReport, Stage,
     run::{Context, first_difference},
 };
-use crate::{Error, Result, encoder::ItemEmbedder};
+use crate::{Error, Result, artifacts, encoder::ItemEmbedder};
 
 /// Rows encoded together.
 pub(super) const ENCODE_BATCH: usize = 4_096;
@@ -29,7 +29,7 @@ pub(super) type Content = (Array2<f32>, ItemEmbedder);
 pub(super) fn embed(ctx: &Context<'_>, observer: &mut dyn Observer) -> Result<(Content, bool)> {
     let path = ctx.run.embeddings();
     let source = &ctx.config.embedder;
-    if path.exists() {
+    if artifacts::exists(&path)? {
         let embeddings = check_rows(ctx, genrec_embed::io::read_safetensors(&path)?)?;
         let (dir, device) = (ctx.run.embedder(), ctx.device.clone());
         let embedder = if source.is_text() { ItemEmbedder::Saved { dir, device } } else { ItemEmbedder::Absent };
@@ -75,7 +75,7 @@ pub(super) fn features<'e>(
     let Some(config) = &ctx.config.blend else { return Ok((Cow::Borrowed(content), None)) };
     let dir = ctx.run.behaviour();
     // Of the blend's files the one that is written last.
-    let blend = if dir.join("config.json").exists() {
+    let blend = if artifacts::exists(&dir.join("config.json"))? {
         Blend::load(&dir)?
     } else {
         let blend = Blend::fit(content.view(), ctx.split.train_rows(), config.clone())?;
@@ -92,7 +92,7 @@ pub(super) fn quantize(
     observer: &mut dyn Observer,
 ) -> Result<(AnyQuantizer, bool)> {
     let dir = ctx.run.quantizer();
-    if quantizer_file(ctx).exists() {
+    if artifacts::exists(&quantizer_file(ctx))? {
         return Ok((AnyQuantizer::load(&dir, ctx.device)?, true));
     }
     if let Some(quantizer) = fitted(ctx)? {
@@ -117,9 +117,10 @@ pub(super) fn quantize(
 /// # Errors
 /// [`Error::Config`] when it has other settings than the run's but for the seed, and those of loading it.
 pub(super) fn fitted(ctx: &Context<'_>) -> Result<Option<AnyQuantizer>> {
-    let Some(path) = ctx.config.fitted_quantizer.as_ref().filter(|_| !quantizer_file(ctx).exists()) else {
+    let Some(path) = &ctx.config.fitted_quantizer else { return Ok(None) };
+    if artifacts::exists(&quantizer_file(ctx))? {
         return Ok(None);
-    };
+    }
     let quantizer = AnyQuantizer::load(path, ctx.device)?;
     let json = |config: QuantizerConfig| {
         serde_json::to_value(config.with_seed(0)).map_err(|source| Error::Json { path: path.clone(), source })

@@ -117,7 +117,7 @@ pub fn run(
     let mut timing = TimingReport::default();
 
     let seen = seen_items(&ctx);
-    if !ctx.run.catalogue().exists() {
+    if !artifacts::exists(&ctx.run.catalogue())? {
         catalogue::write(&ctx.run.catalogue(), &dataset.catalogue, &seen)?;
     }
     let (embeddings, embedder) =
@@ -189,14 +189,14 @@ fn claim(ctx: &Context<'_>) -> Result<()> {
         dataset: ctx.dataset.name.clone(),
         data_crc32: fingerprint(ctx.dataset)?,
     };
-    if !path.exists() {
+    if !artifacts::exists(&path)? {
         // What lies there was made by other settings, for all that is known.
-        return match ctx.run.any_part() {
+        return match ctx.run.any_part()? {
             Some(part) => Err(Error::Unclaimed { part }),
             None => artifacts::write_json(&path, &manifest),
         };
     }
-    if ctx.run.any_result().is_none() {
+    if ctx.run.any_result()?.is_none() {
         // Nothing to lose yet: a mistyped path in the settings must not claim the directory.
         ctx.run.remove_beginnings()?;
         return artifacts::write_json(&path, &manifest);
@@ -269,7 +269,7 @@ fn build_index(
 ) -> Result<(SidIndex, bool)> {
     let dir = ctx.run.index();
     // The file whose arrival completes an index: a run may have been killed before.
-    if dir.join("index.json").exists() {
+    if artifacts::exists(&dir.join("index.json"))? {
         let index = SidIndex::open(&dir)?;
         let indexed = index.id_bound() as usize;
         if indexed > codes.nrows() {

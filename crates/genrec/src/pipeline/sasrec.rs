@@ -142,7 +142,7 @@ impl SasRecTraining {
         let manifest = serde_json::json!({
             "format_version": FORMAT_VERSION, "config": settings, "data_crc32": fingerprint(dataset)?,
         });
-        if !path.exists() {
+        if !artifacts::exists(path)? {
             return artifacts::write_json(path, &manifest);
         }
         match first_difference("", &artifacts::read_versioned(path)?, &manifest) {

@@ -8,7 +8,7 @@ use std::{
 use serde::{Deserialize, Serialize};
 
 use super::{
-    files::read_at_most,
+    files::{either, read_at_most},
     payload::{NEXT_PAYLOAD, PAYLOAD, Payload},
     v1::DescriptionV1,
 };
@@ -242,7 +242,7 @@ impl Description {
     /// it.
     pub(super) fn in_payload<T>(&self, dir: &Path, then: impl Fn(Payload) -> Result<T>) -> Result<T> {
         let attempt = |path: PathBuf| Payload::open(&path, self).and_then(&then);
-        attempt(dir.join(NEXT_PAYLOAD)).or_else(|_| attempt(dir.join(PAYLOAD)))
+        either(attempt(dir.join(NEXT_PAYLOAD)), || attempt(dir.join(PAYLOAD)))
     }
 }
 

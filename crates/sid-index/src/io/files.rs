@@ -16,6 +16,11 @@ pub(super) fn read_at_most(path: &Path, limit: u64) -> Result<(Vec<u8>, File)> {
     Ok((bytes, file))
 }
 
+/// What was found in one place, or else in another; the error of the first where that could not be read, as it may have been there.
+pub(super) fn either<T>(first: Result<T>, second: impl FnOnce() -> Result<T>) -> Result<T> {
+    first.or_else(|error| second().map_err(|other| if error.is_unread() { error } else { other }))
+}
+
 pub(super) fn io_error<'a>(action: &'static str, path: &'a Path) -> impl FnOnce(std::io::Error) -> IndexError + 'a {
     move |source| IndexError::Io { action, path: path.to_owned(), source }
 }

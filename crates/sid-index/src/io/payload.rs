@@ -3,7 +3,7 @@
 use std::{
     collections::{BTreeMap, HashMap},
     fs::File,
-    io::{BufWriter, Read, Seek, SeekFrom, Write},
+    io::{BufWriter, ErrorKind, Read, Seek, SeekFrom, Write},
     path::{Path, PathBuf},
     sync::Arc,
 };
@@ -128,9 +128,11 @@ impl Payload {
             let mut file = &self.file;
             file.seek(SeekFrom::Start(self.start))?;
             loop {
-                match file.read(&mut buffer)? {
-                    0 => return Ok(()),
-                    length => hasher.update(buffer.get(..length).unwrap_or_default()),
+                match file.read(&mut buffer) {
+                    Ok(0) => return Ok(()),
+                    Ok(length) => hasher.update(buffer.get(..length).unwrap_or_default()),
+                    Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                    Err(error) => return Err(error),
                 }
             }
         };

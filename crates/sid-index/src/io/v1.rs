@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     description::description_error,
-    files::read_at_most,
+    files::{either, read_at_most},
     payload::{NEXT_PAYLOAD, PAYLOAD, payload_error},
 };
 use crate::{
@@ -62,21 +62,14 @@ impl DescriptionV1 {
         SidIndex::from_sids(self.layout.clone(), &sids, self.collision_policy)
     }
 
-    pub(super) fn is_payload(&self, path: &Path) -> bool {
-        self.checked_payload(path).is_ok()
+    pub(super) fn check_payload(&self, path: &Path) -> Result<()> {
+        self.checked_payload(path).map(drop)
     }
 
     /// The payload that this description was written with, wherever an interrupted save may have left it.
     fn read_payload(&self, dir: &Path) -> Result<(PathBuf, Vec<u8>)> {
-        let path = dir.join(PAYLOAD);
-        let verdict = self.checked_payload(&path);
-        if verdict.is_err() {
-            let next = dir.join(NEXT_PAYLOAD);
-            if let Ok(bytes) = self.checked_payload(&next) {
-                return Ok((next, bytes));
-            }
-        }
-        verdict.map(|bytes| (path, bytes))
+        let attempt = |path: PathBuf| self.checked_payload(&path).map(|bytes| (path, bytes));
+        either(attempt(dir.join(NEXT_PAYLOAD)), || attempt(dir.join(PAYLOAD)))
     }
 
     fn checked_payload(&self, path: &Path) -> Result<Vec<u8>> {

@@ -33,7 +33,7 @@ type Opened = Result<(), IndexError>;
 fn open(dir: &Path) -> Opened {
     let opened = SidIndex::open(dir).map(drop);
     let verified = SidIndex::open_mapped(dir).and_then(|index| index.verify(dir));
-    let text = |result: &Opened| result.as_ref().err().map(|error| crate::told(error));
+    let text = |result: &Opened| result.as_ref().err().map(|error| genrec_tests::told(error));
     assert_eq!(text(&opened), text(&verified));
     opened
 }

@@ -15,7 +15,9 @@ use genrec::{
     train::{BatchSource, BoxError, Every, TrainConfig, TrainError, Trainer},
 };
 
-use crate::{in_memory, tiny, told};
+use genrec_tests::told;
+
+use crate::{in_memory, tiny};
 
 fn searches() -> Vec<DecodeConfig> {
     let config = tiny::config().decode.with_rerank(None);

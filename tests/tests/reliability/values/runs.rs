@@ -9,6 +9,7 @@ use genrec::{
     index::ItemId,
     pipeline::{self, EmbeddingSource, Event},
 };
+use genrec_tests::told;
 use ndarray::{Array1, Array2};
 
 use crate::{in_memory, tiny};
@@ -61,11 +62,11 @@ fn a_run_of_any_embeddings_fails_by_name_or_recommends() {
         match (run(&dataset, EmbeddingSource::Npy { path: path.clone() }), expected) {
             (Ok(recommender), None) => answers_in_numbers(&recommender),
             (Err(error), Some(expected)) => {
-                let told = crate::told(&error);
-                assert!(!matches!(error, Error::Tensor(_)) && told.contains(expected), "{what}: {told}");
+                let said = told(&error);
+                assert!(!matches!(error, Error::Tensor(_)) && said.contains(expected), "{what}: {said}");
             }
             (Ok(_), Some(expected)) => panic!("{what} was taken, where it should be refused: {expected}"),
-            (Err(error), None) => panic!("{what}: {}", crate::told(&error)),
+            (Err(error), None) => panic!("{what}: {}", told(&error)),
         }
     }
 }
@@ -102,9 +103,9 @@ fn texts_of_any_length_are_refused_or_embedded() {
         let embedder = match AnyEmbedder::fit(&every_word, &texts, &Device::Cpu) {
             Ok(embedder) => embedder,
             Err(error) => {
-                let told = crate::told(&error);
-                assert!(!texts.iter().any(|text| text.contains("soap")), "{told}");
-                assert!(told.contains("leave no term"), "{texts:?}: {told}");
+                let said = told(&error);
+                assert!(!texts.iter().any(|text| text.contains("soap")), "{said}");
+                assert!(said.contains("leave no term"), "{texts:?}: {said}");
                 continue;
             }
         };
@@ -122,7 +123,7 @@ fn texts_of_any_length_are_refused_or_embedded() {
         let catalogue = Catalogue::from_items(items.collect()).unwrap();
         let dataset = Dataset::new("bare", catalogue, shop.sequences).unwrap();
         let every_word = EmbedderSpec::Tfidf(TfidfConfig::default().with_dim(4).with_min_df(1).with_max_df(1.0));
-        let told = crate::told(&run(&dataset, EmbeddingSource::Text { embedder: every_word }).unwrap_err());
-        assert!(told.contains(expected), "{title:?}: {told}");
+        let said = told(&run(&dataset, EmbeddingSource::Text { embedder: every_word }).unwrap_err());
+        assert!(said.contains(expected), "{title:?}: {said}");
     }
 }

@@ -10,8 +10,8 @@ use super::{Blend, BlendConfig, Side};
 use crate::{
     error::{ArrayProblem, EmbedError, Result},
     io::{
-        FORMAT_VERSION_KEY, RawTensor, check_tensors_version, create_dir, finite, floats, matrix, read_file,
-        read_versioned, write_json, write_tensors,
+        FORMAT_VERSION_KEY, RawTensor, check_tensors_version, create_dir, finite, floats, json_bytes, matrix,
+        read_file, read_versioned, tensor_bytes, write_all,
     },
 };
 
@@ -28,7 +28,9 @@ struct Manifest {
 }
 
 impl Blend {
-    /// Writes the blend into a directory, which is made if need be; `config.json` comes last.
+    /// Writes the blend into a directory, which is made if need be. Both files are written under temporary names before the first
+    /// is renamed, so that a full disk leaves what was there; `config.json` is renamed last, and a crash before that leaves new
+    /// weights beside the old configuration, which [`load`](Self::load) notices only where their sizes differ.
     ///
     /// # Errors
     /// [`EmbedError::Io`] when a file cannot be written.
@@ -42,8 +44,13 @@ impl Blend {
             ("content_mean", vector(&self.content.mean)),
             ("factors", RawTensor::vector(&[self.content.factor, self.behaviour.factor])),
         ];
-        write_tensors(&dir.join(WEIGHTS), tensors, &[(FORMAT_VERSION_KEY, "1")])?;
-        write_json(&dir.join(CONFIG), &Manifest { format_version: FORMAT_VERSION, config: self.config.clone() })
+        let (weights, config) = (dir.join(WEIGHTS), dir.join(CONFIG));
+        let manifest = Manifest { format_version: FORMAT_VERSION, config: self.config.clone() };
+        let files = [
+            (&*weights, &*tensor_bytes(&weights, tensors, &[(FORMAT_VERSION_KEY, "1")])?),
+            (&*config, &*json_bytes(&config, &manifest)?),
+        ];
+        write_all(&files)
     }
 
     /// Reads what [`save`](Self::save) wrote; rows then blend to the same bytes.
