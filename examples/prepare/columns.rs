@@ -48,9 +48,19 @@ pub(crate) struct Columns {
 }
 
 /// What columns are usually called.
-const USER: &[&str] = &["user", "user_id", "userid", "customer", "customer_id", "reviewerid"];
+const USER: &[&str] = &["user", "user_id", "userid", "customer", "customer_id", "buyer", "buyer_id", "reviewerid"];
 const ITEM: &[&str] = &["item", "item_id", "itemid", "product", "product_id", "sku", "asin", "parent_asin"];
-const TIME: &[&str] = &["timestamp", "time", "date", "datetime", "unixreviewtime"];
+const TIME: &[&str] = &[
+    "timestamp",
+    "time",
+    "date",
+    "datetime",
+    "created_at",
+    "ordered_at",
+    "bought_at",
+    "purchased_at",
+    "unixreviewtime",
+];
 const RATING: &[&str] = &["rating", "stars", "overall"];
 const ID: &[&str] = &["id", "item", "item_id", "itemid", "product", "product_id", "sku", "asin", "parent_asin"];
 const TITLE: &[&str] = &["title", "name"];
@@ -87,6 +97,13 @@ impl<'a> Source<'a> {
         let column = named.cloned().or_else(|| usual.iter().find_map(there))?;
         self.found.push(if column == what { column.clone() } else { format!("{what} = {column}") });
         Some(column)
+    }
+
+    /// The columns that are used for nothing.
+    pub(crate) fn others(&self) -> Vec<&str> {
+        let used =
+            |column: &str| self.found.iter().any(|found| found == column || found.ends_with(&format!(" = {column}")));
+        self.columns.iter().map(String::as_str).filter(|column| !used(column)).collect()
     }
 
     /// Whether there is such a column.

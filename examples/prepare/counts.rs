@@ -9,8 +9,8 @@ use crate::{Args, Repeats, SameTime};
 
 /// Codes of a level that `tiger` has by default.
 const CODES: usize = 256;
-/// Settings with fewer.
-const FEWER: &str = r#"{"quantizer": {"codebook_sizes": [16, 16, 16]}}"#;
+/// Items that a first code should stand for, at least.
+const ITEMS_OF_A_CODE: usize = 10;
 
 /// `prepare.json`.
 #[derive(Debug, Default, PartialEq, Serialize)]
@@ -90,7 +90,7 @@ impl Counts {
     }
 
     /// What to look at, each with what to do about it.
-    pub(crate) fn remarks(&self, args: &Args, time: bool) -> Vec<String> {
+    pub(crate) fn remarks(&self, args: &Args, time: bool, others: &[&str]) -> Vec<String> {
         let share = |part: usize, whole: usize| 100.0 * part as f64 / whole.max(1) as f64;
         let tied = share(self.at_the_same_time, self.with_time);
         let bare = share(self.items_without_text, self.items);
@@ -99,8 +99,10 @@ impl Counts {
         let order_counts = matches!(args.same_time, SameTime::File);
         [
             (!time).then(|| {
-                "No column has times, so the order of the rows counts: name the column with `--time` if there is one."
-                    .to_owned()
+                format!(
+                    "No column has times, so the order of the rows counts: name the column with `--time` if one of these does: {}.",
+                    others.join(", ")
+                )
             }),
             (tied > 10.0 && order_counts).then(|| {
                 format!(
@@ -123,9 +125,11 @@ impl Counts {
             }),
             (args.user_core < 3)
                 .then(|| "Users with fewer than 3 interactions are neither tested nor trained on.".to_owned()),
-            (self.items < CODES).then(|| {
+            (self.items < ITEMS_OF_A_CODE * CODES).then(|| {
+                let codes = (self.items / ITEMS_OF_A_CODE).next_power_of_two().max(4);
                 format!(
-                    "{} items are fewer than the {CODES} codes of a level: give `tiger` a `--config` file with {FEWER}.",
+                    "{} items are few for the {CODES} codes of a level: give `tiger` a `--config` file with \
+                     {{\"quantizer\": {{\"codebook_sizes\": [{codes}, {codes}]}}}}.",
                     self.items
                 )
             }),

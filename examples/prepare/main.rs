@@ -160,7 +160,10 @@ fn run(args: &Args) -> Result<(), BoxError> {
     for bad in &seen.examples {
         println!("left out {bad}");
     }
-    counts.remarks(args, log_source.has("time")).iter().for_each(|remark| println!("Note: {remark}"));
+    counts
+        .remarks(args, log_source.has("time"), &log_source.others())
+        .iter()
+        .for_each(|remark| println!("Note: {remark}"));
     let out = args.out.display();
     println!("{out} is ready: `--example tiger -- --data {out} --out` a directory for the run.");
     Ok(())

@@ -74,7 +74,7 @@ fn tables_become_what_the_other_programs_read() {
 fn what_cannot_be_used_is_said_with_what_to_do() {
     let wrong = |orders: &str, items: &str, more: &[&str]| Shop::new(orders, items).prepare(more).unwrap_err();
     let good = "user,item\nada,a\n";
-    assert!(wrong("buyer,item\nada,a\n", ITEMS_CSV, &[]).contains("name it with `--user`: buyer, item"));
+    assert!(wrong("shopper,item\nada,a\n", ITEMS_CSV, &[]).contains("name it with `--user`: shopper, item"));
     assert!(wrong(good, ITEMS_CSV, &["--time", "when"]).contains("no column `when`; it has user, item"));
     assert!(wrong("user,item,time\nada,a,yesterday\n", ITEMS_CSV, &[]).contains("orders.csv:2:7: expected a time"));
     assert!(wrong("user,item\nada lo,a\n", ITEMS_CSV, &[]).contains("user id `ada lo` has white space"));
@@ -108,11 +108,11 @@ fn remarks_say_what_to_look_at() {
     let (items, _) = read_items(&mut Source::open(&args.items, &options).unwrap(), &args.columns).unwrap();
     let dataset = Prepare::default().with_k_core(1, 1).run("shop", &log, items.clone()).unwrap();
     let counts = Counts::of(&log, &items, &dataset, &args);
-    let remarks = counts.remarks(&args, source.has("time"));
+    let remarks = counts.remarks(&args, source.has("time"), &[]);
     for part in
         ["33 % of the interactions have the time", "33 % of the items have neither", "1 rows of", "codebook_sizes"]
     {
         assert!(remarks.iter().any(|remark| remark.contains(part)), "{part}: {remarks:#?}");
     }
-    assert!(counts.remarks(&args, false)[0].contains("--time"));
+    assert!(counts.remarks(&args, false, &["when"])[0].contains("`--time` if one of these does: when."));
 }

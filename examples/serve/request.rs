@@ -9,7 +9,10 @@ use genrec::{
 };
 use serde::{
     Deserialize,
-    de::{self, Deserializer, SeqAccess, Visitor},
+    de::{
+        self, Deserializer, MapAccess, SeqAccess, Visitor,
+        value::{MapAccessDeserializer, SeqAccessDeserializer},
+    },
 };
 
 use crate::{
@@ -51,13 +54,42 @@ pub(crate) struct Asked {
     pub(crate) seed: Option<u64>,
 }
 
-/// One of several histories.
-#[derive(Debug, Clone, Deserialize)]
-#[serde(deny_unknown_fields)]
+/// One of several histories: a list of ids, or an object that has them in `items` and may name a `user`.
+#[derive(Debug, Clone)]
 pub(crate) struct AskedHistory {
     pub(crate) items: Vec<String>,
-    #[serde(default)]
     pub(crate) user: Option<String>,
+}
+
+impl<'de> Deserialize<'de> for AskedHistory {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        #[derive(Deserialize)]
+        #[serde(deny_unknown_fields)]
+        struct Named {
+            items: Vec<String>,
+            user: Option<String>,
+        }
+
+        struct Of;
+        impl<'de> Visitor<'de> for Of {
+            type Value = AskedHistory;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a list of item ids, or an object with `items`")
+            }
+
+            fn visit_seq<A: SeqAccess<'de>>(self, list: A) -> Result<AskedHistory, A::Error> {
+                let items = Vec::deserialize(SeqAccessDeserializer::new(list))?;
+                Ok(AskedHistory { items, user: None })
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, fields: A) -> Result<AskedHistory, A::Error> {
+                let Named { items, user } = Named::deserialize(MapAccessDeserializer::new(fields))?;
+                Ok(AskedHistory { items, user })
+            }
+        }
+        deserializer.deserialize_any(Of)
+    }
 }
 
 /// A number, or one for each position of a Semantic ID.

@@ -36,7 +36,8 @@ pub struct ColdStart {
     /// The greatest share of a list that unseen items may have, 0 to 1. Default: 0.1, the paper's figure 5a.
     pub epsilon: f64,
     /// Codes that must agree, at least one; of Semantic IDs that have fewer beside the suffix, all of these. Default: 3, as in
-    /// the paper, where a Semantic ID has three and a suffix. A [`weight`](Self::weight) asks for none.
+    /// the paper, where a Semantic ID has three and a suffix. Where few items share all codes, as with two levels of 256, most new ones
+    /// agree with none: one less finds them. A [`weight`](Self::weight) asks for none.
     pub prefix: usize,
     /// Weight of the score of items, if there is one, against the logarithm of the first code's probability, at least 0. Default: none, so
     /// that unseen items are those that sequences stand for. 20 suits cosines, as Semantic-KNN scores: of 1,178 users of Beauty whose next

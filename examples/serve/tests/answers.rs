@@ -43,7 +43,7 @@ fn an_answer_is_what_the_library_says() {
     assert_eq!(first["title"], json!(recommender.catalogue().get(item).unwrap().title));
     assert!(first["category"].is_string() && value["order"] == "score", "{value}");
 
-    let several = json!({ "histories": [{ "items": ids[..2], "user": "someone" }, { "items": ids[2..] }] });
+    let several = json!({ "histories": [{ "items": ids[..2], "user": "someone" }, ids[2..]] });
     let expected = [direct(&recommender, &a, Some("someone"), 10, &any), direct(&recommender, &b, None, 10, &any)];
     assert_eq!(lists(&server.recommend(&several)), expected);
 

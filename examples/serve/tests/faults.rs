@@ -31,7 +31,9 @@ fn every_mistake_has_its_status_and_says_what_to_do() {
         (json!({ "histories": [], "user": "u" }), 422, "no_history"),
         (json!({ "histories": [] }), 422, "no_history"),
         (json!({ "histories": [{ "items": [id] }, { "items": [id], "name": 1 }] }), 422, "invalid_body"),
-        (json!({ "histories": vec![json!({ "items": [id] }); 4] }), 422, "no_history"),
+        (json!({ "histories": vec![json!([id]); 4] }), 422, "no_history"),
+        (json!({ "histories": [id] }), 422, "invalid_body"),
+        (json!({ "histories": [[[id]]] }), 422, "invalid_body"),
         (json!({ "history": ["no such item"] }), 422, "unknown_item"),
         (json!({ "history": ["x".repeat(3000)] }), 422, "unknown_item"),
         (json!({ "history": many }), 422, "too_many"),
@@ -57,6 +59,8 @@ fn every_mistake_has_its_status_and_says_what_to_do() {
         assert_eq!(reply.error(), (status, code.to_owned()), "{body}: {}", reply.text());
         assert!(reply.text().len() < 1000, "a message as long as what was sent");
     }
+    let path = server.recommend(&json!({ "histories": [[id], [id, 7]] })).text();
+    assert!(path.contains("histories[1][1]"), "{path}");
     let path = server.recommend(&json!({ "histories": [{ "items": [id] }, { "items": [7] }] })).text();
     assert!(path.contains("histories[1].items[0]"), "{path}");
     for (body, status, code) in [
