@@ -63,7 +63,9 @@ impl Bench<'_> {
             }
             Some(error) => {
                 assert!(!fault.is_invisible(), "{error}");
-                let struck = Path::new(&self.operations[at - 1].1);
+                // Of this time: directories are not listed in the same order each time.
+                let struck = self.logged().swap_remove(at - 1).1;
+                let struck = Path::new(&struck);
                 let near = if fault.is_twofold() { root.clone() } else { named(struck) };
                 assert!(error.contains(near.to_str().unwrap()), "not {near:?} in {error}");
                 let reason = io::Error::from_raw_os_error(fault.code).to_string();
