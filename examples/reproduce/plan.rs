@@ -358,7 +358,13 @@ impl Experiment {
                 rq_vae("1", "tiger-commitment-1", json!({"commitment": 1.0})),
             ],
             Self::QuantizerEpochs => vec![
-                rq_vae("2", "tiger-quantizer-2-epochs", json!({"epochs": 2})),
+                // More items share their codes than the suffix has values otherwise.
+                tiger(
+                    "2",
+                    "tiger-quantizer-2-epochs",
+                    json!({"quantizer": {"epochs": 2}, "suffix_size": 512}),
+                    none,
+                ),
                 rq_vae("10", "tiger-quantizer-10-epochs", json!({"epochs": 10})),
                 tiger("default", "tiger", json!({}), none),
                 rq_vae("400", "tiger-quantizer-400-epochs", json!({"epochs": 400})),

@@ -4,18 +4,20 @@
  * c create or open to write, o open to read, l list a directory, k look at a name, r read, w write, s sync, m make a directory,
  * n rename, d delete, t truncate, y link.
  *
- * GENREC_FAULT_AT    the first operation to fail, from 1; none is 0
+ * GENREC_FAULT_KIND  the kind of the first operation to fail
+ * GENREC_FAULT_AT    which of its kind that is, from 1; none is 0
  * GENREC_FAULT_ERRNO what it fails with; 0 for nothing
  * GENREC_FAULT_KINDS the kinds of which all later operations fail too
  * GENREC_FAULT_SHORT whether the first is a write or a read that is cut to half, before the others fail */
 #include "below.h"
 
 static long at, number;
-static int code, cut;
+static int code, cut, which;
 static const char *kinds = "";
 
 __attribute__((constructor)) static void begin(void) {
   const char *value;
+  if ((value = getenv("GENREC_FAULT_KIND"))) which = *value;
   if ((value = getenv("GENREC_FAULT_AT"))) at = atol(value);
   if ((value = getenv("GENREC_FAULT_ERRNO"))) code = atoi(value);
   if ((value = getenv("GENREC_FAULT_KINDS"))) kinds = value;
@@ -29,12 +31,13 @@ enum verdict { PASS, SHORTEN, FAIL };
 static enum verdict strike(char kind, const char *path) {
   struct iovec line[] = {{(char[]){kind, ' '}, 2}, {(void *)path, strlen(path)}, {"\n", 1}};
   pthread_mutex_lock(&lock);
-  long this = ++number;
+  int later = number >= at;
+  int now = kind == which && ++number == at;
   if (syscall(SYS_writev, log_fd, line, 3) < 0) abort();
   pthread_mutex_unlock(&lock);
-  if (at == 0 || this < at) return PASS;
-  if (this == at && cut) return SHORTEN;
-  if (code == 0 || (this > at && !strchr(kinds, kind))) return PASS;
+  if (at == 0) return PASS;
+  if (now && cut) return SHORTEN;
+  if (code == 0 || !(now || (later && strchr(kinds, kind)))) return PASS;
   errno = code;
   return FAIL;
 }

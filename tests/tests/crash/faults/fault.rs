@@ -74,9 +74,9 @@ impl Fault {
         self.kind != 'd' && !self.later.contains('d')
     }
 
-    /// Has a child meet it at an operation.
+    /// Has a child meet it at an operation, by its number among those of its kind.
     pub(super) fn on(self, command: &mut Command, at: usize) {
-        command.env("GENREC_FAULT_AT", at.to_string());
+        command.env("GENREC_FAULT_KIND", self.kind.to_string()).env("GENREC_FAULT_AT", at.to_string());
         command.env("GENREC_FAULT_ERRNO", self.code.to_string()).env("GENREC_FAULT_KINDS", self.later);
         if self.short {
             command.env("GENREC_FAULT_SHORT", "1");
@@ -84,12 +84,15 @@ impl Fault {
     }
 }
 
-/// Some of all faults, the same each time, of as many sorts as there is room for.
+/// Some of all faults, with the number of the operation among those of its kind: the same each time, of as many sorts as there is room for.
 pub(super) fn chosen(operations: &[(char, String)], most: usize) -> Vec<(usize, Fault)> {
     let mixed = |number: usize, fault: Fault| crc32fast::hash(format!("{number} {fault:?}").as_bytes());
     let mut sorts: BTreeMap<Fault, Vec<usize>> = BTreeMap::new();
-    for (at, (kind, _)) in (1..).zip(operations) {
-        faults_of(*kind).into_iter().for_each(|fault| sorts.entry(fault).or_default().push(at));
+    let mut counts: BTreeMap<char, usize> = BTreeMap::new();
+    for (kind, _) in operations {
+        let at = counts.entry(*kind).or_default();
+        *at += 1;
+        faults_of(*kind).into_iter().for_each(|fault| sorts.entry(fault).or_default().push(*at));
     }
     let mut all = Vec::new();
     for (fault, mut places) in sorts {
