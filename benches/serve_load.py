@@ -15,7 +15,7 @@ falls behind cannot hide it. `--hostile` asks at the same rate once more while o
 requests and reloads; it fails if a good request got no answer, or a bad one a status of 500 or above. Histories are drawn from
 the server's own catalogue. The server's memory is read from its metrics.
 
-Good requests are sent by `oha` (crates.io, 1.16): on a machine that client and server share, a client in Python takes a third of
+Good requests are sent by `oha` (crates.io, 1.16): on a machine that client and server share, a client in Python takes a fifth of
 what is measured. The rest is Python's standard library.
 """
 

@@ -71,7 +71,10 @@ impl RunDir {
 
     /// The first part of a run that is there, besides its manifest.
     pub(crate) fn any_part(&self) -> Result<Option<PathBuf>> {
-        Ok(first_there(self.beginnings())?.or(self.any_result()?))
+        match first_there(self.beginnings())? {
+            None => self.any_result(),
+            part => Ok(part),
+        }
     }
 
     /// The first result of a stage that is there.

@@ -23,7 +23,6 @@ use genrec::{
     data::Item,
     index::{ItemId, LiveIndex, SemanticId, SidIndex},
 };
-
 use genrec_tests::setting;
 
 use crate::tiny;

@@ -14,7 +14,6 @@ use genrec::{
     pipeline::{self, Event},
     train::{BatchSource, BoxError, Every, TrainConfig, TrainError, Trainer},
 };
-
 use genrec_tests::told;
 
 use crate::{in_memory, tiny};
