@@ -158,10 +158,9 @@ fn settle_threads() {
     }
 }
 
-/// Prints an error and everything that caused it, and exits with status 1.
-pub fn exit_on_error(result: Result<(), BoxError>) {
-    let Err(error) = result else { return };
-    let mut message = format!("error: {error}");
+/// An error and what caused it, a line each.
+pub fn explained(error: &(dyn std::error::Error + Send + Sync)) -> String {
+    let mut message = error.to_string();
     let mut source = error.source();
     while let Some(cause) = source {
         let cause_text = cause.to_string();
@@ -171,6 +170,13 @@ pub fn exit_on_error(result: Result<(), BoxError>) {
         }
         source = cause.source();
     }
+    message
+}
+
+/// Prints an error and everything that caused it, and exits with status 1.
+pub fn exit_on_error(result: Result<(), BoxError>) {
+    let Err(error) = result else { return };
+    let message = format!("error: {}", explained(error.as_ref()));
     #[allow(clippy::print_stderr, reason = "the one place where a program reports its failure")]
     {
         eprintln!("{message}");

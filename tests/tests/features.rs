@@ -10,6 +10,9 @@ use genrec_tests::manifest::{Dependency, Workspace};
 /// Where tensors are computed. Each is candle's own feature of the same name and does nothing else here.
 const DEVICES: &[&str] = &["cuda", "cudnn", "nccl", "metal", "accelerate", "mkl"];
 
+/// What needs a library that docs.rs does not have.
+const LIBRARIES: &[&str] = &["mpi"];
+
 /// Whether `entry` of a feature list turns `feature` of `key` on.
 fn turns_on(entry: &str, key: &str, feature: &str) -> bool {
     entry.strip_suffix(feature).and_then(|e| e.strip_suffix('/')).is_some_and(|e| e.trim_end_matches('?') == key)
@@ -91,7 +94,8 @@ fn documentation(workspace: &Workspace) -> Vec<String> {
             }
         }
         let default = package.features.get("default").map(Vec::as_slice).unwrap_or_default();
-        let plain = |f: &&String| *f != "default" && !DEVICES.contains(&f.as_str()) && !default.contains(*f);
+        let built = |f: &str| !DEVICES.contains(&f) && !LIBRARIES.contains(&f);
+        let plain = |f: &&String| *f != "default" && built(f) && !default.contains(*f);
         for feature in package.features.keys().filter(plain) {
             let named = docs["features"].as_array().is_some_and(|list| list.iter().any(|f| f == feature.as_str()));
             if !named {

@@ -35,7 +35,7 @@
 //! # Features
 //! `cuda`, `cudnn`, `nccl`, `metal`, `accelerate` and `mkl` pass through to candle. With `cuda` the crate's own kernels are compiled
 //! (by `nvcc`, as candle's are) and [`packed`] runs on them; [`graph`] runs as the compositions in [`graph::compose`] on every
-//! device but the CPU, and its dropout draws from the device.
+//! device but the CPU, and its dropout draws from the device. With `nccl` GPUs can be joined to sum over them ([`nccl`]).
 //!
 //! # Processors
 //! Vector instructions are chosen when the program runs, in [`mod@gemm`] as in the fused operations; a processor
@@ -51,6 +51,7 @@ pub mod host;
 pub mod init;
 mod math;
 pub mod matmul;
+pub mod nccl;
 pub mod nearest;
 pub mod optim;
 pub mod packed;

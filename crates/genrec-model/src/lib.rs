@@ -66,12 +66,14 @@ mod error;
 mod io;
 pub mod sasrec;
 pub mod seq2seq;
+mod share;
 pub mod t5;
 
 pub use batch::{BatchError, RaggedBatch};
 pub use error::{InputError, ModelError};
 pub use genrec_kernels::{Gradients, Parameters};
 pub use seq2seq::{DecodeState, ItemScorer, Seq2Seq, Trainable};
+pub use share::{BatchShare, ShareError};
 
 /// The examples of the README, run with the documentation tests.
 #[cfg(doctest)]

@@ -3,7 +3,7 @@
 use candle_core::{Device, Result, Tensor};
 use genrec_kernels::{Gradients, Parameters};
 
-use crate::batch::RaggedBatch;
+use crate::{batch::RaggedBatch, share::BatchShare};
 
 /// What a model keeps between two decoding steps, owned by whoever decodes.
 pub trait DecodeState {
@@ -92,6 +92,30 @@ pub trait Trainable {
     /// # Errors
     /// When the batch does not fit the model or a tensor operation fails.
     fn loss_and_grads(&self, batch: &Self::Batch, dropout_seed: u64) -> Result<(f32, Gradients)>;
+
+    /// The share of [`loss_and_grads`](Self::loss_and_grads) that falls to one of several workers, who all have the whole batch:
+    /// what all of them return adds up to the mean loss over the whole batch and its gradients. A worker to whom nothing falls
+    /// returns a loss of 0, and zeros or no gradients.
+    ///
+    /// A model that does not implement it is trained by one worker.
+    ///
+    /// # Errors
+    /// As for [`loss_and_grads`](Self::loss_and_grads), and when there are several workers for a model that has no shares.
+    fn share_loss_and_grads(
+        &self,
+        batch: &Self::Batch,
+        share: BatchShare,
+        dropout_seed: u64,
+    ) -> Result<(f32, Gradients)> {
+        if share.is_whole() {
+            return self.loss_and_grads(batch, dropout_seed);
+        }
+        candle_core::bail!(
+            "this model computes batches whole and is trained by one worker, not by {}; a model shares its batches out where it \
+             implements `Trainable::share_loss_and_grads`",
+            share.ranks()
+        )
+    }
 
     /// Mean loss over the batch without dropout.
     ///

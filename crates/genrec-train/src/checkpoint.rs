@@ -21,7 +21,8 @@ use serde_json::Value;
 use crate::error::{Result, TrainError};
 use crate::progress::Progress;
 
-pub(crate) use self::store::CheckpointStore;
+pub(crate) use self::files::{decode, encode};
+pub(crate) use self::store::{CheckpointStore, Resumed};
 
 /// Version of `state.json`.
 pub const FORMAT_VERSION: u64 = 1;

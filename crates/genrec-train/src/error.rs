@@ -6,6 +6,8 @@ use std::path::PathBuf;
 use genrec_kernels::ParamError;
 use genrec_kernels::optim::OptimError;
 
+use crate::collective::CollectiveError;
+
 /// The error of a batch source or a validation: any error type.
 pub type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
@@ -209,6 +211,36 @@ pub enum TrainError {
         /// The system's error.
         #[source]
         source: std::io::Error,
+    },
+    /// The ranks that train together could not exchange something.
+    #[error("the ranks lost each other")]
+    Collective {
+        /// What happened.
+        #[source]
+        source: CollectiveError,
+    },
+    /// Rank 0, which validates and writes the checkpoints, ended with an error.
+    #[error("rank 0 ended: {reason}")]
+    Leader {
+        /// Its error.
+        reason: String,
+    },
+    /// Another rank ended with an error, which it returns itself.
+    #[error("another rank ended with an error; see that, and resume from the last checkpoint")]
+    OtherRank,
+    /// The ranks that are to train together were given different settings or data.
+    #[error(
+        "rank {rank} has `{field}` = {given}, rank 0 has {leading}; give all ranks the same configuration and data"
+    )]
+    RankMismatch {
+        /// Whose it is.
+        rank: usize,
+        /// Path of the first field that differs.
+        field: String,
+        /// Its value on rank 0, as JSON.
+        leading: String,
+        /// Its value on this rank, as JSON.
+        given: String,
     },
     /// Weights or optimiser state could not be copied to or from the device, or encoded.
     #[error("the training state cannot be copied or encoded")]

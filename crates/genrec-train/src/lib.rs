@@ -77,12 +77,17 @@
 //! resumed must have the same configuration and data; whatever differs is named in the error. [`Checkpoint::read`] reads
 //! one without training.
 //!
+//! # Several ranks
+//! [`Trainer::fit_with`] trains on several [ranks](Collective) at once: threads, processes under `mpirun`, GPUs. The batches, the
+//! steps and the checkpoints are those of one.
+//!
 //! # Alternatives
 //! `burn-train` has a richer loop (dashboards, many metrics) for models on burn. In Python, PyTorch Lightning and the
 //! trainer of `transformers` do this work; neither promises a resumed run equal to an uninterrupted one.
 //!
 //! # Features
-//! `tensorboard`: event files, and a callback that writes a run's curves. `cuda`, `cudnn`, `nccl`, `metal`, `accelerate`, `mkl`: passed on
+//! `tensorboard`: event files, and a callback that writes a run's curves. `mpi`: ranks that `mpirun` starts. `nccl`: sums over ranks by
+//! NCCL. `cuda`, `cudnn`, `nccl`, `metal`, `accelerate`, `mkl`: passed on
 //! to candle; the code is the same.
 //!
 //! # References
@@ -93,6 +98,7 @@
 #![doc(test(attr(deny(warnings))))]
 
 mod checkpoint;
+pub mod collective;
 mod config;
 mod error;
 mod lock;
@@ -104,6 +110,9 @@ pub mod tensorboard;
 mod trainer;
 
 pub use checkpoint::{Checkpoint, FORMAT_VERSION};
+#[cfg(feature = "mpi")]
+pub use collective::Mpi;
+pub use collective::{Alone, Collective, CollectiveError, Nccl, Threads};
 pub use config::{Every, TrainConfig};
 pub use error::{BoxError, Quantity, Result, TrainError};
 pub use lock::DirectoryLock;

@@ -1,12 +1,15 @@
 //! The trainer, and what it promises.
 
 mod run;
+mod team;
 
 use std::path::Path;
 
 use genrec_model::Trainable;
 
 use self::run::Run;
+use self::team::Team;
+use crate::collective::{Alone, Collective};
 use crate::config::TrainConfig;
 use crate::error::{BoxError, Result};
 use crate::report::{Callback, TrainReport};
@@ -71,7 +74,35 @@ impl Trainer {
         callback: &mut dyn Callback,
         dir: Option<&Path>,
     ) -> Result<TrainReport> {
-        let mut run = Run::begin(&self.config, self.resume, model, data, dir)?;
+        self.fit_with(&Alone, model, data, validate, callback, dir)
+    }
+
+    /// [`fit`](Self::fit) by several ranks, each of which calls this with the same configuration and data and its own copy of the
+    /// model.
+    ///
+    /// All ranks go through the same batches and compute a [share](genrec_model::BatchShare) of each. They start from the weights of
+    /// rank 0, take the same steps, and return the same report and weights. Rank 0 alone calls `validate` and `callback`, reads the
+    /// clock, and keeps `dir`; the other ranks need no access to it. A run may be resumed by another number of ranks.
+    ///
+    /// The result does not depend on the number of ranks but for the order in which gradients are summed, so that the losses of the
+    /// first steps agree to some six digits; on a GPU dropout differs too ([`T5`](genrec_model::t5::T5)).
+    ///
+    /// # Errors
+    /// As [`fit`](Self::fit), on all ranks: [`TrainError::Leader`](crate::TrainError::Leader) and
+    /// [`TrainError::OtherRank`](crate::TrainError::OtherRank) where another one failed,
+    /// [`TrainError::Collective`](crate::TrainError::Collective) where one is gone,
+    /// [`TrainError::RankMismatch`](crate::TrainError::RankMismatch) where they were given different things.
+    pub fn fit_with<M: Trainable>(
+        &self,
+        collective: &dyn Collective,
+        model: &M,
+        data: &dyn BatchSource<Batch = M::Batch>,
+        validate: &mut dyn FnMut(&M) -> std::result::Result<f64, BoxError>,
+        callback: &mut dyn Callback,
+        dir: Option<&Path>,
+    ) -> Result<TrainReport> {
+        let team = Team(collective);
+        let mut run = Run::begin(team, &self.config, self.resume, model, data, dir)?;
         let stopped = run.train(validate, callback)?;
         run.finish(stopped)
     }

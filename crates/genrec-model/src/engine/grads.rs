@@ -8,8 +8,8 @@ use genrec_kernels::matmul::Target;
 use genrec_kernels::{Gradients, Parameters, vectorized};
 use rayon::prelude::*;
 
-/// Elements of the gradient that one task sums.
-const REDUCE_BLOCK: usize = 1 << 16;
+/// Elements of the gradient that are summed at once: they stay in the nearest caches.
+const REDUCE_BLOCK: usize = 1 << 13;
 
 /// The sum of the gradients of some of a batch's examples.
 #[derive(Debug)]
@@ -80,26 +80,14 @@ pub(crate) fn ranges(params: &Parameters) -> Arc<[Range<usize>]> {
         .collect()
 }
 
-/// The flat buffers added up in their order, as a gradient a parameter.
-pub(crate) fn sum(parts: &[&[f32]], ranges: &[Range<usize>], params: &Parameters) -> Result<Gradients> {
+/// The flat buffers added up by a binary tree of `width` leaves, as a gradient a parameter; zeros where there are none.
+pub(crate) fn sum(parts: &[&[f32]], width: usize, ranges: &[Range<usize>], params: &Parameters) -> Result<Gradients> {
     let sums: Vec<Vec<f32>> = ranges
         .par_iter()
         .map(|range| {
-            let mut sum = Vec::with_capacity(range.len());
-            for start in range.clone().step_by(REDUCE_BLOCK) {
-                let block = start..range.end.min(start + REDUCE_BLOCK);
-                let first = sum.len();
-                if let Some((head, rest)) = parts.split_first() {
-                    sum.extend_from_slice(&head[block.clone()]);
-                    vectorized(
-                        #[inline(always)]
-                        || {
-                            for part in rest {
-                                sum[first..].iter_mut().zip(&part[block.clone()]).for_each(|(s, v)| *s += v);
-                            }
-                        },
-                    );
-                }
+            let mut sum = vec![0.0; range.len()];
+            for (block, sum) in range.clone().step_by(REDUCE_BLOCK).zip(sum.chunks_mut(REDUCE_BLOCK)) {
+                add_tree(parts, width, block, sum);
             }
             sum
         })
@@ -109,4 +97,62 @@ pub(crate) fn sum(parts: &[&[f32]], ranges: &[Range<usize>], params: &Parameters
         gradients.insert(name, Tensor::from_vec(sum, var.shape(), &Device::Cpu)?);
     }
     Ok(gradients)
+}
+
+/// Writes to `out` the sum of the parts' values from `start` on: that of the first half of the leaves and that of the second. The last
+/// leaves may have no part.
+fn add_tree(parts: &[&[f32]], width: usize, start: usize, out: &mut [f32]) {
+    match parts {
+        [] => out.fill(0.0),
+        [part] => out.copy_from_slice(&part[start..start + out.len()]),
+        [a, b] if width == 2 => {
+            let (a, b) = (&a[start..start + out.len()], &b[start..start + out.len()]);
+            vectorized(
+                #[inline(always)]
+                || out.iter_mut().zip(a).zip(b).for_each(|((out, a), b)| *out = a + b),
+            );
+        }
+        _ => {
+            let (first, second) = parts.split_at(parts.len().min(width.div_ceil(2)));
+            add_tree(first, width.div_ceil(2), start, out);
+            if !second.is_empty() {
+                let mut rest = vec![0.0; out.len()];
+                add_tree(second, width / 2, start, &mut rest);
+                vectorized(
+                    #[inline(always)]
+                    || out.iter_mut().zip(&rest).for_each(|(out, rest)| *out += rest),
+                );
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        /// What makes ranks equal to one: the halves of a tree are trees.
+        #[test]
+        fn halves_add_up_to_the_whole_bit_for_bit(count in 0_usize..=8, length in 1_usize..40) {
+            let parts: Vec<Vec<f32>> = (0..count)
+                .map(|part| (0..length).map(|i| ((part * 37 + i * 11) % 101) as f32 * 0.013 - 0.6).collect())
+                .collect();
+            let parts: Vec<&[f32]> = parts.iter().map(Vec::as_slice).collect();
+            let tree = |parts: &[&[f32]], width| {
+                let mut sum = vec![f32::NAN; length];
+                add_tree(parts, width, 0, &mut sum);
+                sum
+            };
+            let whole = tree(&parts, 8);
+            let exact: Vec<f64> =
+                (0..length).map(|i| parts.iter().map(|part| f64::from(part[i])).sum()).collect();
+            prop_assert!(whole.iter().zip(&exact).all(|(sum, exact)| (f64::from(*sum) - exact).abs() < 1e-5));
+            let (first, second) = parts.split_at(count.min(4));
+            let halves: Vec<f32> = tree(first, 4).iter().zip(tree(second, 4)).map(|(a, b)| a + b).collect();
+            prop_assert_eq!(halves, whole);
+        }
+    }
 }

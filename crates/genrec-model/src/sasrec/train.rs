@@ -9,7 +9,7 @@ use super::{
     input::{Example, Negatives, examples, positions},
     network::Network,
 };
-use crate::{batch::RaggedBatch, dropout::Dropout, seq2seq::Trainable};
+use crate::{batch::RaggedBatch, dropout::Dropout, seq2seq::Trainable, share::BatchShare};
 
 /// Scores that a device holds at once for training.
 const SCORES: usize = 1 << 27;
@@ -133,18 +133,31 @@ impl Trainable for SasRec {
     }
 
     fn loss_and_grads(&self, batch: &RaggedBatch, dropout_seed: u64) -> Result<(f32, Gradients)> {
-        let examples = examples(batch, &self.config)?;
+        self.share_loss_and_grads(batch, BatchShare::WHOLE, dropout_seed)
+    }
+
+    fn share_loss_and_grads(
+        &self,
+        batch: &RaggedBatch,
+        share: BatchShare,
+        dropout_seed: u64,
+    ) -> Result<(f32, Gradients)> {
+        let mut examples = examples(batch, &self.config)?;
         let negatives = Negatives::new(&self.config, dropout_seed);
         if let Some(engine) = &self.engine {
-            return engine.loss_and_grads(&examples, negatives, dropout_seed);
+            return engine.loss_and_grads(&examples, share, negatives, dropout_seed);
         }
         let rng = CounterRng::new(dropout_seed).named("dropout");
         if !self.params.device().is_cpu() && self.config.dropout_rate > 0.0 {
             // There dropout is drawn by the device's own generator. Half of the bits: Metal takes no more.
-            self.params.device().set_seed(rng.u64_at(0) & u64::from(u32::MAX))?;
+            self.params.device().set_seed(rng.u64_at(share.rank() as u64) & u64::from(u32::MAX))?;
         }
         let draws = Draws { dropout: Some(rng), negatives };
         let mean = 1.0 / positions(&examples) as f64;
+        if !share.is_whole() {
+            examples.sort_by_key(|example| std::cmp::Reverse(example.inputs.len()));
+            examples = share.every(examples);
+        }
         let (mut total, mut sum) = (0.0, Gradients::default());
         for part in self.parts(&examples) {
             let loss = (self.partial_loss(part, &draws, true)? * mean)?;

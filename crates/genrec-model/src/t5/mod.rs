@@ -16,6 +16,7 @@ mod weights;
 
 use std::{
     borrow::Cow,
+    num::NonZeroUsize,
     sync::{Arc, Mutex, PoisonError},
 };
 
@@ -30,7 +31,7 @@ use self::{
     engine::Engine,
     network::{Network, Source},
 };
-use crate::error::ModelError;
+use crate::{engine::shares::SHARES, error::ModelError};
 
 /// Rows that the CPU computes at once in training by autograd, unless told otherwise.
 const CPU_MICRO_BATCH: usize = 8;
@@ -74,6 +75,8 @@ pub struct T5 {
     /// What the graph and the packed layers compute in.
     dtype: DType,
     micro_batch: Option<usize>,
+    /// Of a batch, on the CPU.
+    shares: usize,
     /// Whether the graph was asked for.
     autograd: bool,
     /// Trains and decodes on the CPU; `None` elsewhere and where candle's graph does.
@@ -103,7 +106,7 @@ impl T5 {
         let detached = Network::new(&config, &Source { params: &params, tracked: false, dtype })?;
         let on_cpu = matches!(params.device(), Device::Cpu);
         let micro_batch = on_cpu.then_some(CPU_MICRO_BATCH);
-        let engine = on_cpu.then(|| Arc::new(Engine::new(&config, &params)));
+        let engine = on_cpu.then(|| Arc::new(Engine::new(&config, &params, SHARES)));
         Ok(Self {
             config,
             params,
@@ -111,6 +114,7 @@ impl T5 {
             detached,
             dtype,
             micro_batch,
+            shares: SHARES,
             autograd: false,
             engine,
             layers: Arc::default(),
@@ -127,6 +131,20 @@ impl T5 {
     #[must_use]
     pub fn with_micro_batch(mut self, rows: Option<usize>) -> Self {
         self.micro_batch = rows;
+        self
+    }
+
+    /// Sets how many shares of a training batch the CPU's fused engine sums apart: the most threads that a step uses, over all
+    /// [workers](crate::BatchShare) together where their number divides it.
+    ///
+    /// Sums depend on it in their last bits, and not on the number of threads, nor on that of the workers where it divides the shares.
+    /// The default is 8; each share takes the memory of the weights. It is not part of the configuration and not saved.
+    #[must_use]
+    pub fn with_shares(mut self, shares: NonZeroUsize) -> Self {
+        self.shares = shares.get();
+        if self.engine.is_some() {
+            self.engine = Some(Arc::new(Engine::new(&self.config, &self.params, self.shares)));
+        }
         self
     }
 
@@ -165,7 +183,7 @@ impl T5 {
         }
         self.dtype = dtype;
         self.layers = Arc::default();
-        let engine = || Arc::new(Engine::new(&self.config, &self.params));
+        let engine = || Arc::new(Engine::new(&self.config, &self.params, self.shares));
         self.engine = (on_cpu && dtype == DType::F32 && !self.autograd).then(engine);
         Ok(self)
     }

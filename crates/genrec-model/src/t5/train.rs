@@ -15,16 +15,18 @@ use crate::{
     batch::RaggedBatch,
     dropout::Dropout,
     seq2seq::{Seq2Seq, Trainable},
+    share::BatchShare,
 };
 
 /// The loss of a micro-batch, as its share of the whole batch's, and its gradients.
 type Part = (f64, Gradients);
 
 impl T5 {
-    /// Rows of the batch in the order of their lengths, cut into micro-batches.
-    fn micro_batches(&self, batch: &RaggedBatch) -> Vec<Vec<usize>> {
+    /// A worker's rows of the batch in the order of their lengths, cut into micro-batches.
+    fn micro_batches(&self, batch: &RaggedBatch, share: BatchShare) -> Vec<Vec<usize>> {
         let mut rows: Vec<usize> = (0..batch.len()).collect();
         rows.sort_by_key(|row| batch.sequence(*row).map_or(0, <[u32]>::len));
+        let rows = share.every(rows);
         let size = self.micro_batch.unwrap_or(batch.len()).max(1);
         rows.chunks(size).map(<[usize]>::to_vec).collect()
     }
@@ -151,7 +153,8 @@ impl T5 {
 /// cross-entropy over all target tokens, in nats.
 ///
 /// Every seed draws other dropout masks (by seeding the device's generator where candle's graph trains on a GPU), at each place where T5 has dropout: embeddings, attention probabilities, the
-/// inside of the feed-forward network, every residual branch and both stacks' outputs.
+/// inside of the feed-forward network, every residual branch and both stacks' outputs. On the CPU a row's masks do not depend on which
+/// worker computes it; elsewhere they are drawn for the rows that a worker computes together.
 impl Trainable for T5 {
     type Batch = RaggedBatch;
 
@@ -160,16 +163,25 @@ impl Trainable for T5 {
     }
 
     fn loss_and_grads(&self, batch: &RaggedBatch, dropout_seed: u64) -> Result<(f32, Gradients)> {
+        self.share_loss_and_grads(batch, BatchShare::WHOLE, dropout_seed)
+    }
+
+    fn share_loss_and_grads(
+        &self,
+        batch: &RaggedBatch,
+        share: BatchShare,
+        dropout_seed: u64,
+    ) -> Result<(f32, Gradients)> {
         self.check(batch)?;
         if let Some(engine) = &self.engine {
-            return engine.loss_and_grads(batch, dropout_seed);
+            return engine.loss_and_grads(batch, share, dropout_seed);
         }
         let rng = CounterRng::new(dropout_seed).named("dropout");
         if !self.device().is_cpu() && self.config.dropout_rate > 0.0 && !self.packed() {
             // There dropout is drawn by the device's own generator. Half of the bits: Metal takes no more.
-            self.device().set_seed(rng.u64_at(0) & u64::from(u32::MAX))?;
+            self.device().set_seed(rng.u64_at(share.rank() as u64) & u64::from(u32::MAX))?;
         }
-        let parts = self.micro_batches(batch);
+        let parts = self.micro_batches(batch, share);
         let mut total: Option<Part> = None;
         self.for_each_part(
             &parts,
@@ -191,7 +203,7 @@ impl Trainable for T5 {
         if let Some(engine) = &self.engine {
             return engine.loss(batch);
         }
-        let parts = self.micro_batches(batch);
+        let parts = self.micro_batches(batch, BatchShare::WHOLE);
         let mut total = 0.0;
         let mut sum = |loss| {
             total += loss;

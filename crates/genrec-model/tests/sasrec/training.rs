@@ -3,7 +3,7 @@
 use candle_core::Device;
 use genrec_kernels::optim::{AdamW, AdamWConfig, Optimizer};
 use genrec_model::{
-    Gradients, ItemScorer, RaggedBatch, Trainable,
+    BatchShare, Gradients, ItemScorer, RaggedBatch, Trainable,
     sasrec::{SasRec, SasRecConfig, SasRecLoss},
 };
 
@@ -34,6 +34,32 @@ fn equal_arguments_give_equal_bytes_at_any_number_of_threads() {
             assert_eq!(one, run(2));
             assert_eq!(one, run(3));
             assert_eq!(one, run(8));
+        }
+    }
+}
+
+#[test]
+fn workers_add_up_to_one() {
+    for config in variants(40) {
+        let engine = SasRec::new(config.with_dropout_rate(0.2), 11, &Device::Cpu).unwrap();
+        for (model, rows) in [(engine.clone(), 400), (engine.clone(), 3), (engine.with_autograd(), 9)] {
+            let batch = batch(&sequences(1, rows, 40, 30));
+            let (loss, gradients) = model.loss_and_grads(&batch, 3).unwrap();
+            let whole: Vec<f32> = gradients.iter().flat_map(|(_, gradient)| values(gradient)).collect();
+            for ranks in [2, 3, 10] {
+                let (mut total, mut sum) = (0.0, vec![0.0; whole.len()]);
+                for rank in 0..ranks {
+                    let share = BatchShare::new(rank, ranks).unwrap();
+                    let (loss, gradients) = model.share_loss_and_grads(&batch, share, 3).unwrap();
+                    total += loss;
+                    let part = gradients.iter().flat_map(|(_, gradient)| values(gradient));
+                    sum.iter_mut().zip(part).for_each(|(sum, part)| *sum += part);
+                }
+                assert!((total - loss).abs() <= 1e-5 * loss, "{ranks} workers: {total} {loss}");
+                for (a, b) in whole.iter().zip(&sum) {
+                    assert!((a - b).abs() < 1e-6 + 1e-4 * a.abs(), "{ranks} workers: {a} {b}");
+                }
+            }
         }
     }
 }

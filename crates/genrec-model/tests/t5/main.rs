@@ -8,6 +8,7 @@ mod files;
 mod golden;
 mod gradients;
 mod half;
+mod shares;
 mod training;
 
 use candle_core::{D, Device, Result, Tensor};

@@ -13,7 +13,7 @@ use genrec_model::{
 use super::{batch, row_argmax, tiny, values, variants};
 
 /// Sequences of 1 to 12 tokens with targets of 3.
-fn examples(rows: u64, vocab: u64) -> RaggedBatch {
+pub(super) fn examples(rows: u64, vocab: u64) -> RaggedBatch {
     let rng = CounterRng::new(9);
     let mut batch = RaggedBatch::new();
     for row in 0..rows {
@@ -25,7 +25,7 @@ fn examples(rows: u64, vocab: u64) -> RaggedBatch {
     batch
 }
 
-fn flat(gradients: &Gradients) -> Vec<f32> {
+pub(super) fn flat(gradients: &Gradients) -> Vec<f32> {
     gradients.iter().flat_map(|(_, gradient)| values(gradient)).collect()
 }
 

@@ -83,10 +83,15 @@ pub(super) fn sync_dir(dir: &Path) -> Result<()> {
 }
 
 /// Names, shapes, dtypes and values; the metadata is what Hugging Face's readers ask for.
-fn encode(tensors: &BTreeMap<String, Tensor>) -> Result<Vec<u8>> {
+pub(crate) fn encode(tensors: &BTreeMap<String, Tensor>) -> Result<Vec<u8>> {
     let metadata = HashMap::from([("format".to_owned(), "pt".to_owned())]);
     safetensors::serialize(tensors.iter().map(|(name, tensor)| (name.as_str(), tensor)), Some(metadata))
         .map_err(unencodable)
+}
+
+/// What [`encode`] wrote, on the CPU.
+pub(crate) fn decode(bytes: &[u8]) -> candle_core::Result<BTreeMap<String, Tensor>> {
+    Ok(candle_core::safetensors::load_buffer(bytes, &Device::Cpu)?.into_iter().collect())
 }
 
 fn corrupt(path: &Path, reason: impl Into<String>) -> TrainError {
@@ -128,7 +133,5 @@ fn read_tensors(path: &Path, checksum: &str) -> Result<BTreeMap<String, Tensor>>
     if crc(&bytes) != checksum {
         return Err(corrupt(path, format!("its {} bytes do not match the checksum in {STATE}", bytes.len())));
     }
-    let tensors = candle_core::safetensors::load_buffer(&bytes, &Device::Cpu)
-        .map_err(|error| corrupt(path, error.to_string()))?;
-    Ok(tensors.into_iter().collect())
+    decode(&bytes).map_err(|error| corrupt(path, error.to_string()))
 }

@@ -93,7 +93,7 @@ impl CheckpointStore {
                     )));
                 }
                 let best = best.map(|best| best.weights);
-                Some(Resumed { checkpoint: last, best, path: self.path(false) })
+                Some(Resumed { checkpoint: last, best, path: self.path(false), ahead: false })
             }
         })
     }
@@ -145,12 +145,14 @@ pub(crate) struct Resumed {
     pub(crate) best: Option<BTreeMap<String, Tensor>>,
     /// Where the checkpoint is.
     pub(crate) path: PathBuf,
+    /// Whether it is ahead of `last`, which is owed.
+    pub(crate) ahead: bool,
 }
 
 impl Resumed {
     fn from_best(checkpoint: Checkpoint, path: PathBuf) -> Self {
         let best = Some(checkpoint.weights.clone());
-        Self { checkpoint, best, path }
+        Self { checkpoint, best, path, ahead: true }
     }
 }
 

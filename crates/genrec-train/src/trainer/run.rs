@@ -7,10 +7,11 @@ use std::time::Instant;
 
 use candle_core::{DType, Device, Tensor};
 use genrec_kernels::optim::{AnyOptimizer, Optimizer, clip_global_norm};
-use genrec_model::Trainable;
+use genrec_model::{BatchShare, Trainable};
 use serde_json::Value;
 
-use crate::checkpoint::{Checkpoint, CheckpointStore, DataSize};
+use super::team::Team;
+use crate::checkpoint::{Checkpoint, CheckpointStore, DataSize, Resumed};
 use crate::config::{TrainConfig, first_difference};
 use crate::error::{BoxError, Quantity, Result, TrainError};
 use crate::progress::Progress;
@@ -20,6 +21,9 @@ use crate::source::BatchSource;
 type Weights = BTreeMap<String, Tensor>;
 
 pub(super) struct Run<'a, M: Trainable> {
+    team: Team<'a>,
+    /// What of each batch this rank computes.
+    share: BatchShare,
     config: &'a TrainConfig,
     model: &'a M,
     data: &'a dyn BatchSource<Batch = M::Batch>,
@@ -27,6 +31,7 @@ pub(super) struct Run<'a, M: Trainable> {
     progress: Progress,
     /// Weights of the best validation, on the CPU.
     best: Option<Weights>,
+    /// Of rank 0 alone.
     store: Option<CheckpointStore>,
     /// The checkpoint written last, or resumed from.
     good: Option<PathBuf>,
@@ -49,6 +54,7 @@ fn state(source: candle_core::Error) -> TrainError {
 impl<'a, M: Trainable> Run<'a, M> {
     /// A run at its start, or where its checkpoints say.
     pub(super) fn begin(
+        team: Team<'a>,
         config: &'a TrainConfig,
         resume: bool,
         model: &'a M,
@@ -60,13 +66,15 @@ impl<'a, M: Trainable> Run<'a, M> {
             config.optimizer.build(model.parameters()).map_err(|source| TrainError::Optimizer { source })?;
         let size = DataSize { examples: data.num_examples() as u64, batches: data.num_batches(0) as u64 };
         let mut run = Self {
+            team,
+            share: team.share()?,
             config,
             model,
             data,
             optimizer,
             progress: Progress::start(),
             best: None,
-            store: dir.map(CheckpointStore::open).transpose()?,
+            store: None,
             good: None,
             fingerprint: config.fingerprint()?,
             size,
@@ -76,19 +84,28 @@ impl<'a, M: Trainable> Run<'a, M> {
             stop_asked: false,
             last_owed: false,
         };
-        if let Some(store) = &run.store {
-            if resume {
-                if let Some(resumed) = store.newest()? {
-                    run.restore(resumed.checkpoint, resumed.best, resumed.path)?;
+        team.align(&run.fingerprint, size, model.parameters())?;
+        let mut found = None;
+        team.led(|| {
+            run.store = dir.map(CheckpointStore::open).transpose()?;
+            if let Some(store) = &run.store {
+                if resume {
+                    found = store.newest()?;
+                } else if store.contains(false)? || store.contains(true)? {
+                    return Err(TrainError::CheckpointExists { dir: store.dir().to_owned() });
                 }
-            } else if store.contains(false)? || store.contains(true)? {
-                return Err(TrainError::CheckpointExists { dir: store.dir().to_owned() });
             }
+            Ok(())
+        })?;
+        if let Some(resumed) = team.resumed(found)? {
+            let restored = run.restore(resumed);
+            team.all(restored)?;
         }
         Ok(run)
     }
 
-    fn restore(&mut self, checkpoint: Checkpoint, best: Option<Weights>, path: PathBuf) -> Result<()> {
+    fn restore(&mut self, resumed: Resumed) -> Result<()> {
+        let Resumed { checkpoint, best, path, ahead } = resumed;
         let mut saved = checkpoint.config;
         if let (Some(saved), Some(given)) = (saved.as_object_mut(), self.fingerprint.as_object()) {
             // Checkpoints of before 0.1 did not name it.
@@ -121,21 +138,22 @@ impl<'a, M: Trainable> Run<'a, M> {
         self.progress = checkpoint.progress;
         self.earlier = self.progress.seconds;
         self.best = best;
-        self.last_owed = self.store.as_ref().is_some_and(|store| store.path(true) == path);
+        self.last_owed = ahead;
         self.good = Some(path);
         Ok(())
     }
 
-    /// Steps until something ends the run.
+    /// Steps until something ends the run. Rank 0 alone validates and calls back.
     pub(super) fn train(
         &mut self,
         validate: &mut dyn FnMut(&M) -> std::result::Result<f64, BoxError>,
         callback: &mut dyn Callback,
     ) -> Result<StopReason> {
+        let callback = if self.team.leads() { callback } else { &mut () };
         if std::mem::take(&mut self.last_owed) {
             self.write(false, callback)?;
         }
-        if self.progress.finished.is_none() && self.progress.step > 0 && self.out_of_time(callback) {
+        if self.progress.finished.is_none() && self.progress.step > 0 && self.agree(callback)? {
             return Ok(StopReason::MaxDuration);
         }
         loop {
@@ -147,7 +165,7 @@ impl<'a, M: Trainable> Run<'a, M> {
             if batches == 0 {
                 return Err(TrainError::NoBatches { epoch });
             }
-            let report = self.step(batches, self.limit(callback))?;
+            let report = self.step(batches, callback)?;
             self.heed(callback.on_step(&report));
             let epoch_ended = self.progress.batch >= batches;
             if epoch_ended {
@@ -156,11 +174,11 @@ impl<'a, M: Trainable> Run<'a, M> {
                 tracing::debug!(epoch, step, mean_loss, "epoch completed");
                 self.heed(callback.on_epoch(&EpochReport { epoch, step, mean_loss, seconds }));
             }
-            let mut out_of_time = self.out_of_time(callback);
+            let mut out_of_time = self.agree(callback)?;
             let validated = out_of_time || self.progress.validation_due(self.config);
             let improved = validated && self.validate(validate, callback)?;
             // The validation may have taken what was left: it then was the last one.
-            out_of_time |= validated && self.out_of_time(callback);
+            out_of_time |= validated && self.agree(callback)?;
             self.progress.finished = self
                 .progress
                 .limit(self.config)
@@ -169,10 +187,12 @@ impl<'a, M: Trainable> Run<'a, M> {
             let interval_ended = interval > 0 && self.progress.step.is_multiple_of(interval);
             if improved {
                 self.write(true, callback)?;
+                self.agree(callback)?;
             }
             let ends = self.progress.finished.is_some() || self.stop_asked || out_of_time;
             if validated || epoch_ended || interval_ended || ends {
                 self.write(false, callback)?;
+                self.agree(callback)?;
             }
             if self.progress.finished.is_none() {
                 if self.stop_asked {
@@ -196,13 +216,15 @@ impl<'a, M: Trainable> Run<'a, M> {
     }
 
     /// One batch: gradients, their norm, the optimiser.
-    fn step(&mut self, batches: usize, limit: Option<f64>) -> Result<StepReport> {
+    fn step(&mut self, batches: usize, callback: &dyn Callback) -> Result<StepReport> {
         let (epoch, batch) = (self.progress.epoch, self.progress.batch);
         let step = self.progress.step + 1;
         let failed = |source| TrainError::Step { step, epoch, batch, source };
-        let input = self.data.batch(epoch, batch).map_err(|source| TrainError::Batch { epoch, batch, source })?;
         let seed = self.progress.dropout_seed(self.config.seed);
-        let (loss, mut gradients) = self.model.loss_and_grads(&input, seed).map_err(failed)?;
+        let input = self.data.batch(epoch, batch).map_err(|source| TrainError::Batch { epoch, batch, source });
+        let computed =
+            input.and_then(|input| self.model.share_loss_and_grads(&input, self.share, seed).map_err(failed));
+        let (loss, mut gradients) = self.team.sum(self.model.parameters(), computed)?;
         self.check(Quantity::Loss, f64::from(loss), step, batch)?;
         let grad_norm = match self.config.clip_norm {
             Some(bound) => clip_global_norm(&mut gradients, bound),
@@ -210,7 +232,8 @@ impl<'a, M: Trainable> Run<'a, M> {
         }
         .map_err(failed)?;
         self.check(Quantity::GradientNorm, grad_norm, step, batch)?;
-        let by_time = self.config.cooldown_factor(self.progress.seconds, limit);
+        let by_time =
+            self.team.led_number(|| Ok(self.config.cooldown_factor(self.progress.seconds, self.limit(callback))))?;
         let by_patience = self.progress.cooling_until(self.config).map(|steps| steps as f64);
         let by_steps = [self.steps, by_patience].map(|limit| self.config.cooldown_factor((step - 1) as f64, limit));
         let cooldown = by_steps.into_iter().fold(by_time, f64::min);
@@ -238,7 +261,8 @@ impl<'a, M: Trainable> Run<'a, M> {
         callback: &mut dyn Callback,
     ) -> Result<bool> {
         let step = self.progress.step;
-        let metric = validate(self.model).map_err(|source| TrainError::Validation { step, source })?;
+        let metric =
+            self.team.led_number(|| validate(self.model).map_err(|source| TrainError::Validation { step, source }))?;
         self.check(Quantity::Metric, metric, step, self.progress.batch)?;
         self.tick();
         let report = self.progress.complete_validation(metric, self.config);
@@ -252,9 +276,19 @@ impl<'a, M: Trainable> Run<'a, M> {
     }
 
     fn write(&mut self, best: bool, callback: &mut dyn Callback) -> Result<()> {
-        if self.store.is_none() {
-            return Ok(());
+        let team = self.team;
+        if let Some(path) = team.led(|| self.write_checkpoint(best))? {
+            let step = self.progress.step;
+            tracing::debug!(step, path = %path.display(), "checkpoint written");
+            self.good = Some(path.clone());
+            self.heed(callback.on_checkpoint(&CheckpointReport { path, step, best }));
         }
+        Ok(())
+    }
+
+    /// Writes a checkpoint where there is a directory for it, and says where.
+    fn write_checkpoint(&self, best: bool) -> Result<Option<PathBuf>> {
+        let Some(store) = &self.store else { return Ok(None) };
         self.check_weights()?;
         let checkpoint = Checkpoint {
             weights: self.weights(false)?,
@@ -263,15 +297,7 @@ impl<'a, M: Trainable> Run<'a, M> {
             config: self.fingerprint.clone(),
             data: self.size,
         };
-        let checkpoint = checkpoint.on_host()?;
-        if let Some(store) = &self.store {
-            let path = store.write(best, &checkpoint)?;
-            let step = self.progress.step;
-            tracing::debug!(step, path = %path.display(), "checkpoint written");
-            self.good = Some(path.clone());
-            self.heed(callback.on_checkpoint(&CheckpointReport { path, step, best }));
-        }
-        Ok(())
+        store.write(best, &checkpoint.on_host()?).map(Some)
     }
 
     /// The weights by name on the CPU; copied when they are to outlive the next step.
@@ -318,9 +344,16 @@ impl<'a, M: Trainable> Run<'a, M> {
         limits.into_iter().flatten().reduce(f64::min)
     }
 
-    fn out_of_time(&mut self, callback: &dyn Callback) -> bool {
+    /// Whether time is up, by the clock of rank 0, and whether its callback has asked to stop.
+    fn agree(&mut self, callback: &dyn Callback) -> Result<bool> {
         self.tick();
-        self.limit(callback).is_some_and(|limit| self.progress.seconds >= limit)
+        let team = self.team;
+        let (out_of_time, stop_asked) = team.led(|| {
+            let out_of_time = self.limit(callback).is_some_and(|limit| self.progress.seconds >= limit);
+            Ok((out_of_time, self.stop_asked))
+        })?;
+        self.stop_asked = stop_asked;
+        Ok(out_of_time)
     }
 
     fn heed(&mut self, flow: ControlFlow<()>) {

@@ -1,4 +1,5 @@
 mod errors;
 mod resume;
 mod semantics;
+mod together;
 mod toy;

@@ -1,6 +1,6 @@
 //! The settings of a run, and the time it may take.
 
-use std::{path::PathBuf, time::Duration};
+use std::{num::NonZeroUsize, path::PathBuf, time::Duration};
 
 use candle_core::DType;
 use genrec_data::{BatchConfig, WindowConfig};
@@ -116,6 +116,10 @@ pub struct TigerConfig {
     /// Whether the examples of a user stand in one batch, or in batches that follow one another, so that a model with a
     /// causal encoder reads them at once. It excludes `bucketing`. No.
     pub by_user: bool,
+    /// The most threads that a step takes on the CPU, over all ranks that [train together](super::run_together); sums depend on it in
+    /// their last bits. `None`, the default, is that of [`T5::with_shares`](genrec_model::t5::T5::with_shares), 8.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub shares: Option<NonZeroUsize>,
     /// Optimiser, schedule, length of training, checkpoints.
     pub train: TrainConfig,
     /// Users that validation asks, drawn by seed; `None` asks all.
@@ -158,6 +162,7 @@ impl TigerConfig {
             windows: WindowConfig::default(),
             model: T5Config::paper(0),
             precision: Precision::F32,
+            shares: None,
             batch_size: 256,
             bucketing: Some(32),
             by_user: false,
@@ -300,6 +305,13 @@ impl TigerConfig {
     #[must_use]
     pub fn with_train(mut self, train: TrainConfig) -> Self {
         self.train = train;
+        self
+    }
+
+    /// Sets the most threads that a step takes on the CPU, over all ranks.
+    #[must_use]
+    pub fn with_shares(mut self, shares: Option<NonZeroUsize>) -> Self {
+        self.shares = shares;
         self
     }
 

@@ -12,6 +12,7 @@ mod sasrec;
 #[cfg(feature = "tensorboard")]
 mod tensorboard;
 mod testing;
+mod together;
 mod training;
 
 pub use config::{Budget, EmbeddingSource, Manifest, Precision, TigerConfig};
@@ -21,3 +22,4 @@ pub use run::{Outcome, fingerprint, first_difference, run};
 pub use sasrec::SasRecTraining;
 #[cfg(feature = "tensorboard")]
 pub use tensorboard::TensorBoard;
+pub use together::run_together;

@@ -10,13 +10,14 @@ use genrec_data::{Dataset, LeaveOneOut};
 use genrec_eval::Suite;
 use genrec_kernels::CounterRng;
 use genrec_model::{baseline::CoOccurrence, t5::T5};
-use genrec_train::DirectoryLock;
+use genrec_train::{Alone, Collective, DirectoryLock};
 use ndarray::Array2;
 use sid_index::{CodebookId, CollisionPolicy, ItemId, SidIndex, SidLayout};
 use sid_quantize::{AnyQuantizer, ArrayRows, QuantizeError, Quantizer};
 
 use super::{
-    Budget, Event, Manifest, Observer, Precision, Report, Stage, TigerConfig, TimingReport, content, testing, training,
+    Budget, Event, Manifest, Observer, Precision, Report, SidReport, Stage, TigerConfig, TimingReport, content,
+    testing, together, training,
 };
 use crate::{
     Error, QuantizerCosts, Recommender, Result,
@@ -47,6 +48,22 @@ pub(super) struct Context<'a> {
     pub(super) start: Instant,
     pub(super) budget: Option<Budget>,
     pub(super) resume: bool,
+    /// Those that train together; this is one of them.
+    pub(super) ranks: &'a dyn Collective,
+}
+
+/// What the stages before training made.
+struct Prepared<'a> {
+    validation: Vec<Question<'a>>,
+    test: Vec<Question<'a>>,
+    index: SidIndex,
+    seen: Vec<bool>,
+    embeddings: Array2<f32>,
+    encoder: ItemEncoder,
+    sid: SidReport,
+    timing: TimingReport,
+    /// The run's, until it is over.
+    _lock: DirectoryLock,
 }
 
 impl Context<'_> {
@@ -88,13 +105,59 @@ pub fn run(
     resume: bool,
     observer: &mut dyn Observer,
 ) -> Result<Outcome> {
-    config.validate()?;
     budget.map_or(Ok(()), |budget| budget.validate())?;
+    let config = &checked(config, device)?;
+    let (split, run) = (LeaveOneOut::new(&dataset.sequences), RunDir::new(dir));
+    let start = Instant::now();
+    lead(&Context { dataset, split, config, run, device, start, budget, resume, ranks: &Alone }, observer)
+}
+
+/// Settings that can be asked for, with the run's seed in all parts.
+pub(super) fn checked(config: &TigerConfig, device: &Device) -> Result<TigerConfig> {
+    config.validate()?;
     if config.precision != Precision::F32 && device.is_cpu() {
         let value = format!("{:?} on the CPU", config.precision);
         return Err(Error::Config { field: "precision", value, expected: "f32 there; bf16 needs a GPU" });
     }
-    let config = &config.clone().seeded();
+    Ok(config.clone().seeded())
+}
+
+/// The run as rank 0 does it: all of it, but for the other ranks' shares of the training.
+pub(super) fn lead(ctx: &Context<'_>, observer: &mut dyn Observer) -> Result<Outcome> {
+    let prepared = prepare(ctx, observer);
+    together::announce(ctx.ranks, &prepared)?;
+    let Prepared { validation, test, index, seen, embeddings, encoder, sid, mut timing, _lock } = prepared?;
+    let (config, dataset) = (ctx.config, ctx.dataset);
+    let trained = staged(Stage::Train, &mut 0.0, observer, |observer| {
+        Ok((training::train(ctx, &index, &validation, test.len(), observer)?, false))
+    })?;
+    timing.train_seconds = trained.report.seconds;
+    timing.examples_per_second = trained.report.examples_seen as f64 / trained.report.seconds.max(1e-9);
+
+    let summary = trained.summary();
+    let mut recommender =
+        Recommender::new(dataset.catalogue.clone(), seen, index, trained.model, encoder, config.decode.clone())?;
+    if config.decode.rerank.is_some() {
+        let near = CoOccurrence::fit(ctx.split.train_rows(), dataset.catalogue.len())?;
+        near.save(ctx.run.co_occurrence())?;
+        recommender = recommender.with_co_occurrence(near)?;
+    }
+    artifacts::write_json(&ctx.run.decode(), &config.decode)?;
+    let tested = staged(Stage::Evaluate, &mut timing.evaluate_seconds, observer, |observer| {
+        Ok((testing::test(ctx, &recommender, &validation, &test, &embeddings, observer)?, false))
+    })?;
+    timing.users_per_second = tested.users_per_second;
+    timing.total_seconds = ctx.start.elapsed().as_secs_f64();
+    let report = tested.report(ctx, sid, summary, timing)?;
+    artifacts::write_json(&ctx.run.report(), &report)?;
+    ctx.run.seal(recommender.index().id_bound())?;
+    observer.on_event(&Event::Reported(&report));
+    Ok(Outcome { report, recommender, test: tested.ours })
+}
+
+/// The stages before training.
+fn prepare<'a>(ctx: &Context<'a>, observer: &mut dyn Observer) -> Result<Prepared<'a>> {
+    let (config, dataset) = (ctx.config, ctx.dataset);
     // Whatever cannot be asked is found out before anything is written.
     let validation = evaluate::questions(&dataset.sequences, Part::Validation)?;
     let test = evaluate::questions(&dataset.sequences, Part::Test)?;
@@ -107,62 +170,35 @@ pub fn run(
         let (field, value) = ("blend.behaviour.dims", format!("{dims} for {rows} items"));
         return Err(Error::Config { field, value, expected: "below the number of items" });
     }
-    let split = LeaveOneOut::new(&dataset.sequences);
-    let run = RunDir::new(dir);
-    let ctx = Context { dataset, split, config, run, device, start: Instant::now(), budget, resume };
-    content::fitted(&ctx)?;
-    let _lock = DirectoryLock::take(ctx.run.root())?;
-    claim(&ctx)?;
+    content::fitted(ctx)?;
+    let lock = DirectoryLock::take(ctx.run.root())?;
+    claim(ctx)?;
     ctx.run.unseal()?;
     let mut timing = TimingReport::default();
 
-    let seen = seen_items(&ctx);
+    let seen = seen_items(ctx);
     if !artifacts::exists(&ctx.run.catalogue())? {
         catalogue::write(&ctx.run.catalogue(), &dataset.catalogue, &seen)?;
     }
     let (embeddings, embedder) =
-        staged(Stage::Embed, &mut timing.embed_seconds, observer, |observer| content::embed(&ctx, observer))?;
+        staged(Stage::Embed, &mut timing.embed_seconds, observer, |observer| content::embed(ctx, observer))?;
     let quantized = |observer: &mut dyn Observer| {
-        let (features, blend) = content::features(&ctx, &embeddings)?;
-        let (quantizer, resumed) = content::quantize(&ctx, &features, observer)?;
+        let (features, blend) = content::features(ctx, &embeddings)?;
+        let (quantizer, resumed) = content::quantize(ctx, &features, observer)?;
         let codes = quantizer.encode_array(features.view(), content::ENCODE_BATCH)?;
         observer.on_event(&Event::Encoded { codes: codes.view(), codebook_sizes: quantizer.codebook_sizes(), resumed });
         Ok(((features, blend, quantizer, codes), resumed))
     };
     let (features, blend, quantizer, codes) =
         staged(Stage::Quantize, &mut timing.quantize_seconds, observer, quantized)?;
-    let index = staged(Stage::Index, &mut 0.0, observer, |_| build_index(&ctx, &quantizer, &features, &codes))?;
+    let index = staged(Stage::Index, &mut 0.0, observer, |_| build_index(ctx, &quantizer, &features, &codes))?;
     let sid = content::sid_report(&quantizer, &features, &codes)?;
     drop(features);
 
     let validation = ctx.sample(validation, config.validation_users);
-    let trained = staged(Stage::Train, &mut 0.0, observer, |observer| {
-        Ok((training::train(&ctx, &index, &validation, test.len(), observer)?, false))
-    })?;
-    timing.train_seconds = trained.report.seconds;
-    timing.examples_per_second = trained.report.examples_seen as f64 / trained.report.seconds.max(1e-9);
-
     let blend = blend.map(|blend| ItemBlend::saved(blend, ctx.run.embeddings()));
     let encoder = ItemEncoder { text: config.text.clone(), embedder, blend, quantizer };
-    let summary = trained.summary();
-    let mut recommender =
-        Recommender::new(dataset.catalogue.clone(), seen, index, trained.model, encoder, config.decode.clone())?;
-    if config.decode.rerank.is_some() {
-        let near = CoOccurrence::fit(ctx.split.train_rows(), dataset.catalogue.len())?;
-        near.save(ctx.run.co_occurrence())?;
-        recommender = recommender.with_co_occurrence(near)?;
-    }
-    artifacts::write_json(&ctx.run.decode(), &config.decode)?;
-    let tested = staged(Stage::Evaluate, &mut timing.evaluate_seconds, observer, |observer| {
-        Ok((testing::test(&ctx, &recommender, &validation, &test, &embeddings, observer)?, false))
-    })?;
-    timing.users_per_second = tested.users_per_second;
-    timing.total_seconds = ctx.start.elapsed().as_secs_f64();
-    let report = tested.report(&ctx, sid, summary, timing)?;
-    artifacts::write_json(&ctx.run.report(), &report)?;
-    ctx.run.seal(recommender.index().id_bound())?;
-    observer.on_event(&Event::Reported(&report));
-    Ok(Outcome { report, recommender, test: tested.ours })
+    Ok(Prepared { validation, test, index, seen, embeddings, encoder, sid, timing, _lock: lock })
 }
 
 /// Announces a stage, runs it, and adds its time to `seconds`. The stage says whether its result was there already.

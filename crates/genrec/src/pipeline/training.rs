@@ -50,17 +50,12 @@ pub(super) fn train(
     observer: &mut dyn Observer,
 ) -> Result<Trained> {
     let config = ctx.config;
-    let users: Vec<String> = ctx.dataset.sequences.iter().map(|(user, _)| user.to_owned()).collect();
+    let users = users(ctx);
     let vocab = SidVocab::new(index.layout(), config.decode.user_tokens)?;
     let windows = Windows::new(&ctx.split, config.windows.clone())?;
-    let batches = WindowBatches::new(
-        &windows,
-        &users,
-        SequenceTokenizer::new(index, &vocab, config.windows.max_history),
-        config.batches(),
-    );
-    let model = T5::new(config.model.clone().with_vocab_size(vocab.size()), config.seed, ctx.device)?
-        .with_compute_dtype(config.precision.dtype())?;
+    let tokenizer = SequenceTokenizer::new(index, &vocab, config.windows.max_history);
+    let batches = WindowBatches::new(&windows, &users, tokenizer, config.batches());
+    let model = model(ctx, &vocab)?;
     // The model alone is judged, whatever else is to rank with it.
     let decode = config.decode.clone().with_rerank(None);
     let searcher = Searcher::new(index, &vocab, &decode);
@@ -96,9 +91,37 @@ pub(super) fn train(
         users_per_second: &users_per_second,
     };
     let trainer = Trainer::new(config.train.clone())?.with_resume(ctx.resume);
-    let report = trainer.fit(&model, &batches, &mut validate, &mut watch, Some(&ctx.run.train()))?;
+    let dir = ctx.run.train();
+    let report = trainer.fit_with(ctx.ranks, &model, &batches, &mut validate, &mut watch, Some(&dir))?;
     model.save(ctx.run.model())?;
     Ok(Trained { model, report, examples_per_epoch: windows.len() })
+}
+
+/// The training as another rank than 0 does it, which neither validates nor writes.
+pub(super) fn follow(ctx: &Context<'_>, index: &SidIndex) -> Result<()> {
+    let config = ctx.config;
+    let users = users(ctx);
+    let vocab = SidVocab::new(index.layout(), config.decode.user_tokens)?;
+    let windows = Windows::new(&ctx.split, config.windows.clone())?;
+    let tokenizer = SequenceTokenizer::new(index, &vocab, config.windows.max_history);
+    let batches = WindowBatches::new(&windows, &users, tokenizer, config.batches());
+    let trainer = Trainer::new(config.train.clone())?;
+    let mut validate = |_: &T5| -> Result<f64, BoxError> { Err("rank 0 validates".into()) };
+    trainer.fit_with(ctx.ranks, &model(ctx, &vocab)?, &batches, &mut validate, &mut (), None)?;
+    Ok(())
+}
+
+fn users(ctx: &Context<'_>) -> Vec<String> {
+    ctx.dataset.sequences.iter().map(|(user, _)| user.to_owned()).collect()
+}
+
+fn model(ctx: &Context<'_>, vocab: &SidVocab) -> Result<T5> {
+    let config = ctx.config.model.clone().with_vocab_size(vocab.size());
+    let model = T5::new(config, ctx.config.seed, ctx.device)?.with_compute_dtype(ctx.config.precision.dtype())?;
+    Ok(match ctx.config.shares {
+        Some(shares) => model.with_shares(shares),
+        None => model,
+    })
 }
 
 /// As many questions as take as long in training's validations: what is ranked again is searched for more widely.

@@ -25,12 +25,15 @@ use super::{
     config::{SasRecConfig, SasRecLoss},
     input::{Example, Negatives},
 };
-use crate::engine::{
-    grads::{Grads, ranges, sum},
-    layers::{Rows, fit},
-    lock,
-    pass::Dropout,
-    shares::{SHARES, balance},
+use crate::{
+    engine::{
+        grads::{Grads, ranges, sum},
+        layers::{Rows, fit},
+        lock,
+        pass::Dropout,
+        shares::{SHARES, balance},
+    },
+    share::BatchShare,
 };
 
 /// Histories that one task scores.
@@ -112,28 +115,30 @@ impl Engine {
         }
     }
 
-    /// The mean loss over the positions and its gradients.
+    /// A worker's share of the mean loss over the positions and of its gradients.
     pub(super) fn loss_and_grads(
         &self,
         examples: &[Example<'_>],
+        share: BatchShare,
         negatives: Option<Negatives>,
         seed: u64,
     ) -> Result<(f32, Gradients)> {
         let rng = CounterRng::new(seed).named("dropout");
         let rate = self.config.dropout_rate;
         let dropout = (rate > 0.0).then_some(Dropout { rate, rng });
-        in_pool(|| self.run(examples, negatives, dropout.as_ref(), true))
+        in_pool(|| self.run(examples, share, negatives, dropout.as_ref(), true))
     }
 
     /// The mean loss over the positions without dropout.
     pub(super) fn loss(&self, examples: &[Example<'_>], negatives: Option<Negatives>) -> Result<f32> {
-        Ok(in_pool(|| self.run(examples, negatives, None, false))?.0)
+        Ok(in_pool(|| self.run(examples, BatchShare::WHOLE, negatives, None, false))?.0)
     }
 
     /// The mean loss and, if `backward`, its gradients.
     fn run(
         &self,
         examples: &[Example<'_>],
+        share: BatchShare,
         negatives: Option<Negatives>,
         dropout: Option<&Dropout>,
         backward: bool,
@@ -142,11 +147,12 @@ impl Engine {
         let count = super::input::positions(examples);
         let objective = self.objective(negatives.as_ref());
         let pass = Pass { network: &network, dropout, objective, factor: 1.0 / count as f32 };
-        let shares = balance(chunks(examples, negatives.as_ref()), |chunk| chunk.items.len());
+        let (shares, width) = balance(chunks(examples, negatives.as_ref()), share, SHARES, |chunk| chunk.items.len());
         let taken = lock(&self.training).take();
         let mut training = taken.unwrap_or_else(|| Training::new(&network, &self.params));
         let total = training.run(pass, &shares, backward);
-        let gradients = if total.is_ok() && backward { training.sum(&self.params) } else { Ok(Gradients::default()) };
+        let gradients =
+            if total.is_ok() && backward { training.sum(width, &self.params) } else { Ok(Gradients::default()) };
         *lock(&self.training) = Some(training);
         Ok(((total? / count as f64) as f32, gradients?))
     }
@@ -242,8 +248,8 @@ impl Training {
     }
 
     /// The gradients of all shares together.
-    fn sum(&self, params: &Parameters) -> Result<Gradients> {
+    fn sum(&self, width: usize, params: &Parameters) -> Result<Gradients> {
         let parts: Vec<&[f32]> = self.shares.iter().filter_map(|share| Some(share.grads.as_ref()?.values())).collect();
-        sum(&parts, &self.ranges, params)
+        sum(&parts, width, &self.ranges, params)
     }
 }

@@ -31,8 +31,8 @@ use crate::engine::{
     grads::{Grads, ranges, sum},
     lock,
     pass::Dropout,
-    shares::SHARES,
 };
+use crate::share::BatchShare;
 
 /// The engine of one model: packed weights and every buffer that a step needs, kept for the next.
 ///
@@ -45,6 +45,8 @@ pub(super) struct Engine {
     packed: Mutex<Option<Packed>>,
     training: Mutex<Option<Training>>,
     decoding: Pool,
+    /// Of a batch, whose gradients are summed apart.
+    shares: usize,
     /// Tells the caches of this engine from others'.
     identity: Arc<()>,
 }
@@ -63,7 +65,11 @@ struct Training {
     ranges: Arc<[Range<usize>]>,
     /// Parameters whose gradients are always added to.
     added: Vec<usize>,
+    /// Of a whole batch.
+    count: usize,
     shares: Vec<Share>,
+    /// Of the tree that sums them.
+    width: usize,
 }
 
 /// The gradients and buffers of one share of the batch.
@@ -75,24 +81,27 @@ struct Share {
 }
 
 impl Training {
-    fn new(network: &Network, params: &Parameters) -> Self {
+    fn new(network: &Network, params: &Parameters, count: usize) -> Self {
         let share = || Share { grads: None, workspace: Workspace::default(), loss: 0.0 };
         Self {
             ranges: ranges(params),
             added: network.added(),
-            shares: std::iter::repeat_with(share).take(SHARES).collect(),
+            count,
+            shares: std::iter::repeat_with(share).take(count).collect(),
+            width: count,
         }
     }
 }
 
 impl Engine {
-    pub(super) fn new(config: &T5Config, params: &Parameters) -> Self {
+    pub(super) fn new(config: &T5Config, params: &Parameters, shares: usize) -> Self {
         Self {
             config: config.clone(),
             params: params.clone(),
             packed: Mutex::new(None),
             training: Mutex::new(None),
             decoding: Pool::default(),
+            shares,
             identity: Arc::new(()),
         }
     }
@@ -124,20 +133,26 @@ impl Engine {
     fn with_training<T>(&self, backward: bool, work: impl FnOnce(&mut Training, &Network) -> Result<T>) -> Result<T> {
         let network = self.network(backward)?;
         let taken = lock(&self.training).take();
-        let mut training = taken.unwrap_or_else(|| Training::new(&network, &self.params));
+        let mut training = taken.unwrap_or_else(|| Training::new(&network, &self.params, self.shares));
         let done = work(&mut training, &network);
         *lock(&self.training) = Some(training);
         done
     }
 
-    /// The mean loss over the batch and its gradients.
-    pub(super) fn loss_and_grads(&self, batch: &RaggedBatch, seed: u64) -> Result<(f32, Gradients)> {
+    /// A worker's share of the mean loss over the batch and of its gradients.
+    pub(super) fn loss_and_grads(
+        &self,
+        batch: &RaggedBatch,
+        worker: BatchShare,
+        seed: u64,
+    ) -> Result<(f32, Gradients)> {
         let rng = CounterRng::new(seed).named("dropout");
         let rate = self.config.dropout_rate;
         let dropout = (rate > 0.0).then_some(Dropout { rate, rng });
         in_pool(|| {
             self.with_training(true, |training, network| {
-                let loss = training.run(network, &self.config, batch, dropout.as_ref(), true)?;
+                let work = Work { batch, worker, dropout: dropout.as_ref(), backward: true };
+                let loss = training.run(network, &self.config, work)?;
                 Ok((loss, training.sum(&self.params)?))
             })
         })
@@ -146,7 +161,8 @@ impl Engine {
     /// The mean loss over the batch without dropout.
     pub(super) fn loss(&self, batch: &RaggedBatch) -> Result<f32> {
         in_pool(|| {
-            self.with_training(false, |training, network| training.run(network, &self.config, batch, None, false))
+            let work = Work { batch, worker: BatchShare::WHOLE, dropout: None, backward: false };
+            self.with_training(false, |training, network| training.run(network, &self.config, work))
         })
     }
 
@@ -165,23 +181,27 @@ impl Engine {
     }
 }
 
+/// What is computed of a batch.
+#[derive(Clone, Copy)]
+struct Work<'a> {
+    batch: &'a RaggedBatch,
+    worker: BatchShare,
+    dropout: Option<&'a Dropout>,
+    backward: bool,
+}
+
 impl Training {
-    /// Computes the loss of every share and, if `backward`, its gradients.
-    fn run(
-        &mut self,
-        network: &Network,
-        config: &T5Config,
-        batch: &RaggedBatch,
-        dropout: Option<&Dropout>,
-        backward: bool,
-    ) -> Result<f32> {
+    /// Computes the loss of every share and, if wanted, its gradients.
+    fn run(&mut self, network: &Network, config: &T5Config, work: Work<'_>) -> Result<f32> {
+        let Work { batch, worker, dropout, backward } = work;
         let biases = Biases {
             encoder: Spread::new(&network.encoder, network.heads, batch.max_len()),
             decoder: Spread::new(&network.decoder, network.heads, batch.target_len()),
         };
         let factor = 1.0 / batch.labels().len() as f32;
         let pass = Pass { network, biases: &biases, dropout, factor };
-        let shares = shares(batch, config);
+        let (shares, width) = shares(batch, worker, self.count, config);
+        self.width = width;
         let (ranges, added) = (&self.ranges, &self.added);
         self.shares
             .par_iter_mut()
@@ -218,6 +238,6 @@ impl Training {
     /// The gradients of all shares together.
     fn sum(&self, params: &Parameters) -> Result<Gradients> {
         let parts: Vec<&[f32]> = self.shares.iter().filter_map(|share| Some(share.grads.as_ref()?.values())).collect();
-        sum(&parts, &self.ranges, params)
+        sum(&parts, self.width, &self.ranges, params)
     }
 }

@@ -4,6 +4,7 @@ use super::chunk::Chunk;
 use crate::{
     batch::RaggedBatch,
     engine::{pass::Span, shares::balance},
+    share::BatchShare,
     t5::config::T5Config,
 };
 
@@ -41,9 +42,14 @@ fn groups<'a>(batch: &'a RaggedBatch, causal: bool) -> Vec<Group<'a>> {
     groups
 }
 
-/// Cuts the batch into chunks and shares them out so that every share has about the same work; what the result is
-/// depends on the batch alone.
-pub(super) fn shares(batch: &RaggedBatch, config: &T5Config) -> Vec<Vec<Chunk>> {
+/// Cuts the batch into chunks and shares a worker's out so that every share has about the same work; the width of the tree that
+/// sums them besides. Nothing of it depends on the number of threads.
+pub(super) fn shares(
+    batch: &RaggedBatch,
+    worker: BatchShare,
+    shares: usize,
+    config: &T5Config,
+) -> (Vec<Vec<Chunk>>, usize) {
     let targets = batch.target_len();
     let mut chunks: Vec<Chunk> = Vec::new();
     for Group { tokens, rows } in groups(batch, config.causal_encoder) {
@@ -66,5 +72,5 @@ pub(super) fn shares(batch: &RaggedBatch, config: &T5Config) -> Vec<Vec<Chunk>> 
             chunk.labels.extend_from_slice(labels);
         }
     }
-    balance(chunks, Chunk::positions)
+    balance(chunks, worker, shares, Chunk::positions)
 }

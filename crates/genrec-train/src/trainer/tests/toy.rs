@@ -6,7 +6,7 @@ use std::path::Path;
 use candle_core::{Device, Tensor};
 use genrec_kernels::optim::{AdamWConfig, OptimizerConfig, Schedule};
 use genrec_kernels::{CounterRng, Gradients, Parameters};
-use genrec_model::Trainable;
+use genrec_model::{BatchShare, Trainable};
 
 use crate::*;
 
@@ -30,7 +30,16 @@ impl Toy {
         Self(params)
     }
 
-    fn graph(&self, (x, y): &(Tensor, Tensor), dropout_seed: Option<u64>) -> candle_core::Result<Tensor> {
+    /// Weights that nobody is to train from.
+    pub(super) fn with_zeros() -> Self {
+        let toy = Self::new();
+        let zeros = toy.0.iter().map(|(name, weight)| (name.to_owned(), weight.zeros_like().unwrap())).collect();
+        toy.0.restore(&zeros).unwrap();
+        toy
+    }
+
+    /// `(rows, 1)`.
+    fn squares(&self, (x, y): &(Tensor, Tensor), dropout_seed: Option<u64>) -> candle_core::Result<Tensor> {
         let var = |name: &str| self.0.get(name).unwrap();
         let mut h = x.matmul(var("a"))?.broadcast_add(var("b"))?.tanh()?;
         if let Some(seed) = dropout_seed {
@@ -39,7 +48,7 @@ impl Toy {
                 (0..h.elem_count() as u64).map(|i| if rng.f32_at(i) < 0.1 { 0.0 } else { 1.0 / 0.9 }).collect();
             h = (h.clone() * Tensor::from_vec(mask, h.dims(), &Device::Cpu)?)?;
         }
-        (h.matmul(var("c"))? - y)?.sqr()?.mean_all()
+        (h.matmul(var("c"))? - y)?.sqr()
     }
 }
 
@@ -51,12 +60,25 @@ impl Trainable for Toy {
     }
 
     fn loss_and_grads(&self, batch: &Self::Batch, dropout_seed: u64) -> candle_core::Result<(f32, Gradients)> {
-        let loss = self.graph(batch, Some(dropout_seed))?;
+        let loss = self.squares(batch, Some(dropout_seed))?.mean_all()?;
+        Ok((loss.to_scalar()?, Gradients::from_store(&self.0, &loss.backward()?)?))
+    }
+
+    fn share_loss_and_grads(
+        &self,
+        batch: &Self::Batch,
+        share: BatchShare,
+        dropout_seed: u64,
+    ) -> candle_core::Result<(f32, Gradients)> {
+        let rows = batch.0.dim(0)?;
+        let own: Vec<f32> = (0..rows).map(|row| if row % share.ranks() == share.rank() { 1.0 } else { 0.0 }).collect();
+        let own = Tensor::from_vec(own, (rows, 1), &Device::Cpu)?;
+        let loss = (self.squares(batch, Some(dropout_seed))? * own)?.sum_all()?.affine(1.0 / rows as f64, 0.0)?;
         Ok((loss.to_scalar()?, Gradients::from_store(&self.0, &loss.backward()?)?))
     }
 
     fn loss(&self, batch: &Self::Batch) -> candle_core::Result<f32> {
-        self.graph(batch, None)?.to_scalar()
+        self.squares(batch, None)?.mean_all()?.to_scalar()
     }
 }
 
