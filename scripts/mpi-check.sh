@@ -1,0 +1,92 @@
+#!/usr/bin/env bash
+# Training by several ranks, tried: docs/scale.md.
+#
+#   scripts/mpi-check.sh DATA OUT      DATA holds sequences.txt and items.jsonl
+#
+# The losses of one rank beside those of `mpirun -n 1` and `-n 2` and of two threads; a run of two ranks killed and resumed by one, and the
+# other way round; a rank killed alone. Takes MPI and libclang from the system, or from Python wheels in a cache.
+#
+# GENREC_STEPS   steps of each run, 200 otherwise
+# GENREC_USERS   users that are read, 3000 otherwise
+set -euo pipefail
+[ $# = 2 ] || { sed -n '2,12s/^# \{0,1\}//p' "$0" >&2; exit 2; }
+DATA=$(cd "$1" && pwd)
+mkdir -p "$2"
+OUT=$(cd "$2" && pwd)
+cd "$(dirname "$0")/.."
+
+if ! command -v mpicc > /dev/null; then
+  wheels=${XDG_CACHE_HOME:-$HOME/.cache}/genrec/mpich
+  [ -x "$wheels/bin/mpicc" ] || python3 -m pip install --quiet --disable-pip-version-check --root-user-action ignore \
+    --no-deps --ignore-installed --prefix "$wheels" mpich==5.0.2 libclang==18.1.1
+  export PATH=$wheels/bin:$PATH LD_LIBRARY_PATH=$wheels/lib${LD_LIBRARY_PATH:+:$LD_LIBRARY_PATH}
+  LIBCLANG_PATH=$(dirname "$(find "$wheels" -name libclang.so | head -1)")
+  export LIBCLANG_PATH
+fi
+MPICC=$(command -v mpicc)
+export MPICC
+cargo build --release --features mpi -p genrec-examples --example train_parallel
+target=$(cargo metadata --format-version 1 --no-deps | python3 -c 'import json, sys; print(json.load(sys.stdin)["target_directory"])')
+program=$target/release/examples/train_parallel
+steps=${GENREC_STEPS:-200}
+
+# run NAME LAUNCHER.. -- ARGUMENTS..
+run() {
+  local name=$1 launcher=()
+  shift
+  while [ "$1" != -- ]; do launcher+=("$1"); shift; done
+  shift
+  "${launcher[@]}" "$program" --data "$DATA" --out "$OUT/${dir:-$name}" --embedder tfidf --max-steps "$steps" \
+    --limit-users "${GENREC_USERS:-3000}" --losses "$OUT/$name.txt" "$@" > "$OUT/$name.log" 2>&1
+}
+
+# The share of the processors that each rank takes.
+per_rank=$((($(nproc) + 1) / 2))
+rm -rf "$OUT"/{one,mpi-1,mpi-2,threads-2,killed,lost}
+run one env -- --threads 1
+run mpi-1 mpirun -n 1 -- --mpi
+run mpi-2 env RAYON_NUM_THREADS=$per_rank mpirun -n 2 -- --mpi
+run threads-2 env -- --threads 2
+for name in one mpi-1 mpi-2 threads-2; do
+  printf '%-10s %s\n' "$name" "$(grep 'examples a second' "$OUT/$name.log")"
+done
+
+# Killed as a whole, and resumed by one rank, and by two again.
+export RAYON_NUM_THREADS=$per_rank
+for attempt in "mpirun -n 2" "mpirun -n 1" "mpirun -n 2"; do
+  # shellcheck disable=SC2086 # words of a command
+  dir=killed run "killed-$SECONDS" $attempt -- --mpi --resume &
+  sleep "${GENREC_KILL_AFTER:-20}"
+  pkill -KILL -f -- "--out $OUT/killed" || true
+  wait $! || true
+done
+dir=killed run resumed mpirun -n 1 -- --mpi --resume
+
+# One rank of two.
+run lost mpirun -n 2 -- --mpi &
+launched=$!
+until [ -s "$OUT/lost.txt" ]; do sleep 0.2; done
+start=$(date +%s%N)
+pgrep -f -- "^$program .*--out $OUT/lost" | tail -1 | xargs kill -KILL
+if wait $launched; then echo "FAILED: a rank was killed, and nobody said so" >&2; exit 1; fi
+printf 'a rank killed: all ended after %d ms: %s\n' $((($(date +%s%N) - start) / 1000000)) "$(grep -m 1 'KILLED\|TERMINATION' "$OUT/lost.log")"
+run lost mpirun -n 2 -- --mpi --resume
+
+python3 - "$OUT" "$steps" << 'PYTHON'
+import glob, json, os, sys
+out, steps = sys.argv[1], int(sys.argv[2])
+losses = lambda path: [float(line) for line in open(path)]
+one = losses(f"{out}/one.txt")
+recall = lambda name: json.load(open(f"{out}/{name}/report.json"))["test"]["recall@10"]
+for name in ["mpi-1", "mpi-2", "threads-2"]:
+    other = losses(f"{out}/{name}.txt")
+    assert len(other) == len(one) == steps, (len(other), len(one))
+    worst = max(abs(a - b) / abs(a) for a, b in zip(one, other))
+    print(f"{name:10} largest relative difference of {steps} losses {worst:.1e}, Recall@10 {recall(name):.4f} ({recall('one'):.4f})")
+    assert worst < 1e-5, worst
+for name in ["resumed", "lost"]:
+    other = losses(f"{out}/{name}.txt")
+    worst = max((abs(a - b) / abs(a) for a, b in zip(one[steps - len(other):], other)), default=0.0)
+    print(f"{name:10} the last {len(other)} losses differ by {worst:.1e}")
+    assert worst < 1e-5, worst
+PYTHON
