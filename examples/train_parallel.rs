@@ -20,7 +20,7 @@ use clap::Parser;
 use genrec::{
     data::Dataset,
     pipeline::{self, EmbeddingSource, Event, Observer, TigerConfig},
-    train::{Collective, Threads},
+    train::{Collective, Threads, TrainError},
 };
 use support::{BoxError, DeviceArg, ProgressView, asked};
 
@@ -146,7 +146,7 @@ fn train(args: &Args, dataset: &Dataset, ranks: &dyn Collective, device: &Device
     Ok(())
 }
 
-/// Ranks as threads; the error of one that was not only told of another's.
+/// Ranks as threads; an error is that of a rank that has failed itself, where there is one.
 fn with_threads(args: &Args, dataset: &Dataset) -> Result<(), BoxError> {
     let ranks = Threads::new(args.threads)?;
     let results: Vec<Result<(), BoxError>> = std::thread::scope(|scope| {
@@ -154,7 +154,14 @@ fn with_threads(args: &Args, dataset: &Dataset) -> Result<(), BoxError> {
         let threads: Vec<_> = ranks.into_iter().map(work).collect();
         threads.into_iter().map(|thread| thread.join().unwrap_or_else(|_| Err("a rank panicked".into()))).collect()
     });
-    results.into_iter().collect()
+    let (secondhand, own): (Vec<_>, Vec<_>) = results.into_iter().filter_map(Result::err).partition(tells_of_another);
+    own.into_iter().chain(secondhand).next().map_or(Ok(()), Err)
+}
+
+/// Whether it is not this rank that has failed.
+fn tells_of_another(error: &BoxError) -> bool {
+    let Some(genrec::Error::Train(error)) = error.downcast_ref() else { return false };
+    matches!(**error, TrainError::OtherRank | TrainError::Leader { .. } | TrainError::Collective { .. })
 }
 
 #[cfg(feature = "mpi")]
@@ -162,6 +169,10 @@ fn with_mpi(args: &Args, dataset: &Dataset) -> Result<(), BoxError> {
     let ranks = genrec::train::Mpi::new()?;
     if let Err(error) = run(args, dataset, &ranks) {
         eprintln!("rank {} of {}: {}", ranks.rank(), ranks.ranks(), support::explained(error.as_ref()));
+        if tells_of_another(&error) {
+            // Who has failed may have something to say.
+            std::thread::sleep(std::time::Duration::from_secs(1));
+        }
         // The others must not wait for this one.
         ranks.abort(1);
     }

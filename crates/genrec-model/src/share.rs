@@ -2,9 +2,8 @@
 
 /// Which of several workers computes, so that together they compute a batch once.
 ///
-/// Work is dealt out by its length, longest first, each piece to the worker with the least: the shares take about the same time. What
-/// a row's dropout is does not depend on who computes it, so that the sum over all workers is the whole batch's, up to the order of
-/// the additions.
+/// Work is dealt out by its length, longest first, each piece to the worker with the least, so that the shares of a batch of many pieces take
+/// about the same time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct BatchShare {
     rank: usize,

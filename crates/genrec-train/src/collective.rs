@@ -93,7 +93,7 @@ pub trait Collective {
     /// `values`: `(n,)`, `f32`, the same on all ranks. Returns `(n,)`, `f32`, on the same device.
     ///
     /// # Errors
-    /// When a rank is lost or brings something else, or values cannot be copied or summed.
+    /// When a rank is lost or values cannot be copied or summed; [`Threads`] find out too when one brings something else.
     fn all_reduce(&self, values: &Tensor) -> Result<Tensor, CollectiveError>;
 
     /// The bytes of rank 0; what the others bring is ignored.
@@ -107,6 +107,20 @@ pub trait Collective {
     /// # Errors
     /// As [`all_reduce`](Self::all_reduce).
     fn barrier(&self) -> Result<(), CollectiveError>;
+
+    /// Whether all ranks bring `true`.
+    ///
+    /// # Errors
+    /// As [`all_reduce`](Self::all_reduce).
+    fn all(&self, own: bool) -> Result<bool, CollectiveError> {
+        let others = Tensor::new(&[f32::from(u8::from(!own))], &candle_core::Device::Cpu).map_err(tensor)?;
+        let sum = self.all_reduce(&others)?.to_vec1::<f32>().map_err(tensor)?;
+        Ok(sum.iter().all(|sum| *sum == 0.0))
+    }
+
+    /// This rank has failed and makes no further calls: whoever waits for it gets an error, where the ranks can be told. Processes of
+    /// MPI cannot; they abort (`Mpi::abort`).
+    fn leave(&self) {}
 }
 
 /// One rank, which waits for nobody.
@@ -154,6 +168,10 @@ impl<C: Collective + ?Sized> Collective for &C {
 
     fn barrier(&self) -> Result<(), CollectiveError> {
         (**self).barrier()
+    }
+
+    fn leave(&self) {
+        (**self).leave();
     }
 }
 

@@ -81,14 +81,16 @@ impl Trainer {
     /// model.
     ///
     /// All ranks go through the same batches and compute a [share](genrec_model::BatchShare) of each. They start from the weights of
-    /// rank 0, take the same steps, and return the same report and weights. Rank 0 alone calls `validate` and `callback`, reads the
+    /// rank 0, take the same steps, and return the same weights and, but for the times, the same report. Rank 0 alone calls `validate` and `callback`, reads the
     /// clock, and keeps `dir`; the other ranks need no access to it. A run may be resumed by another number of ranks.
     ///
-    /// The result does not depend on the number of ranks but for the order in which gradients are summed, so that the losses of the
-    /// first steps agree to some six digits; on a GPU dropout differs too ([`T5`](genrec_model::t5::T5)).
+    /// The result does not depend on the number of ranks but for the order in which gradients are summed: with the CPU's engine two ranks
+    /// take the very steps of one ([`T5::with_shares`](genrec_model::t5::T5::with_shares)). On a GPU dropout differs too, and ranks whose
+    /// last bits differ are made equal before each validation.
     ///
     /// # Errors
-    /// As [`fit`](Self::fit), on all ranks: [`TrainError::Leader`](crate::TrainError::Leader) and
+    /// As [`fit`](Self::fit), and the other ranks are told in the next exchange. A rank that fails where there is none
+    /// [leaves](Collective::leave); a process of MPI must abort. On the others it is [`TrainError::Leader`](crate::TrainError::Leader) and
     /// [`TrainError::OtherRank`](crate::TrainError::OtherRank) where another one failed,
     /// [`TrainError::Collective`](crate::TrainError::Collective) where one is gone,
     /// [`TrainError::RankMismatch`](crate::TrainError::RankMismatch) where they were given different things.
@@ -102,9 +104,12 @@ impl Trainer {
         dir: Option<&Path>,
     ) -> Result<TrainReport> {
         let team = Team(collective);
-        let mut run = Run::begin(team, &self.config, self.resume, model, data, dir)?;
-        let stopped = run.train(validate, callback)?;
-        run.finish(stopped)
+        let mut fit = || {
+            let mut run = Run::begin(team, &self.config, self.resume, model, data, dir)?;
+            let stopped = run.train(validate, callback)?;
+            run.finish(stopped)
+        };
+        fit().inspect_err(|_| collective.leave())
     }
 }
 

@@ -80,14 +80,14 @@ pub(crate) fn ranges(params: &Parameters) -> Arc<[Range<usize>]> {
         .collect()
 }
 
-/// The flat buffers added up by a binary tree of `width` leaves, as a gradient a parameter; zeros where there are none.
-pub(crate) fn sum(parts: &[&[f32]], width: usize, ranges: &[Range<usize>], params: &Parameters) -> Result<Gradients> {
+/// The flat buffers at the leaves of a binary tree added up, as a gradient a parameter; zeros where there are none.
+pub(crate) fn sum(leaves: &[Option<&[f32]>], ranges: &[Range<usize>], params: &Parameters) -> Result<Gradients> {
     let sums: Vec<Vec<f32>> = ranges
         .par_iter()
         .map(|range| {
             let mut sum = vec![0.0; range.len()];
             for (block, sum) in range.clone().step_by(REDUCE_BLOCK).zip(sum.chunks_mut(REDUCE_BLOCK)) {
-                add_tree(parts, width, block, sum);
+                add_tree(leaves, block, sum);
             }
             sum
         })
@@ -99,32 +99,35 @@ pub(crate) fn sum(parts: &[&[f32]], width: usize, ranges: &[Range<usize>], param
     Ok(gradients)
 }
 
-/// Writes to `out` the sum of the parts' values from `start` on: that of the first half of the leaves and that of the second. The last
-/// leaves may have no part.
-fn add_tree(parts: &[&[f32]], width: usize, start: usize, out: &mut [f32]) {
-    match parts {
-        [] => out.fill(0.0),
-        [part] => out.copy_from_slice(&part[start..start + out.len()]),
-        [a, b] if width == 2 => {
-            let (a, b) = (&a[start..start + out.len()], &b[start..start + out.len()]);
-            vectorized(
-                #[inline(always)]
-                || out.iter_mut().zip(a).zip(b).for_each(|((out, a), b)| *out = a + b),
-            );
+/// Writes to `out` the sum of the leaves' values from `start` on: that of their first half and that of their second. Leaves it as it is,
+/// and says so, where there are none.
+fn add_tree(leaves: &[Option<&[f32]>], start: usize, out: &mut [f32]) -> bool {
+    let (first, second) = match leaves {
+        [] | [None] => return false,
+        [Some(leaf)] => {
+            out.copy_from_slice(&leaf[start..start + out.len()]);
+            return true;
         }
-        _ => {
-            let (first, second) = parts.split_at(parts.len().min(width.div_ceil(2)));
-            add_tree(first, width.div_ceil(2), start, out);
-            if !second.is_empty() {
-                let mut rest = vec![0.0; out.len()];
-                add_tree(second, width / 2, start, &mut rest);
-                vectorized(
-                    #[inline(always)]
-                    || out.iter_mut().zip(&rest).for_each(|(out, rest)| *out += rest),
-                );
-            }
-        }
+        _ => leaves.split_at(leaves.len().div_ceil(2)),
+    };
+    if !add_tree(first, start, out) {
+        return add_tree(second, start, out);
     }
+    let mut rest;
+    let rest = if let [Some(leaf)] = second {
+        &leaf[start..start + out.len()]
+    } else {
+        rest = vec![0.0; out.len()];
+        if !add_tree(second, start, &mut rest) {
+            return true;
+        }
+        &rest
+    };
+    vectorized(
+        #[inline(always)]
+        || out.iter_mut().zip(rest).for_each(|(out, rest)| *out += rest),
+    );
+    true
 }
 
 #[cfg(test)]
@@ -136,22 +139,22 @@ mod tests {
     proptest! {
         /// What makes ranks equal to one: the halves of a tree are trees.
         #[test]
-        fn halves_add_up_to_the_whole_bit_for_bit(count in 0_usize..=8, length in 1_usize..40) {
-            let parts: Vec<Vec<f32>> = (0..count)
+        fn halves_add_up_to_the_whole_bit_for_bit(there in prop::array::uniform8(any::<bool>()), length in 1_usize..40) {
+            let parts: Vec<Vec<f32>> = (0..8)
                 .map(|part| (0..length).map(|i| ((part * 37 + i * 11) % 101) as f32 * 0.013 - 0.6).collect())
                 .collect();
-            let parts: Vec<&[f32]> = parts.iter().map(Vec::as_slice).collect();
-            let tree = |parts: &[&[f32]], width| {
-                let mut sum = vec![f32::NAN; length];
-                add_tree(parts, width, 0, &mut sum);
+            let leaves: Vec<Option<&[f32]>> =
+                parts.iter().zip(there).map(|(part, there)| there.then_some(part.as_slice())).collect();
+            let tree = |leaves: &[Option<&[f32]>]| {
+                let mut sum = vec![0.0; length];
+                assert_eq!(add_tree(leaves, 0, &mut sum), leaves.iter().any(Option::is_some));
                 sum
             };
-            let whole = tree(&parts, 8);
-            let exact: Vec<f64> =
-                (0..length).map(|i| parts.iter().map(|part| f64::from(part[i])).sum()).collect();
-            prop_assert!(whole.iter().zip(&exact).all(|(sum, exact)| (f64::from(*sum) - exact).abs() < 1e-5));
-            let (first, second) = parts.split_at(count.min(4));
-            let halves: Vec<f32> = tree(first, 4).iter().zip(tree(second, 4)).map(|(a, b)| a + b).collect();
+            let whole = tree(&leaves);
+            let exact = |i: usize| leaves.iter().flatten().map(|part| f64::from(part[i])).sum::<f64>();
+            prop_assert!(whole.iter().enumerate().all(|(i, sum)| (f64::from(*sum) - exact(i)).abs() < 1e-5));
+            let (first, second) = leaves.split_at(4);
+            let halves: Vec<f32> = tree(first).iter().zip(tree(second)).map(|(a, b)| a + b).collect();
             prop_assert_eq!(halves, whole);
         }
     }

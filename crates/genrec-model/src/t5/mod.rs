@@ -31,7 +31,10 @@ use self::{
     engine::Engine,
     network::{Network, Source},
 };
-use crate::{engine::shares::SHARES, error::ModelError};
+use crate::{
+    engine::shares::{MOST_SHARES, SHARES},
+    error::ModelError,
+};
 
 /// Rows that the CPU computes at once in training by autograd, unless told otherwise.
 const CPU_MICRO_BATCH: usize = 8;
@@ -137,11 +140,13 @@ impl T5 {
     /// Sets how many shares of a training batch the CPU's fused engine sums apart: the most threads that a step uses, over all
     /// [workers](crate::BatchShare) together where their number divides it.
     ///
-    /// Sums depend on it in their last bits, and not on the number of threads, nor on that of the workers where it divides the shares.
-    /// The default is 8; each share takes the memory of the weights. It is not part of the configuration and not saved.
+    /// Sums depend on it in their last bits, and not on the number of threads. Those of two workers are bit for bit those of one where
+    /// the shares are even in number, and those of 4, 8, .. where the shares are a multiple and the workers' sums are added in pairs. The
+    /// default is 8, and no more than 4,096 are made; each takes the memory of the weights. It is not part of the configuration
+    /// and not saved.
     #[must_use]
     pub fn with_shares(mut self, shares: NonZeroUsize) -> Self {
-        self.shares = shares.get();
+        self.shares = shares.get().min(MOST_SHARES);
         if self.engine.is_some() {
             self.engine = Some(Arc::new(Engine::new(&self.config, &self.params, self.shares)));
         }

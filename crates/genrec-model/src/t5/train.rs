@@ -153,8 +153,8 @@ impl T5 {
 /// cross-entropy over all target tokens, in nats.
 ///
 /// Every seed draws other dropout masks (by seeding the device's generator where candle's graph trains on a GPU), at each place where T5 has dropout: embeddings, attention probabilities, the
-/// inside of the feed-forward network, every residual branch and both stacks' outputs. On the CPU a row's masks do not depend on which
-/// worker computes it; elsewhere they are drawn for the rows that a worker computes together.
+/// inside of the feed-forward network, every residual branch and both stacks' outputs. With the CPU's engine a row's masks do not
+/// depend on which worker computes it; on the graph and on a GPU they are drawn for the rows that a worker computes together.
 impl Trainable for T5 {
     type Batch = RaggedBatch;
 

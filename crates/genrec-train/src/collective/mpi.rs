@@ -1,5 +1,7 @@
 //! Ranks that are processes which `mpirun` started.
 
+use std::cell::Cell;
+use std::marker::PhantomData;
 use std::time::{Duration, Instant};
 
 use candle_core::Tensor;
@@ -33,6 +35,8 @@ const NAP: Duration = Duration::from_micros(50);
 /// ```
 pub struct Mpi {
     world: SimpleCommunicator,
+    /// MPI is called by one thread at a time.
+    _not_sync: PhantomData<Cell<()>>,
     /// Ends MPI when it is dropped.
     _universe: Universe,
 }
@@ -49,7 +53,7 @@ impl Mpi {
         if threading < Threading::Serialized {
             return Err(failed("this build of MPI can be called by the first thread alone"));
         }
-        Ok(Self { world: universe.world(), _universe: universe })
+        Ok(Self { world: universe.world(), _not_sync: PhantomData, _universe: universe })
     }
 
     /// Ends this process and all other ranks; what is to be said is said before.

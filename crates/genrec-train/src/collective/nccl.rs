@@ -7,6 +7,8 @@ use super::{Collective, CollectiveError};
 
 /// A rank with a GPU: values on it are summed by NCCL, from GPU to GPU; everything else goes over the collective that brought the ranks
 /// together, such as `Mpi`. Without the feature `nccl` none can be made.
+///
+/// A sum waits for all GPUs, whatever becomes of a rank: over `Mpi`, `mpirun` ends those that wait when one dies.
 #[derive(Debug)]
 pub struct Nccl<C> {
     group: GpuGroup,
@@ -19,7 +21,13 @@ impl<C: Collective> Nccl<C> {
     /// # Errors
     /// [`CollectiveError::Gpu`] when the device is no GPU or NCCL cannot join them, and those of the other collective.
     pub fn new(device: &Device, ranks: C) -> Result<Self, CollectiveError> {
-        // An error of rank 0 must reach the others, who wait for the name.
+        // Who cannot join must say so before the others wait for it.
+        let usable = device.is_cuda();
+        if !ranks.all(usable)? {
+            let whose = if usable { "the device of another rank" } else { "the device of this rank" };
+            let source = candle_core::Error::msg(format!("{whose} is no CUDA GPU"));
+            return Err(CollectiveError::Gpu { source });
+        }
         let made = if ranks.rank() == 0 { Some(GpuGroup::name()) } else { None };
         let sent = made.as_ref().and_then(|name| name.as_ref().ok()).map(|name| name.to_vec()).unwrap_or_default();
         let sent = ranks.broadcast(sent)?;
@@ -55,5 +63,9 @@ impl<C: Collective> Collective for Nccl<C> {
 
     fn barrier(&self) -> Result<(), CollectiveError> {
         self.ranks.barrier()
+    }
+
+    fn leave(&self) {
+        self.ranks.leave();
     }
 }

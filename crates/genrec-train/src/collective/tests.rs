@@ -75,5 +75,5 @@ fn one_rank_alone_keeps_what_it_has() {
 #[test]
 fn what_is_no_gpu_joins_no_group_of_gpus() {
     let errors = each(2, |rank| Nccl::new(&Device::Cpu, rank).unwrap_err());
-    assert!(errors.iter().all(|error| matches!(error, CollectiveError::Gpu { .. } | CollectiveError::Lost { .. })));
+    assert!(errors.iter().all(|error| matches!(error, CollectiveError::Gpu { .. })), "{errors:?}");
 }

@@ -171,12 +171,16 @@ impl Collective for Threads {
     fn barrier(&self) -> Result<(), CollectiveError> {
         self.exchange(Message::Nothing).map(|_| ())
     }
+
+    fn leave(&self) {
+        lock(&self.meeting.state).lost.get_or_insert(self.rank);
+        self.meeting.changed.notify_all();
+    }
 }
 
 impl Drop for Threads {
     fn drop(&mut self) {
-        lock(&self.meeting.state).lost.get_or_insert(self.rank);
-        self.meeting.changed.notify_all();
+        self.leave();
     }
 }
 

@@ -39,6 +39,8 @@ pub(super) struct Run<'a, M: Trainable> {
     size: DataSize,
     /// Steps after which the configuration ends the run.
     steps: Option<f64>,
+    /// Steps between checkpoints, of which rank 0 decides.
+    interval: u64,
     started: Instant,
     /// Seconds of the run's earlier parts.
     earlier: f64,
@@ -79,6 +81,7 @@ impl<'a, M: Trainable> Run<'a, M> {
             fingerprint: config.fingerprint()?,
             size,
             steps: config.steps(|epoch| data.num_batches(epoch)).map(|steps| steps as f64),
+            interval: config.checkpoint_every_steps,
             started,
             earlier: 0.0,
             stop_asked: false,
@@ -183,8 +186,7 @@ impl<'a, M: Trainable> Run<'a, M> {
                 .progress
                 .limit(self.config)
                 .or_else(|| self.progress.out_of_patience(self.config).then_some(StopReason::Patience));
-            let interval = self.config.checkpoint_every_steps;
-            let interval_ended = interval > 0 && self.progress.step.is_multiple_of(interval);
+            let interval_ended = self.interval > 0 && self.progress.step.is_multiple_of(self.interval);
             if improved {
                 self.write(true, callback)?;
                 self.agree(callback)?;
@@ -221,9 +223,15 @@ impl<'a, M: Trainable> Run<'a, M> {
         let step = self.progress.step + 1;
         let failed = |source| TrainError::Step { step, epoch, batch, source };
         let seed = self.progress.dropout_seed(self.config.seed);
+        let (leading, interval, by_time) = self.team.led(|| {
+            let factor = self.config.cooldown_factor(self.progress.seconds, self.limit(callback));
+            Ok((batches, self.config.checkpoint_every_steps, factor.to_bits()))
+        })?;
+        self.interval = interval;
+        let same = self.team.same_batches(leading, batches);
         let input = self.data.batch(epoch, batch).map_err(|source| TrainError::Batch { epoch, batch, source });
         let computed =
-            input.and_then(|input| self.model.share_loss_and_grads(&input, self.share, seed).map_err(failed));
+            same.and(input).and_then(|input| self.model.share_loss_and_grads(&input, self.share, seed).map_err(failed));
         let (loss, mut gradients) = self.team.sum(self.model.parameters(), computed)?;
         self.check(Quantity::Loss, f64::from(loss), step, batch)?;
         let grad_norm = match self.config.clip_norm {
@@ -232,8 +240,7 @@ impl<'a, M: Trainable> Run<'a, M> {
         }
         .map_err(failed)?;
         self.check(Quantity::GradientNorm, grad_norm, step, batch)?;
-        let by_time =
-            self.team.led_number(|| Ok(self.config.cooldown_factor(self.progress.seconds, self.limit(callback))))?;
+        let by_time = f64::from_bits(by_time);
         let by_patience = self.progress.cooling_until(self.config).map(|steps| steps as f64);
         let by_steps = [self.steps, by_patience].map(|limit| self.config.cooldown_factor((step - 1) as f64, limit));
         let cooldown = by_steps.into_iter().fold(by_time, f64::min);
@@ -261,6 +268,7 @@ impl<'a, M: Trainable> Run<'a, M> {
         callback: &mut dyn Callback,
     ) -> Result<bool> {
         let step = self.progress.step;
+        self.team.align_state(self.model.parameters(), &mut self.optimizer)?;
         let metric =
             self.team.led_number(|| validate(self.model).map_err(|source| TrainError::Validation { step, source }))?;
         self.check(Quantity::Metric, metric, step, self.progress.batch)?;
@@ -277,7 +285,12 @@ impl<'a, M: Trainable> Run<'a, M> {
 
     fn write(&mut self, best: bool, callback: &mut dyn Callback) -> Result<()> {
         let team = self.team;
-        if let Some(path) = team.led(|| self.write_checkpoint(best))? {
+        let mut written = None;
+        team.led(|| {
+            written = self.write_checkpoint(best)?;
+            Ok(())
+        })?;
+        if let Some(path) = written {
             let step = self.progress.step;
             tracing::debug!(step, path = %path.display(), "checkpoint written");
             self.good = Some(path.clone());

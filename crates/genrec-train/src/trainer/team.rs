@@ -1,9 +1,9 @@
 //! What the ranks of a run do together, and how an error of one ends them all.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
 
-use candle_core::{DType, Device, Tensor};
+use candle_core::{DType, Tensor};
+use genrec_kernels::optim::{AnyOptimizer, Optimizer};
 use genrec_kernels::{Gradients, Parameters};
 use genrec_model::BatchShare;
 use serde::de::DeserializeOwned;
@@ -26,7 +26,7 @@ struct State {
     progress: Progress,
     config: Value,
     data: DataSize,
-    path: PathBuf,
+    path: String,
     has_best: bool,
     ahead: bool,
 }
@@ -80,10 +80,15 @@ impl Team<'_> {
             let made: std::result::Result<T, String> = serde_json::from_slice(&bytes).map_err(encoded)?;
             return made.map_err(|reason| TrainError::Leader { reason });
         }
-        let made = make();
-        let message = made.as_ref().map_err(described);
-        let sent =
-            serde_json::to_vec(&message).map_err(encoded).and_then(|bytes| self.0.broadcast(bytes).map_err(lost));
+        let mut made = make();
+        let bytes = serde_json::to_vec(&made.as_ref().map_err(described)).unwrap_or_else(|error| {
+            let error = encoded(error);
+            // A string always can be encoded.
+            let bytes = serde_json::to_vec(&Err::<(), String>(described(&error))).unwrap_or_default();
+            made = Err(error);
+            bytes
+        });
+        let sent = self.0.broadcast(bytes).map_err(lost);
         // The first error is the one to report.
         let made = made?;
         sent.map(|_| made)
@@ -99,13 +104,9 @@ impl Team<'_> {
         if self.is_alone() {
             return result;
         }
-        let failed = Tensor::new(&[f32::from(u8::from(result.is_err()))], &Device::Cpu).map_err(copied)?;
-        let failed = self.0.all_reduce(&failed).map_err(lost);
+        let all = self.0.all(result.is_ok()).map_err(lost);
         result?;
-        match failed?.to_vec1::<f32>().map_err(copied)?.first() {
-            Some(0.0) => Ok(()),
-            _ => Err(TrainError::OtherRank),
-        }
+        if all? { Ok(()) } else { Err(TrainError::OtherRank) }
     }
 
     /// Checks that all ranks have the same settings and data, and gives them the weights of rank 0.
@@ -127,6 +128,28 @@ impl Team<'_> {
         self.all(parameters.restore(&weights).map_err(|source| copied(candle_core::Error::wrap(source))))
     }
 
+    /// Gives all ranks the weights and the optimiser's state of rank 0.
+    ///
+    /// On a GPU sums by atomic additions differ in their last bits, and so do the steps of ranks that were given the same gradients.
+    pub(super) fn align_state(self, parameters: &Parameters, optimizer: &mut AnyOptimizer) -> Result<()> {
+        if self.is_alone() {
+            return Ok(());
+        }
+        let weights = self.tensors(|| parameters.snapshot().map_err(copied))?;
+        let state = self.tensors(|| optimizer.state().map_err(copied))?;
+        let restored = parameters.restore(&weights).and_then(|()| optimizer.load_state(&state));
+        self.all(restored.map_err(|source| copied(candle_core::Error::wrap(source))))
+    }
+
+    /// Checks that this rank has as many batches in an epoch as rank 0.
+    pub(super) fn same_batches(self, leading: usize, own: usize) -> Result<()> {
+        if leading == own {
+            return Ok(());
+        }
+        let (field, leading, given) = ("batches".to_owned(), leading.to_string(), own.to_string());
+        Err(TrainError::RankMismatch { rank: self.0.rank(), field, leading, given })
+    }
+
     /// What rank 0 resumes from, on all ranks.
     pub(super) fn resumed(self, found: Option<Resumed>) -> Result<Option<Resumed>> {
         if self.is_alone() {
@@ -137,7 +160,7 @@ impl Team<'_> {
                 progress: checkpoint.progress.clone(),
                 config: checkpoint.config.clone(),
                 data: checkpoint.data,
-                path: path.clone(),
+                path: path.display().to_string(),
                 has_best: best.is_some(),
                 ahead: *ahead,
             }))
@@ -154,7 +177,7 @@ impl Team<'_> {
             false => None,
         };
         let checkpoint = Checkpoint { weights, optimizer, progress, config, data };
-        Ok(Some(Resumed { checkpoint, best, path, ahead }))
+        Ok(Some(Resumed { checkpoint, best, path: path.into(), ahead }))
     }
 
     /// Tensors of rank 0, by name, on the CPU of all ranks.

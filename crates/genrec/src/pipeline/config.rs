@@ -117,7 +117,7 @@ pub struct TigerConfig {
     /// causal encoder reads them at once. It excludes `bucketing`. No.
     pub by_user: bool,
     /// The most threads that a step takes on the CPU, over all ranks that [train together](super::run_together); sums depend on it in
-    /// their last bits. `None`, the default, is that of [`T5::with_shares`](genrec_model::t5::T5::with_shares), 8.
+    /// their last bits. `None`, the default, is that of [`T5::with_shares`](genrec_model::t5::T5::with_shares), 8; at most 4,096.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub shares: Option<NonZeroUsize>,
     /// Optimiser, schedule, length of training, checkpoints.
@@ -338,6 +338,9 @@ impl TigerConfig {
             if value == 0 {
                 return Err(Error::Config { field, value: value.to_string(), expected: "at least 1" });
             }
+        }
+        if let Some(shares) = self.shares.filter(|shares| shares.get() > 4096) {
+            return Err(Error::Config { field: "shares", value: shares.to_string(), expected: "at most 4096" });
         }
         let (trained, decoded) = (self.windows.max_history, self.decode.max_history);
         if trained != decoded {

@@ -125,7 +125,7 @@ pub(super) fn checked(config: &TigerConfig, device: &Device) -> Result<TigerConf
 /// The run as rank 0 does it: all of it, but for the other ranks' shares of the training.
 pub(super) fn lead(ctx: &Context<'_>, observer: &mut dyn Observer) -> Result<Outcome> {
     let prepared = prepare(ctx, observer);
-    together::announce(ctx.ranks, &prepared)?;
+    together::announce(ctx, &prepared)?;
     let Prepared { validation, test, index, seen, embeddings, encoder, sid, mut timing, _lock } = prepared?;
     let (config, dataset) = (ctx.config, ctx.dataset);
     let trained = staged(Stage::Train, &mut 0.0, observer, |observer| {
@@ -216,15 +216,19 @@ fn staged<T>(
     Ok(result)
 }
 
-/// Makes the directory this run's own, or checks that it is.
-fn claim(ctx: &Context<'_>) -> Result<()> {
-    let path = ctx.run.manifest();
-    let manifest = Manifest {
+/// What the run is of.
+pub(super) fn manifest(ctx: &Context<'_>) -> Result<Manifest> {
+    Ok(Manifest {
         format_version: FORMAT_VERSION,
         config: ctx.config.clone(),
         dataset: ctx.dataset.name.clone(),
         data_crc32: fingerprint(ctx.dataset)?,
-    };
+    })
+}
+
+/// Makes the directory this run's own, or checks that it is.
+fn claim(ctx: &Context<'_>) -> Result<()> {
+    let (path, manifest) = (ctx.run.manifest(), manifest(ctx)?);
     if !artifacts::exists(&path)? {
         // What lies there was made by other settings, for all that is known.
         return match ctx.run.any_part()? {

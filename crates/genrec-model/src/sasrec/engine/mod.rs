@@ -65,7 +65,9 @@ struct Training {
     ranges: Arc<[Range<usize>]>,
     /// Parameters whose gradients are always added to.
     added: Vec<usize>,
+    /// Leaves of the tree that sums them; the first are the worker's.
     shares: Vec<Share>,
+    used: usize,
 }
 
 /// The gradients and buffers of one share of the batch.
@@ -147,12 +149,11 @@ impl Engine {
         let count = super::input::positions(examples);
         let objective = self.objective(negatives.as_ref());
         let pass = Pass { network: &network, dropout, objective, factor: 1.0 / count as f32 };
-        let (shares, width) = balance(chunks(examples, negatives.as_ref()), share, SHARES, |chunk| chunk.items.len());
+        let shares = balance(chunks(examples, negatives.as_ref()), share, SHARES, |chunk| chunk.items.len());
         let taken = lock(&self.training).take();
         let mut training = taken.unwrap_or_else(|| Training::new(&network, &self.params));
         let total = training.run(pass, &shares, backward);
-        let gradients =
-            if total.is_ok() && backward { training.sum(width, &self.params) } else { Ok(Gradients::default()) };
+        let gradients = if total.is_ok() && backward { training.sum(&self.params) } else { Ok(Gradients::default()) };
         *lock(&self.training) = Some(training);
         Ok(((total? / count as f64) as f32, gradients?))
     }
@@ -214,7 +215,7 @@ fn chunks(examples: &[Example<'_>], negatives: Option<&Negatives>) -> Vec<Chunk>
 impl Training {
     fn new(network: &Network, params: &Parameters) -> Self {
         let shares = std::iter::repeat_with(Share::default).take(SHARES).collect();
-        Self { ranges: ranges(params), added: network.added().to_vec(), shares }
+        Self { ranges: ranges(params), added: network.added().to_vec(), shares, used: 0 }
     }
 
     /// The sum of the losses; if `backward`, every share is left with its gradients.
@@ -226,6 +227,10 @@ impl Training {
             .try_for_each(|(share, chunks)| -> std::result::Result<(), GemmError> {
                 let Share { grads, workspace, loss } = share;
                 *loss = 0.0;
+                if chunks.is_empty() {
+                    *grads = None;
+                    return Ok(());
+                }
                 if !backward {
                     return chunks.iter().try_for_each(|chunk| {
                         *loss += pass.run(chunk, workspace, None)?;
@@ -241,15 +246,14 @@ impl Training {
                 Ok(())
             })
             .map_err(Error::wrap)?;
-        if backward {
-            self.shares[shares.len()..].iter_mut().for_each(|share| share.grads = None);
-        }
-        Ok(self.shares[..shares.len()].iter().map(|share| share.loss).sum())
+        self.used = shares.len();
+        Ok(self.shares[..self.used].iter().map(|share| share.loss).sum())
     }
 
     /// The gradients of all shares together.
-    fn sum(&self, width: usize, params: &Parameters) -> Result<Gradients> {
-        let parts: Vec<&[f32]> = self.shares.iter().filter_map(|share| Some(share.grads.as_ref()?.values())).collect();
-        sum(&parts, width, &self.ranges, params)
+    fn sum(&self, params: &Parameters) -> Result<Gradients> {
+        let leaves: Vec<Option<&[f32]>> =
+            self.shares[..self.used].iter().map(|share| share.grads.as_ref().map(Grads::values)).collect();
+        sum(&leaves, &self.ranges, params)
     }
 }

@@ -67,9 +67,9 @@ struct Training {
     added: Vec<usize>,
     /// Of a whole batch.
     count: usize,
+    /// Leaves of the tree that sums them; the first are the worker's.
     shares: Vec<Share>,
-    /// Of the tree that sums them.
-    width: usize,
+    used: usize,
 }
 
 /// The gradients and buffers of one share of the batch.
@@ -88,7 +88,7 @@ impl Training {
             added: network.added(),
             count,
             shares: std::iter::repeat_with(share).take(count).collect(),
-            width: count,
+            used: 0,
         }
     }
 }
@@ -200,8 +200,8 @@ impl Training {
         };
         let factor = 1.0 / batch.labels().len() as f32;
         let pass = Pass { network, biases: &biases, dropout, factor };
-        let (shares, width) = shares(batch, worker, self.count, config);
-        self.width = width;
+        let shares = shares(batch, worker, self.count, config);
+        self.used = shares.len();
         let (ranges, added) = (&self.ranges, &self.added);
         self.shares
             .par_iter_mut()
@@ -209,6 +209,10 @@ impl Training {
             .try_for_each(|(share, chunks)| -> std::result::Result<(), GemmError> {
                 let Share { grads, workspace, loss } = share;
                 *loss = 0.0;
+                if chunks.is_empty() {
+                    *grads = None;
+                    return Ok(());
+                }
                 if !backward {
                     return chunks.iter().try_for_each(|chunk| {
                         *loss += pass.loss(chunk, workspace)?;
@@ -227,17 +231,14 @@ impl Training {
                 Ok(())
             })
             .map_err(Error::wrap)?;
-        let used = shares.len();
-        if backward {
-            self.shares[used..].iter_mut().for_each(|share| share.grads = None);
-        }
-        let total: f64 = self.shares[..used].iter().map(|share| share.loss).sum();
+        let total: f64 = self.shares[..self.used].iter().map(|share| share.loss).sum();
         Ok((total / batch.labels().len() as f64) as f32)
     }
 
     /// The gradients of all shares together.
     fn sum(&self, params: &Parameters) -> Result<Gradients> {
-        let parts: Vec<&[f32]> = self.shares.iter().filter_map(|share| Some(share.grads.as_ref()?.values())).collect();
-        sum(&parts, self.width, &self.ranges, params)
+        let leaves: Vec<Option<&[f32]>> =
+            self.shares[..self.used].iter().map(|share| share.grads.as_ref().map(Grads::values)).collect();
+        sum(&leaves, &self.ranges, params)
     }
 }

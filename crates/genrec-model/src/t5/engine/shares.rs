@@ -42,14 +42,8 @@ fn groups<'a>(batch: &'a RaggedBatch, causal: bool) -> Vec<Group<'a>> {
     groups
 }
 
-/// Cuts the batch into chunks and shares a worker's out so that every share has about the same work; the width of the tree that
-/// sums them besides. Nothing of it depends on the number of threads.
-pub(super) fn shares(
-    batch: &RaggedBatch,
-    worker: BatchShare,
-    shares: usize,
-    config: &T5Config,
-) -> (Vec<Vec<Chunk>>, usize) {
+/// Cuts the batch into chunks and shares a worker's out so that every share has about the same work, whatever the number of threads.
+pub(super) fn shares(batch: &RaggedBatch, worker: BatchShare, shares: usize, config: &T5Config) -> Vec<Vec<Chunk>> {
     let targets = batch.target_len();
     let mut chunks: Vec<Chunk> = Vec::new();
     for Group { tokens, rows } in groups(batch, config.causal_encoder) {

@@ -23,7 +23,7 @@ fn refused(config: TrainConfig, dir: &Path) -> TrainError {
 #[test]
 fn a_loss_that_is_not_finite_spoils_nothing() {
     let dir = tempfile::tempdir().unwrap();
-    let poisoned = Points { spoil: Some((1, 2, f32::NAN)) };
+    let poisoned = Points { spoil: Some((1, 2, f32::NAN)), ..DATA };
     let (model, error) = failure(config(), &poisoned, Some(dir.path()));
     let last = dir.path().join("last");
     match error {

@@ -2,6 +2,7 @@
 
 use std::ops::ControlFlow;
 use std::path::Path;
+use std::time::Duration;
 
 use super::toy::*;
 use crate::collective::{Alone, Collective, CollectiveError, Threads};
@@ -162,8 +163,16 @@ fn a_rank_that_panics_ends_the_others() {
 
 #[test]
 fn an_error_of_one_rank_is_an_error_of_all() {
+    // One whose batch fails says so itself.
+    for failing in [0, 1] {
+        let missing = || Points { missing: Some((1, 1)), ..DATA };
+        let done = together(2, |rank| Rank { data: if rank == failing { missing() } else { DATA }, ..Rank::default() });
+        let [own, other] = [failing, 1 - failing].map(|rank| done[rank].1.as_ref().unwrap_err());
+        assert!(matches!(own, TrainError::Batch { epoch: 1, batch: 1, .. }), "{own}");
+        assert!(matches!(other, TrainError::OtherRank), "{other}");
+    }
     // Rank 1's batch makes no numbers: the loss of all is none.
-    let spoilt = || Points { spoil: Some((1, 1, f32::NAN)) };
+    let spoilt = || Points { spoil: Some((1, 1, f32::NAN)), ..DATA };
     let done = together(2, |rank| Rank { data: if rank == 1 { spoilt() } else { DATA }, ..Rank::default() });
     for (_, fitted) in done {
         let error = fitted.unwrap_err();
@@ -175,6 +184,32 @@ fn an_error_of_one_rank_is_an_error_of_all() {
     let [zero, one] = [0, 1].map(|rank| done[rank].1.as_ref().unwrap_err());
     assert!(!matches!(zero, TrainError::Leader { .. }), "{zero}");
     assert!(matches!(one, TrainError::Leader { reason } if reason.starts_with(&zero.to_string())), "{one}");
+}
+
+#[test]
+fn how_often_checkpoints_are_written_is_a_matter_of_rank_0() {
+    let dir = tempfile::tempdir().unwrap();
+    let done = together(2, |rank| Rank {
+        config: config().with_checkpoint_every_steps(if rank == 0 { 2 } else { 0 }),
+        dir: (rank == 0).then_some(dir.path()),
+        ..Rank::default()
+    });
+    assert!(done.iter().all(|(_, fitted)| fitted.as_ref().unwrap().1.steps == 18));
+}
+
+#[test]
+fn time_that_is_up_for_rank_0_is_up_for_all() {
+    let limited = |rank| {
+        let minutes = if rank == 0 { 0 } else { 60 };
+        Rank {
+            config: config().with_max_duration(Some(Duration::from_secs(60 * minutes + 1) / 1000)),
+            ..Rank::default()
+        }
+    };
+    let done = together(2, limited);
+    let reports: Vec<_> = done.iter().map(|(_, fitted)| &fitted.as_ref().unwrap().1).collect();
+    assert_eq!(reports[0].stopped, StopReason::MaxDuration);
+    assert_eq!((reports[1].stopped, reports[1].steps), (reports[0].stopped, reports[0].steps));
 }
 
 #[test]

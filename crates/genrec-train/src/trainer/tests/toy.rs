@@ -86,6 +86,8 @@ impl Trainable for Toy {
 pub(super) struct Points {
     /// Multiplies the targets of one `(epoch, batch)`.
     pub(super) spoil: Option<(u32, usize, f32)>,
+    /// An `(epoch, batch)` that cannot be made.
+    pub(super) missing: Option<(u32, usize)>,
 }
 
 impl BatchSource for Points {
@@ -96,6 +98,9 @@ impl BatchSource for Points {
     }
 
     fn batch(&self, epoch: u32, index: usize) -> std::result::Result<Self::Batch, BoxError> {
+        if self.missing == Some((epoch, index)) {
+            return Err("there is no such batch".into());
+        }
         let mut x = vec![0f32; 24];
         CounterRng::new(7).stream(u64::from(epoch)).stream(index as u64).fill_normal(&mut x);
         let factor = match self.spoil {
@@ -111,7 +116,7 @@ impl BatchSource for Points {
     }
 }
 
-pub(super) const DATA: Points = Points { spoil: None };
+pub(super) const DATA: Points = Points { spoil: None, missing: None };
 
 /// Five epochs: 4 + 3 + 4 + 3 + 4 = 18 steps.
 pub(super) fn config() -> TrainConfig {
