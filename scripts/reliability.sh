@@ -60,8 +60,9 @@ fuzz() {
   dir=$OUT/$sanitizer-$target
   mkdir -p "$dir/corpus"
   if [ -f "$dir/executions" ]; then done=$(cat "$dir/executions"); fi
+  local -x RUSTC_WRAPPER=$PWD/fuzz/rustc.sh
   # shellcheck disable=SC2086 # no tool chain is no word
-  cargo $toolchain fuzz build -s "$sanitizer" "$target"
+  cargo $toolchain fuzz build --no-trace-compares -s "$sanitizer" "$target"
   while [ "$done" -lt "$total" ]; do
     left=$(((total - done + JOBS - 1) / JOBS))
     # A call that is cut off loses no more than this.
@@ -70,7 +71,7 @@ fuzz() {
     for job in $(seq "$JOBS"); do
       log=$dir/$job.log
       # shellcheck disable=SC2086
-      cargo $toolchain fuzz run -s "$sanitizer" "$target" "$dir/corpus" "fuzz/corpus/$target" -- \
+      cargo $toolchain fuzz run --no-trace-compares -s "$sanitizer" "$target" "$dir/corpus" "fuzz/corpus/$target" -- \
         -max_len=4096 -rss_limit_mb="$([ "$sanitizer" = none ] && echo 512 || echo 2048)" -runs="$left" \
         -print_final_stats=1 > "$log" 2>&1 &
       pids+=($!)
