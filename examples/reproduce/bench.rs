@@ -202,9 +202,7 @@ impl<'s> Bench<'s> {
         if !path.exists() {
             let device = self.settings.device.open()?;
             let rows = embed(&self.dataset.catalogue, &self.settings.embedder, &device, &dir.join("texts"))?;
-            let unfinished = path.with_extension("unfinished.npy");
-            write_npy(&unfinished, rows.view())?;
-            std::fs::rename(&unfinished, &path)?;
+            write_npy(&path, rows.view())?;
         }
         Ok(path)
     }

@@ -120,6 +120,10 @@ fn command(args: &Args) -> String {
             text.push_str(&format!(" --{name} {value}"));
         }
     }
+    if let Some(results) = &args.results {
+        let place = if results.is_relative() { Some(results.as_os_str()) } else { results.file_name() };
+        text.push_str(&format!(" --results {}", place.unwrap_or_default().display()));
+    }
     if args.preset != Preset::Cpu {
         text.push_str(&format!(" --preset {:?}", args.preset).to_lowercase());
     }

@@ -16,18 +16,19 @@ const MOST_RANKS: usize = 1 << 12;
 ///
 /// ```
 /// use candle_core::{Device, Tensor};
-/// use genrec_train::{Collective, Threads};
+/// use genrec_train::{BoxError, Collective, Threads};
 ///
-/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
-/// let sums: Vec<Vec<f32>> = std::thread::scope(|scope| {
-///     let work = |rank: Threads| -> Result<Vec<f32>, Box<dyn std::error::Error + Send + Sync>> {
-///         let values = Tensor::new(&[1f32, rank.rank() as f32], &Device::Cpu)?;
-///         Ok(rank.all_reduce(&values)?.to_vec1()?)
-///     };
-///     let threads: Vec<_> = Threads::new(3)?.into_iter().map(|rank| scope.spawn(move || work(rank))).collect();
-///     threads.into_iter().map(|thread| thread.join().expect("no panic").map_err(Into::into)).collect::<Result<_, Box<dyn std::error::Error>>>()
-/// })?;
-/// assert_eq!(sums, [[3.0, 3.0], [3.0, 3.0], [3.0, 3.0]]);
+/// fn sum(rank: Threads) -> Result<Vec<f32>, BoxError> {
+///     let values = Tensor::new(&[1f32, rank.rank() as f32], &Device::Cpu)?;
+///     Ok(rank.all_reduce(&values)?.to_vec1()?)
+/// }
+///
+/// # fn main() -> Result<(), BoxError> {
+/// let ranks = Threads::new(3)?;
+/// let threads: Vec<_> = ranks.into_iter().map(|rank| std::thread::spawn(move || sum(rank))).collect();
+/// for thread in threads {
+///     assert_eq!(thread.join().expect("no panic")?, [3.0, 3.0]);
+/// }
 /// # Ok(())
 /// # }
 /// ```
