@@ -80,8 +80,9 @@ impl Collective for Mpi {
     fn all_reduce(&self, values: &Tensor) -> Result<Tensor, CollectiveError> {
         let own = to_host(values)?;
         let mut sum = vec![0.0; own.len()];
+        self.barrier()?;
         for (own, sum) in own.chunks(CHUNK).zip(sum.chunks_mut(CHUNK)) {
-            scope(|scope| wait(self.world.immediate_all_reduce_into(scope, own, sum, SystemOperation::sum())));
+            self.world.all_reduce_into(own, sum, SystemOperation::sum());
         }
         to_device(sum, values)
     }
@@ -93,9 +94,7 @@ impl Collective for Mpi {
         if self.rank() > 0 {
             bytes = vec![0; length as usize];
         }
-        for chunk in bytes.chunks_mut(CHUNK) {
-            scope(|scope| wait(leader.immediate_broadcast_into(scope, chunk)));
-        }
+        bytes.chunks_mut(CHUNK).for_each(|chunk| leader.broadcast_into(chunk));
         Ok(bytes)
     }
 
@@ -105,7 +104,8 @@ impl Collective for Mpi {
     }
 }
 
-/// Waits without keeping a processor busy, as MPI itself does: other ranks may need it.
+/// Waits without keeping a processor busy, as MPI itself does: other ranks may need it. Where all have come, what is sent is sent by calls
+/// that do keep it busy: MPI moves large messages piece by piece, each time that it is called.
 fn wait<'a, D: ?Sized, S: Scope<'a>>(mut request: Request<'a, D, S>) {
     let start = Instant::now();
     while let Err(unfinished) = request.test() {
