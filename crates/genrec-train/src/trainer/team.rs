@@ -229,8 +229,8 @@ fn unflatten(parameters: &Parameters, sum: &Tensor, gradients: &mut Gradients) -
     for (name, weight) in parameters.iter() {
         let dtype = gradients.get(name).map_or(weight.dtype(), Tensor::dtype);
         let gradient = sum.narrow(0, start, weight.elem_count())?.reshape(weight.shape())?.to_dtype(dtype)?;
-        // Kernels read what fills its storage.
-        gradients.insert(name, gradient.copy()?);
+        // Kernels read what fills its storage. `copy` would copy the whole sum each time.
+        gradients.insert(name, gradient.force_contiguous()?);
         start += weight.elem_count();
     }
     let last = sum.narrow(0, start, 2)?.to_vec1::<f32>()?;
