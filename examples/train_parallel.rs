@@ -7,7 +7,8 @@
 //! mpirun -n 2 target/release/examples/train_parallel --mpi --data DIR --out runs/beauty
 //! ```
 //!
-//! The losses are those of one rank up to rounding, whatever the number; a run may be resumed (`--resume`) by another number. Each rank uses as
+//! Two ranks train the weights of one; those of other numbers differ in their last bits at first (docs/scale.md). A run may be resumed
+//! (`--resume`) by another number. Each rank uses as
 //! many threads as there are processors, or `RAYON_NUM_THREADS`: with several on one machine give each its part. With the features `mpi`
 //! and `nccl`, and `--device cuda`, rank N of a machine takes its GPU N.
 

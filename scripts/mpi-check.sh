@@ -9,7 +9,7 @@
 # GENREC_STEPS   steps of each run, 200 otherwise
 # GENREC_USERS   users that are read, 3000 otherwise
 set -euo pipefail
-[ $# = 2 ] || { sed -n '2,12s/^# \{0,1\}//p' "$0" >&2; exit 2; }
+[ $# = 2 ] || { sed -n '2,11s/^# \{0,1\}//p' "$0" >&2; exit 2; }
 DATA=$(cd "$1" && pwd)
 mkdir -p "$2"
 OUT=$(cd "$2" && pwd)
@@ -80,7 +80,7 @@ printf 'a rank killed: all ended after %d ms: %s\n' $((($(date +%s%N) - start) /
 run lost mpirun -n 2 -- --mpi --resume
 
 python3 - "$OUT" "$steps" << 'PYTHON'
-import glob, json, os, sys
+import json, sys
 out, steps = sys.argv[1], int(sys.argv[2])
 losses = lambda path: [float(line) for line in open(path)]
 one = losses(f"{out}/one.txt")

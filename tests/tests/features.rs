@@ -7,7 +7,7 @@ use std::sync::LazyLock;
 
 use genrec_tests::manifest::{Dependency, Workspace};
 
-/// Where tensors are computed. Each is candle's own feature of the same name and does nothing else here.
+/// Where tensors are computed. Each is candle's own feature of the same name; what else `cuda` and `nccl` turn on is in the kernels.
 const DEVICES: &[&str] = &["cuda", "cudnn", "nccl", "metal", "accelerate", "mkl"];
 
 /// What needs a library that docs.rs does not have.

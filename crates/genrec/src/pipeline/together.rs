@@ -39,14 +39,11 @@ pub fn run_together(
     let (split, run) = (LeaveOneOut::new(&dataset.sequences), RunDir::new(dir));
     let start = Instant::now();
     let ctx = Context { dataset, split, config, run, device, start, budget: None, resume, ranks: collective };
-    if collective.rank() == 0 {
-        return lead(&ctx, observer).inspect_err(|_| collective.leave()).map(Some);
-    }
-    let followed = follow(&ctx);
-    if followed.is_err() {
-        collective.leave();
-    }
-    followed.map(|()| None)
+    let done = match collective.rank() {
+        0 => lead(&ctx, observer).map(Some),
+        _ => follow(&ctx).map(|()| None),
+    };
+    done.inspect_err(|_| collective.leave())
 }
 
 /// What rank 0 tells the others before training: its error, or what they must have too.
