@@ -29,6 +29,9 @@ use crate::{
     row::{self, Manifest, Row, Tested},
 };
 
+/// Settings of a run that all rows of a table have in common, but for what a row changes; a model without one has none of them.
+const SHARED: [&str; 5] = ["/model", "/precision", "/embedder", "/train/max_duration", "/train/patience"];
+
 /// What all rows of a command share.
 #[derive(Debug)]
 pub(crate) struct Settings {
@@ -88,39 +91,41 @@ impl<'s> Bench<'s> {
     /// The row of a line, if it is finished.
     ///
     /// # Errors
-    /// When the file is no row, or one of other data or of another sequence model, as other presets have.
+    /// When the file is not that row, or is one of other data, or of another setting that all rows of a table share.
     pub(crate) fn finished(&self, line: &Line, seed: u64) -> Result<Option<Row>, BoxError> {
-        let path = row::path(&self.settings.results, self.set.name(), line.name, seed);
-        let Some(row) = Row::read(&path)? else { return Ok(None) };
-        let model = |settings: &Value| settings.get("run").unwrap_or(settings).get("model").cloned();
-        let other = if row.manifest.data_crc32 != self.crc {
-            "data"
-        } else if model(&row.manifest.settings) != model(&self.wanted(line, seed)?) {
-            "model"
+        self.found(line, seed, |settings| {
+            let run = settings.get("run").or_else(|| settings.pointer("/members/0")).unwrap_or(settings);
+            SHARED.iter().map(|&at| (at.to_owned(), run.pointer(at).cloned().unwrap_or_default())).collect()
+        })
+    }
+
+    /// The row's file, of the same data and with the same settings, as far as `compared` keeps them.
+    fn found(&self, line: &Line, seed: u64, compared: impl Fn(&Value) -> Value) -> Result<Option<Row>, BoxError> {
+        let Some(row) = Row::read(&self.settings.results, self.set.name(), line.name, seed)? else { return Ok(None) };
+        let difference = if row.manifest.data_crc32 == self.crc {
+            let now = without_places(self.wanted(line, seed)?);
+            pipeline::first_difference("", &compared(&row.manifest.settings), &compared(&now))
         } else {
-            return Ok(Some(row));
+            Some(("data".to_owned(), format!("CRC-32 {}", row.manifest.data_crc32), self.crc.to_string()))
         };
-        Err(format!("`{}` has another {other}: delete it, or give another `--results`", path.display()).into())
+        let Some((field, was, now)) = difference else { return Ok(Some(row)) };
+        let path = row::path(&self.settings.results, self.set.name(), line.name, seed);
+        let (path, field) = (path.display(), field.trim_start_matches('/').replace('/', "."));
+        Err(format!(
+            "`{path}` was made with another `{field}` ({was}, now {now}): delete it, or give another `--results`"
+        )
+        .into())
     }
 
     /// The row of a line: from its file, or made now and written.
     ///
     /// # Errors
-    /// When the file is no row, or one of other settings or data, or the row cannot be made.
+    /// When the file is not that row, or is one of other settings or data, or the row cannot be made.
     pub(crate) fn row(&self, line: &Line, seed: u64) -> Result<Row, BoxError> {
         let picture = of_codes(&self.settings.results, self.set, seed);
         let drawn = line.work != Work::Hierarchy || (picture.exists() && picture.with_extension("png").exists());
-        if let Some(row) = self.finished(line, seed)?.filter(|_| drawn) {
-            let now = without_places(self.wanted(line, seed)?);
-            let Some((field, was, now)) = pipeline::first_difference("", &row.manifest.settings, &now) else {
-                return Ok(row);
-            };
-            let path = row::path(&self.settings.results, self.set.name(), line.name, seed);
-            let path = path.display();
-            return Err(format!(
-                "`{path}` was made with another `{field}` ({was}, now {now}): delete it, or give another `--results`"
-            )
-            .into());
+        if let Some(row) = self.found(line, seed, Value::clone)?.filter(|_| drawn) {
+            return Ok(row);
         }
         let mut row = match &line.work {
             Work::Tiger(changes) => self.tiger(line.name, changes, seed)?,
@@ -137,6 +142,9 @@ impl<'s> Bench<'s> {
             Work::SemanticKnn => self.scored(line.name, seed, &self.knn()?)?,
         };
         row.manifest.settings = without_places(self.wanted(line, seed)?);
+        if line.work.reads_embeddings() {
+            row.manifest.embeddings_crc32 = Some(crc32fast::hash(&std::fs::read(self.embedded()?)?));
+        }
         row.write(&self.settings.results)?;
         Ok(row)
     }
@@ -181,6 +189,7 @@ impl<'s> Bench<'s> {
             commit: self.settings.commit.clone(),
             settings: Value::Null,
             data_crc32: self.crc,
+            embeddings_crc32: None,
             machine: machine(self.settings.device),
             threads: rayon::current_num_threads(),
             minutes: 0.0,

@@ -36,6 +36,9 @@ pub(crate) struct Manifest {
     pub(crate) settings: Value,
     /// CRC-32 over items and sequences.
     pub(crate) data_crc32: u32,
+    /// CRC-32 of the file of content embeddings, of rows that have them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) embeddings_crc32: Option<u32>,
     /// The processor's name, or the device's.
     pub(crate) machine: String,
     /// Threads that computed.
@@ -127,11 +130,12 @@ impl Row {
         }
     }
 
-    /// Reads a row.
+    /// Reads a row from its place.
     ///
     /// # Errors
-    /// When the file is there but is no row; it is named.
-    pub(crate) fn read(path: &Path) -> Result<Option<Self>, BoxError> {
+    /// When the file is there but is not that row; it is named.
+    pub(crate) fn read(results: &Path, set: &str, name: &str, seed: u64) -> Result<Option<Self>, BoxError> {
+        let path = &path(results, set, name, seed);
         if !path.exists() {
             return Ok(None);
         }
@@ -140,6 +144,10 @@ impl Row {
         if row.format_version != FORMAT_VERSION {
             let found = row.format_version;
             return Err(format!("`{}` has version {found}, not {FORMAT_VERSION}; run it anew", path.display()).into());
+        }
+        if (row.set.as_str(), row.name.as_str(), row.seed) != (set, name, seed) {
+            let (set, name, seed, file) = (&row.set, &row.name, row.seed, path.display());
+            return Err(format!("`{file}` is the row `{name}` of {set}, seed {seed}: give it its name back").into());
         }
         Ok(Some(row))
     }

@@ -142,9 +142,20 @@ pub(crate) fn differences(lines: &[Rows]) -> Result<String, BoxError> {
                 if test.p_value < 0.001 { "< .001".to_owned() } else { format!("= {:.3}", test.p_value) }
             ));
         }
-        writeln!(text, "- {} minus {}: {}", line.label, other.label, parts.join("; "))?;
+        let trained = unlike(row, other_row).map_or_else(String::new, |examples| format!("; {examples}"));
+        writeln!(text, "- {} minus {}: {}{trained}", line.label, other.label, parts.join("; "))?;
     }
     Ok(text)
+}
+
+/// Examples of both rows, where one of two that generate Semantic IDs saw a tenth more than the other: the test is of users, and knows
+/// nothing of that.
+fn unlike(row: &Row, other: &Row) -> Option<String> {
+    let [ours, theirs] =
+        [row, other].map(|row| row.sid.as_ref().and(row.train.as_ref()).map(|train| train.examples as f64));
+    let (ours, theirs) = (ours?, theirs?);
+    (ours.max(theirs) > 1.1 * ours.min(theirs))
+        .then(|| format!("of {:.1} M examples, against {:.1} M", ours / 1e6, theirs / 1e6))
 }
 
 /// Share of invalid sequences by how many are generated.

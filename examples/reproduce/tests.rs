@@ -112,6 +112,12 @@ fn tables_are_made_once_and_are_found_again() {
     for name in ROWS {
         assert!(rows.contains_key(&format!("{name}-s1.json")), "{name}");
     }
+    for (name, row) in &rows {
+        let row: serde_json::Value = serde_json::from_slice(row).unwrap();
+        let reads =
+            !["popularity", "transitions", "co-occurrence", "sasrec"].iter().any(|other| name.starts_with(other));
+        assert_eq!(row["manifest"]["embeddings_crc32"].is_u64(), reads, "{name}");
+    }
     // Nothing is run again.
     fs::remove_dir_all(tables.data.path().join("runs")).unwrap();
     assert_eq!(make_all(), rows);
@@ -148,7 +154,14 @@ fn rows_of_other_settings_are_refused() {
     let random = ["--sets", "beauty", "--rows", "tiger-random"];
     assert_eq!(tables.make("table2", &random), Ok(()));
     let shown = tables.make("table2", &["--sets", "beauty", "--preset", "paper", "--finished"]);
-    assert!(shown.as_ref().is_err_and(|error| error.contains("another model")), "{shown:?}");
+    assert!(shown.as_ref().is_err_and(|error| error.contains("another `model")), "{shown:?}");
+    let other = tables.make("table2", &["--sets", "beauty", "--patience", "2", "--finished"]);
+    assert!(other.as_ref().is_err_and(|error| error.contains("another `train.patience` (null, now 2)")), "{other:?}");
+    let beauty = tables.results.join(Set::Beauty.name());
+    fs::copy(beauty.join("tiger-random-s1.json"), beauty.join("tiger-lsh-s1.json")).unwrap();
+    let renamed = tables.make("table2", &["--sets", "beauty", "--finished"]);
+    assert!(renamed.as_ref().is_err_and(|error| error.contains("is the row `tiger-random`")), "{renamed:?}");
+    fs::remove_file(beauty.join("tiger-lsh-s1.json")).unwrap();
     let blocks = tables.make("blocks", &["--preset", "paper"]);
     assert!(blocks.as_ref().is_err_and(|error| error.contains("preset `cpu`")), "{blocks:?}");
     let best = tables.make("table1", &["--rows", "best", "--preset", "paper"]);

@@ -1,11 +1,6 @@
 //! Rows of models that generate Semantic IDs.
 
-use std::{
-    collections::BTreeMap,
-    ops::RangeInclusive,
-    path::PathBuf,
-    time::{Duration, Instant},
-};
+use std::{collections::BTreeMap, ops::RangeInclusive, path::PathBuf, time::Instant};
 
 use genrec::{
     Ensemble, Recommender,
@@ -15,7 +10,7 @@ use genrec::{
     eval::InvalidRate,
     evaluate::{Part, questions},
     index::ItemId,
-    pipeline::{self, EmbeddingSource, Outcome, Report, TigerConfig},
+    pipeline::{self, EmbeddingSource, Outcome, Report, TigerConfig, TimingReport},
     quantize::ArrayRows,
 };
 use ndarray::{Array2, Axis, concatenate};
@@ -77,9 +72,8 @@ impl Bench<'_> {
     }
 
     pub(super) fn tiger(&self, name: &str, changes: &[Value], seed: u64) -> Result<Row, BoxError> {
-        let start = Instant::now();
         let outcome = self.trained(name, changes, seed)?;
-        Ok(self.generated((name, seed), outcome, &self.dataset, start)?.0)
+        Ok(self.generated((name, seed), outcome, &self.dataset)?.0)
     }
 
     /// The row of a run, and the run.
@@ -88,8 +82,8 @@ impl Bench<'_> {
         (name, seed): (&str, u64),
         outcome: Outcome,
         dataset: &Dataset,
-        start: Instant,
     ) -> Result<(Row, Recommender), BoxError> {
+        let start = Instant::now();
         let asked = questions(&dataset.sequences, Part::Test)?;
         let recommender = outcome.recommender;
         let without = recommender.config().clone().with_exclude_history(true);
@@ -98,18 +92,15 @@ impl Bench<'_> {
         row.valid = Some(outcome.report.valid);
         row.sid = Some(outcome.report.sid);
         row.invalid = invalid(&recommender, dataset)?;
-        let trained = Duration::from_secs_f64(outcome.report.timing.train_seconds.max(0.0));
         row.train = Some(outcome.report.train);
-        // Earlier parts of a run that was interrupted count too.
-        row.manifest.minutes = start.elapsed().max(trained).as_secs_f64() / 60.0;
+        row.manifest.minutes = minutes(&outcome.report.timing, start);
         Ok((row, recommender))
     }
 
     /// A run of another line, what it finds ranked again by what came near the history. Minutes are those of both.
     pub(super) fn reranked(&self, name: &str, (of, changes): (&str, &[Value]), seed: u64) -> Result<Row, BoxError> {
-        let start = Instant::now();
         let Outcome { report, recommender, .. } = self.trained(of, changes, seed)?;
-        let trained = Duration::from_secs_f64(report.timing.train_seconds.max(0.0));
+        let start = Instant::now();
         let ranked_again = recommender.config().clone().with_rerank(TigerConfig::best().decode.rerank);
         let recommender = recommender.with_co_occurrence(self.co_occurrence()?)?;
         let questions = questions(&self.dataset.sequences, Part::Test)?;
@@ -119,8 +110,8 @@ impl Bench<'_> {
             suites.push(asked::evaluate(&recommender, &config, &questions, name)?);
         }
         let mut row = self.dress(name, seed, [&suites[0], &suites[1]])?;
+        row.manifest.minutes = minutes(&report.timing, start);
         (row.train, row.sid) = (Some(report.train), Some(report.sid));
-        row.manifest.minutes = start.elapsed().max(trained).as_secs_f64() / 60.0;
         Ok(row)
     }
 
@@ -144,8 +135,11 @@ impl Bench<'_> {
             let device = self.settings.device.open()?;
             fit::fit("joint", &config.quantizer, &mut ArrayRows::from(rows), None, &device)?.quantizer.save(&dir)?;
         }
+        let fitted = start.elapsed();
         let outcome = self.trained_as(name, config.with_fitted_quantizer(dir), &self.dataset)?;
-        Ok(self.generated((name, seed), outcome, &self.dataset, start)?.0)
+        let (mut row, _) = self.generated((name, seed), outcome, &self.dataset)?;
+        row.manifest.minutes += fitted.as_secs_f64() / 60.0;
+        Ok(row)
     }
 
     /// Checksums of the sets that a joint quantiser is fitted to.
@@ -178,9 +172,8 @@ impl Bench<'_> {
         let ensemble = Ensemble::new(members)?.with_candidates(beams);
         let without_own = asked::evaluate_together(&ensemble, &questions)?;
         let mut row = self.dress(name, seed, [&test, &without_own])?;
-        row.manifest.minutes = start.elapsed().as_secs_f64() / 60.0;
         if let Some(report) = together {
-            row.manifest.minutes += report.timing.train_seconds / 60.0;
+            row.manifest.minutes = minutes(&report.timing, start);
             (row.train, row.sid) = (Some(report.train), Some(report.sid));
         }
         Ok(row)
@@ -212,12 +205,22 @@ impl Bench<'_> {
     }
 }
 
+/// Minutes of a run and of what has been done with it since `after`: of all its training, and of the other stages what the last program
+/// that worked on it took for them.
+fn minutes(timing: &TimingReport, after: Instant) -> f64 {
+    let stages = timing.embed_seconds + timing.quantize_seconds + timing.train_seconds + timing.evaluate_seconds;
+    (stages + after.elapsed().as_secs_f64()) / 60.0
+}
+
 /// What training took, of one member more.
 fn added(mut sum: Report, more: &Report) -> Report {
     sum.train.examples += more.train.examples;
     sum.train.steps += more.train.steps;
     sum.train.parameters += more.train.parameters;
+    sum.timing.embed_seconds += more.timing.embed_seconds;
+    sum.timing.quantize_seconds += more.timing.quantize_seconds;
     sum.timing.train_seconds += more.timing.train_seconds;
+    sum.timing.evaluate_seconds += more.timing.evaluate_seconds;
     sum
 }
 
@@ -237,6 +240,8 @@ fn invalid(recommender: &Recommender, dataset: &Dataset) -> Result<BTreeMap<usiz
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+
+    use std::time::Duration;
 
     use clap::ValueEnum;
     use genrec::pipeline::{Precision, SasRecTraining};

@@ -8,9 +8,10 @@ use super::Bench;
 use crate::{figures::of_codes, plan, row::Row};
 
 impl Bench<'_> {
-    /// The row `tiger` with what its codes say of categories, and a picture of it.
+    /// The row `tiger` with what its codes say of categories, and a picture of it. Its manifest is the run's, but for the command.
     pub(super) fn hierarchy(&self, name: &str, seed: u64) -> Result<Row, BoxError> {
-        let tiger = self.row(&plan::tiger_itself(), seed)?;
+        let mut tiger = self.row(&plan::tiger_itself(), seed)?;
+        tiger.manifest.command.clone_from(&self.settings.command);
         let recommender = self.trained("tiger", &[], seed)?.recommender;
         let index = recommender.index();
         let (items, levels) = (self.dataset.catalogue.len(), index.layout().levels());
