@@ -6,28 +6,22 @@
 # The losses of one rank beside those of `mpirun -n 1` and `-n 2` and of two threads; a run of two ranks killed and resumed by one, and the
 # other way round; a rank killed alone. Takes MPI and libclang from the system, or from Python wheels in a cache.
 #
-# GENREC_STEPS   steps of each run, 200 otherwise
-# GENREC_USERS   users that are read, 3000 otherwise
+# GENREC_STEPS     steps of each run, 200 otherwise
+# GENREC_USERS     users that are read, 3000 otherwise
+# GENREC_PROFILE   cargo's profile, `release` otherwise
 set -euo pipefail
-[ $# = 2 ] || { sed -n '2,11s/^# \{0,1\}//p' "$0" >&2; exit 2; }
+[ $# = 2 ] || { sed -n '2,12s/^# \{0,1\}//p' "$0" >&2; exit 2; }
 DATA=$(cd "$1" && pwd)
 mkdir -p "$2"
 OUT=$(cd "$2" && pwd)
 cd "$(dirname "$0")/.."
 
-if ! command -v mpicc > /dev/null; then
-  wheels=${XDG_CACHE_HOME:-$HOME/.cache}/genrec/mpich
-  [ -x "$wheels/bin/mpicc" ] || python3 -m pip install --quiet --disable-pip-version-check --root-user-action ignore \
-    --no-deps --ignore-installed --prefix "$wheels" mpich==5.0.2 libclang==18.1.1
-  export PATH=$wheels/bin:$PATH LD_LIBRARY_PATH=$wheels/lib${LD_LIBRARY_PATH:+:$LD_LIBRARY_PATH}
-  LIBCLANG_PATH=$(dirname "$(find "$wheels" -name libclang.so | head -1)")
-  export LIBCLANG_PATH
-fi
-MPICC=$(command -v mpicc)
-export MPICC
-cargo build --release --features mpi -p genrec-examples --example train_parallel
+source scripts/mpi-env.sh
+command -v mpicc > /dev/null
+profile=${GENREC_PROFILE:-release}
+cargo build --workspace --profile "$profile" --locked --features genrec-examples/mpi --example train_parallel
 target=$(cargo metadata --format-version 1 --no-deps | python3 -c 'import json, sys; print(json.load(sys.stdin)["target_directory"])')
-program=$target/release/examples/train_parallel
+program=$target/${profile/#dev/debug}/examples/train_parallel
 steps=${GENREC_STEPS:-200}
 
 # run NAME LAUNCHER.. -- ARGUMENTS..
