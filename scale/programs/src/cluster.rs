@@ -1,0 +1,151 @@
+//! The processes of a Ballista cluster, with the functions in them.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use ballista_core::registry::BallistaFunctionRegistry;
+use ballista_core::utils::{default_config_producer, default_session_builder};
+use ballista_executor::executor_process::{ExecutorProcessConfig, start_executor_process};
+use ballista_scheduler::cluster::BallistaCluster;
+use ballista_scheduler::config::SchedulerConfig;
+use ballista_scheduler::scheduler_process::start_server;
+use candle_core::Device;
+use genrec_datafusion::{Recommend, SemanticId};
+
+use crate::BoxError;
+
+/// A scheduler: it plans, and computes nothing.
+#[derive(Debug, Clone, clap::Args)]
+pub struct Scheduler {
+    /// Address to listen at.
+    #[arg(long, default_value = "127.0.0.1:50050")]
+    pub bind: SocketAddr,
+    /// Name by which executors reach it.
+    #[arg(long, default_value = "localhost")]
+    pub host: String,
+    /// Codes of a Semantic ID: all that a plan must know of the quantiser.
+    #[arg(long, default_value_t = 3)]
+    pub levels: usize,
+    /// Directory of a saved quantiser, instead of --levels.
+    #[arg(long, conflicts_with = "levels")]
+    pub quantizer: Option<PathBuf>,
+    /// Seconds without a sign of life after which an executor counts as dead, and its work is given to others.
+    #[arg(long, default_value_t = 30)]
+    pub executor_timeout: u64,
+}
+
+impl Scheduler {
+    /// Runs until it is ended.
+    ///
+    /// # Errors
+    /// When the quantiser cannot be loaded or the address is taken.
+    pub async fn run(self) -> Result<(), BoxError> {
+        let semantic_id = match &self.quantizer {
+            Some(dir) => SemanticId::open(dir, &Device::Cpu)?,
+            None => SemanticId::declared(self.levels),
+        };
+        let builder = move |config| {
+            let mut state = default_session_builder(config)?;
+            semantic_id.register(&mut state)?;
+            Recommend::declared().register(&mut state)?;
+            Ok(state)
+        };
+        let config = SchedulerConfig {
+            bind_host: self.bind.ip().to_string(),
+            bind_port: self.bind.port(),
+            external_host: self.host,
+            executor_timeout_seconds: self.executor_timeout,
+            no_executors_grace_period_seconds: self.executor_timeout.max(60),
+            expire_dead_executor_interval_seconds: (self.executor_timeout / 4).max(1),
+            override_session_builder: Some(Arc::new(builder)),
+            ..SchedulerConfig::default()
+        };
+        let cluster = BallistaCluster::new_from_config(&config).await?;
+        Ok(start_server(cluster, self.bind, Arc::new(config)).await?)
+    }
+}
+
+/// An executor: it loads the quantiser and the run, and computes.
+#[derive(Debug, Clone, clap::Args)]
+pub struct Executor {
+    /// Host and port of the scheduler.
+    #[arg(long, default_value = "localhost:50050")]
+    pub scheduler: String,
+    /// Address to listen at, whose port serves results to others.
+    #[arg(long, default_value = "127.0.0.1:50051")]
+    pub bind: SocketAddr,
+    /// Port at which the scheduler hands out work; one above that of `--bind` otherwise.
+    #[arg(long)]
+    pub work_port: Option<u16>,
+    /// Name by which others reach it; the address of `--bind` otherwise.
+    #[arg(long)]
+    pub host: Option<String>,
+    /// Tasks at once; the number of cores otherwise.
+    #[arg(long)]
+    pub tasks: Option<usize>,
+    /// Memory in MiB that the tasks share, beyond which they write to disk.
+    #[arg(long, default_value_t = 1024)]
+    pub memory: u64,
+    /// Directory of results that others fetch; a temporary one otherwise.
+    #[arg(long)]
+    pub work_dir: Option<PathBuf>,
+    /// Directory of a saved quantiser, for `semantic_id`.
+    #[arg(long)]
+    pub quantizer: Option<PathBuf>,
+    /// Directory of a finished run, for `recommend`.
+    #[arg(long)]
+    pub run: Option<PathBuf>,
+    /// Seconds between signs of life.
+    #[arg(long, default_value_t = 5)]
+    pub heartbeat: u64,
+}
+
+impl Executor {
+    /// Runs until it is ended.
+    ///
+    /// # Errors
+    /// When the quantiser or the run cannot be loaded, an address is taken, or there is no scheduler within a minute.
+    pub async fn run(self) -> Result<(), BoxError> {
+        let mut state = default_session_builder(default_config_producer())?;
+        if let Some(dir) = &self.quantizer {
+            SemanticId::open(dir, &Device::Cpu)?.register(&mut state)?;
+        }
+        if let Some(dir) = &self.run {
+            Recommend::open(dir, &Device::Cpu)?.register(&mut state)?;
+        }
+        let (host, port) = self
+            .scheduler
+            .rsplit_once(':')
+            .ok_or_else(|| format!("`{}` is no scheduler; give HOST:PORT", self.scheduler))?;
+        // Held until the end: dropping it deletes the directory.
+        let temporary;
+        let work_dir = match self.work_dir {
+            Some(dir) => dir,
+            None => {
+                temporary = tempfile::tempdir()?;
+                temporary.path().to_owned()
+            }
+        };
+        let cores = std::thread::available_parallelism().map_or(1, usize::from);
+        let config = ExecutorProcessConfig {
+            bind_host: self.bind.ip().to_string(),
+            external_host: Some(self.host.unwrap_or_else(|| self.bind.ip().to_string())),
+            port: self.bind.port(),
+            grpc_port: self.work_port.unwrap_or(self.bind.port().saturating_add(1)),
+            scheduler_host: host.to_owned(),
+            scheduler_port: port.parse().map_err(|_| format!("`{port}` is no port"))?,
+            scheduler_connect_timeout_seconds: 60,
+            vcores: self.tasks.unwrap_or(cores),
+            work_dir: Some(work_dir.to_string_lossy().into_owned()),
+            executor_heartbeat_interval_seconds: self.heartbeat,
+            memory_pool_size: Some(self.memory << 20),
+            job_data_ttl_seconds: Duration::from_secs(24 * 60 * 60).as_secs(),
+            job_data_clean_up_interval_seconds: 60,
+            override_function_registry: Some(Arc::new(BallistaFunctionRegistry::from(&state))),
+            ..ExecutorProcessConfig::default()
+        };
+        Ok(start_executor_process(Arc::new(config)).await?)
+    }
+}

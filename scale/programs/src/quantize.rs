@@ -1,0 +1,156 @@
+//! A table of embeddings into a table of Semantic IDs, in two stages: encode, then number what collides.
+
+use std::path::{Path, PathBuf};
+use std::time::Instant;
+
+use candle_core::Device;
+use datafusion::arrow::array::AsArray;
+use datafusion::arrow::datatypes::Int64Type;
+use datafusion::functions_aggregate::expr_fn::{count, sum};
+use datafusion::logical_expr::{cast, ident, lit, when};
+use datafusion::prelude::{DataFrame, SessionContext};
+use genrec_datafusion::{SemanticId, Suffixes};
+
+use crate::{
+    BoxError, report,
+    session::{Place, parquet},
+    sink,
+};
+
+/// Rows of a batch: large enough that the encoder's threads share it out, small enough for a cache.
+const BATCH: usize = 8192;
+
+/// What to quantise, and where.
+#[derive(Debug, Clone, clap::Args)]
+pub struct Job {
+    /// Directory of a saved quantiser.
+    #[arg(long)]
+    pub quantizer: PathBuf,
+    /// Parquet file, or directory of Parquet files, with a column of ids and one of embeddings.
+    #[arg(long)]
+    pub input: PathBuf,
+    /// Directory that gets `sids/`: Parquet files with the columns of ids, `sid` and `suffix`.
+    #[arg(long)]
+    pub out: PathBuf,
+    /// Column of ids.
+    #[arg(long, default_value = "id")]
+    pub id: String,
+    /// Column of embeddings.
+    #[arg(long, default_value = "embedding")]
+    pub embedding: String,
+    /// Semantic IDs already given, the `sids/` of an earlier run: only items that are not there are encoded, and none of these changes.
+    #[arg(long)]
+    pub given: Option<PathBuf>,
+    /// Where it runs.
+    #[command(flatten)]
+    pub place: Place,
+}
+
+/// What came of it.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Outcome {
+    /// Items that were encoded.
+    pub rows: usize,
+    /// Semantic IDs in all, with those given before.
+    pub sids: usize,
+    /// Of these, those that are there once.
+    pub distinct: usize,
+    /// Different tuples of codes, which the suffix makes unique.
+    pub cells: usize,
+    /// Seconds of encoding, of numbering, of checking.
+    pub seconds: [f64; 3],
+}
+
+impl Job {
+    /// Encodes, numbers and checks.
+    ///
+    /// # Errors
+    /// When a file cannot be read or written, a row cannot be encoded, or the Semantic IDs are not unique.
+    pub async fn run(&self) -> Result<Outcome, BoxError> {
+        let (sids, codes) = (self.out.join("sids"), self.out.join("codes"));
+        if sids.exists() {
+            return Err(format!("`{}` is there already; delete it, or choose another directory", sids.display()).into());
+        }
+        std::fs::create_dir_all(&self.out)?;
+        if codes.exists() {
+            std::fs::remove_dir_all(&codes)?;
+        }
+        let mut ctx = self.place.open(BATCH, &self.out).await?;
+        let semantic_id = SemanticId::open(&self.quantizer, &Device::Cpu)?;
+        semantic_id.register(&mut ctx)?;
+        let suffixes = Suffixes::default().with_id(self.id.as_str());
+        let again = self.place.cluster.is_some();
+
+        let begun = Instant::now();
+        let mut items = parquet(&ctx, &self.input).await?;
+        if let Some(given) = &self.given {
+            items = suffixes.unseen(items, parquet(&ctx, given).await?)?;
+        }
+        let encoded = items.select([ident(&self.id), semantic_id.call(ident(&self.embedding)).alias("sid")])?;
+        let rows = sink::write(encoded, &codes, &[&self.id, "sid"], again).await?;
+        let encoding = begun.elapsed().as_secs_f64();
+        report("encoded", rows, encoding);
+
+        let begun = Instant::now();
+        let encoded = parquet(&ctx, &codes).await?;
+        let numbered = match &self.given {
+            None => suffixes.of(encoded)?,
+            Some(given) => suffixes.after(encoded, parquet(&ctx, given).await?)?,
+        };
+        let numbered_rows = sink::write(numbered, &sids, &[&self.id, "sid", "suffix"], again).await?;
+        if numbered_rows != rows {
+            return Err(format!("{rows} rows were encoded, and {numbered_rows} numbered").into());
+        }
+        std::fs::remove_dir_all(&codes)?;
+        let numbering = begun.elapsed().as_secs_f64();
+        report("numbered", rows, numbering);
+
+        let begun = Instant::now();
+        let mut outcome = self.check(&ctx, &sids).await?;
+        let checking = begun.elapsed().as_secs_f64();
+        report("checked", outcome.sids, checking);
+        (outcome.rows, outcome.seconds) = (rows, [encoding, numbering, checking]);
+        Ok(outcome)
+    }
+
+    /// Counts Semantic IDs and ids, and fails unless each is there once.
+    async fn check(&self, ctx: &SessionContext, sids: &Path) -> Result<Outcome, BoxError> {
+        let mut all = parquet(ctx, sids).await?;
+        if let Some(given) = &self.given {
+            all = all.union(parquet(ctx, given).await?.select([ident(&self.id), ident("sid"), ident("suffix")])?)?;
+        }
+        let groups = all
+            .clone()
+            .aggregate(vec![ident("sid"), ident("suffix")], vec![count(lit(1_i64)).alias("items")])?
+            .aggregate(
+                Vec::new(),
+                vec![
+                    count(lit(1_i64)).alias("distinct"),
+                    cast(sum(ident("items")), datafusion::arrow::datatypes::DataType::Int64).alias("sids"),
+                    count(when(ident("suffix").eq(lit(0_u32)), lit(1_i64)).end()?).alias("cells"),
+                ],
+            )?;
+        let counts = numbers(groups, 3).await?;
+        let ids = all.aggregate(vec![ident(&self.id)], Vec::new())?;
+        let ids = numbers(ids.aggregate(Vec::new(), vec![count(lit(1_i64))])?, 1).await?[0];
+        let [distinct, sids, cells] = [counts[0], counts[1], counts[2]];
+        if distinct != sids {
+            return Err(format!(
+                "{sids} items have {distinct} Semantic IDs; report this as a fault of genrec-datafusion"
+            )
+            .into());
+        }
+        if ids != sids {
+            return Err(format!("{sids} rows have {ids} ids in column `{}`; ids must be unique", self.id).into());
+        }
+        Ok(Outcome { rows: 0, sids, distinct, cells, seconds: [0.0; 3] })
+    }
+}
+
+/// The only row of a query, of integers.
+async fn numbers(query: DataFrame, columns: usize) -> Result<Vec<usize>, BoxError> {
+    let batches = query.collect().await?;
+    let batch = batches.iter().find(|batch| batch.num_rows() > 0).ok_or("a count has no row")?;
+    let value = |column: usize| batch.column(column).as_primitive::<Int64Type>().values()[0];
+    (0..columns).map(|column| usize::try_from(value(column)).map_err(BoxError::from)).collect()
+}

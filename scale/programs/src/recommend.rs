@@ -1,0 +1,168 @@
+//! A table of histories into a table of recommendations.
+
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
+use std::time::Instant;
+
+use candle_core::Device;
+use datafusion::arrow::array::{Array, AsArray, RecordBatch};
+use datafusion::arrow::compute::{cast as cast_array, concat_batches};
+use datafusion::arrow::datatypes::{DataType, Field, Float32Type};
+use datafusion::logical_expr::{Partitioning, cast, ident, lit};
+use datafusion::prelude::SessionContext;
+use genrec::{History, Recommender};
+use genrec_datafusion::Recommend;
+
+use crate::{
+    BoxError, report,
+    session::{Place, parquet},
+    sink,
+};
+
+/// Users of a batch: some of the model's own batches, and a result that is soon there.
+const BATCH: usize = 1024;
+
+/// Whom to recommend to, and where.
+#[derive(Debug, Clone, clap::Args)]
+pub struct Job {
+    /// Directory of a finished run; the executors of a cluster have it themselves.
+    #[arg(long)]
+    pub run: PathBuf,
+    /// Parquet file, or directory of Parquet files, with a column of ids and one of lists of items.
+    #[arg(long)]
+    pub input: PathBuf,
+    /// Directory that gets `recommendations/`: Parquet files with the columns of ids and `items`, a list of items with scores.
+    #[arg(long)]
+    pub out: PathBuf,
+    /// How many items.
+    #[arg(short, default_value_t = 10)]
+    pub k: u32,
+    /// Column of ids.
+    #[arg(long, default_value = "id")]
+    pub id: String,
+    /// Column of histories, oldest item first.
+    #[arg(long, default_value = "history")]
+    pub history: String,
+    /// Asks the run itself afterwards, and compares row for row.
+    #[arg(long)]
+    pub check: bool,
+    /// Where it runs.
+    #[command(flatten)]
+    pub place: Place,
+}
+
+impl Job {
+    /// Recommends, and returns the number of rows.
+    ///
+    /// # Errors
+    /// When a file cannot be read or written, a history cannot be read, or the check finds a difference.
+    pub async fn run(&self) -> Result<usize, BoxError> {
+        std::fs::create_dir_all(&self.out)?;
+        let mut ctx = self.place.open(BATCH, &self.out).await?;
+        let cluster = self.place.cluster.is_some();
+        let recommend = if cluster { Recommend::declared() } else { Recommend::open(&self.run, &Device::Cpu)? };
+        recommend.register(&mut ctx)?;
+
+        let begun = Instant::now();
+        let users = parquet(&ctx, &self.input).await?.select([ident(&self.id), ident(&self.history)])?;
+        // Histories are small and recommending is slow: a file of one row group would be the work of one core.
+        let users = users.repartition(Partitioning::Hash(vec![ident(&self.id)], self.place.partitions()))?;
+        let found = users
+            .select([ident(&self.id), recommend.call(ident(&self.history), lit(i64::from(self.k))).alias("items")])?;
+        let out = self.out.join("recommendations");
+        let rows = sink::write(found, &out, &[&self.id, "items"], cluster).await?;
+        report("recommended", rows, begun.elapsed().as_secs_f64());
+        if self.check {
+            let begun = Instant::now();
+            self.compare(&out, rows).await?;
+            report("equal to the run's own", rows, begun.elapsed().as_secs_f64());
+        }
+        Ok(rows)
+    }
+
+    /// Fails on the first user whose items or scores are not those of `Recommender`.
+    async fn compare(&self, out: &Path, rows: usize) -> Result<(), BoxError> {
+        let recommender = Recommender::load(&self.run, &Device::Cpu)?;
+        let ctx = SessionContext::new();
+        let text = |name: &str| cast(ident(name), DataType::Utf8).alias(name);
+        let items = DataType::List(Field::new_list_field(DataType::Utf8, true).into());
+        let users = parquet(&ctx, &self.input).await?;
+        let users =
+            users.select([text(&self.id), cast(ident(&self.history), items).alias("history")])?.collect().await?;
+        let found = parquet(&ctx, out).await?.select([text(&self.id), ident("items")])?.collect().await?;
+        let mut wanted: HashMap<String, Vec<(String, f32)>> = HashMap::new();
+        for batch in &users {
+            for (id, items) in ids(batch)?.into_iter().zip(answers(&recommender, batch, self.k as usize)?) {
+                wanted.insert(id, items);
+            }
+        }
+        if wanted.len() != rows {
+            return Err(format!("{rows} users have {} ids; ids must be unique to be compared", wanted.len()).into());
+        }
+        for batch in &found {
+            let lists = batch.column(1).as_list::<i32>();
+            for (row, id) in ids(batch)?.into_iter().enumerate() {
+                let list = lists.value(row);
+                let list = list.as_struct();
+                let names = cast_array(list.column(0), &DataType::Utf8)?;
+                let scores = list.column(1).as_primitive::<Float32Type>().values();
+                let got: Vec<_> =
+                    names.as_string::<i32>().iter().flatten().map(str::to_owned).zip(scores.iter().copied()).collect();
+                if wanted.remove(&id).is_none_or(|wanted| wanted != got) {
+                    return Err(format!("user {id} was recommended other items than by the run itself").into());
+                }
+            }
+        }
+        if wanted.is_empty() { Ok(()) } else { Err(format!("{} users are missing", wanted.len()).into()) }
+    }
+}
+
+/// The first column, of text.
+fn ids(batch: &RecordBatch) -> Result<Vec<String>, BoxError> {
+    let ids = cast_array(batch.column(0), &DataType::Utf8)?;
+    Ok(ids.as_string::<i32>().iter().flatten().map(str::to_owned).collect())
+}
+
+/// What the run itself says of the histories in the second column, in one call.
+fn answers(recommender: &Recommender, batch: &RecordBatch, k: usize) -> Result<Vec<Vec<(String, f32)>>, BoxError> {
+    let lists = batch.column(1).as_list::<i32>();
+    let mut histories = Vec::new();
+    for row in 0..lists.len() {
+        let items = lists.value(row);
+        let items = items.as_string::<i32>().iter().flatten().map(|id| recommender.find(id));
+        histories.push(items.collect::<Result<Vec<_>, _>>()?);
+    }
+    let histories: Vec<_> = histories.iter().map(|items| History { user: None, items }).collect();
+    let found = recommender.recommend(&histories, k)?;
+    Ok(found.into_iter().map(|items| items.into_iter().map(|item| (item.id, item.score)).collect()).collect())
+}
+
+/// Writes the histories of a `sequences.txt` (a user and their items a line) to a Parquet file of the columns `id` and `history`.
+///
+/// # Errors
+/// When a file cannot be read or written.
+pub fn histories_to_parquet(sequences: &Path, leave_out: usize, parquet: &Path) -> Result<usize, BoxError> {
+    use datafusion::arrow::array::{ListBuilder, StringBuilder};
+    let text = std::fs::read_to_string(sequences).map_err(|error| format!("`{}`: {error}", sequences.display()))?;
+    let (mut ids, mut lists) = (StringBuilder::new(), ListBuilder::new(StringBuilder::new()));
+    for line in text.lines() {
+        let mut words = line.split_whitespace();
+        let Some(user) = words.next() else { continue };
+        let items: Vec<&str> = words.collect();
+        ids.append_value(user);
+        for item in &items[..items.len().saturating_sub(leave_out)] {
+            lists.values().append_value(item);
+        }
+        lists.append(true);
+    }
+    let batch = RecordBatch::try_from_iter([
+        ("id", std::sync::Arc::new(ids.finish()) as _),
+        ("history", std::sync::Arc::new(lists.finish()) as _),
+    ])?;
+    let batch = concat_batches(&batch.schema(), [&batch])?;
+    let mut writer =
+        datafusion::parquet::arrow::ArrowWriter::try_new(std::fs::File::create(parquet)?, batch.schema(), None)?;
+    writer.write(&batch)?;
+    writer.close()?;
+    Ok(batch.num_rows())
+}

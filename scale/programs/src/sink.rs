@@ -1,0 +1,120 @@
+//! Query results written to Parquet by the program that asked, however many processes computed them.
+
+use std::fs::File;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use datafusion::arrow::array::{Array, RecordBatch};
+use datafusion::arrow::datatypes::SchemaRef;
+use datafusion::parquet::arrow::ArrowWriter;
+use datafusion::parquet::file::properties::WriterProperties;
+use datafusion::prelude::DataFrame;
+use futures::StreamExt;
+
+use crate::BoxError;
+
+/// Rows of a file.
+const FILE_ROWS: usize = 4 << 20;
+
+/// Rows of a row group: small groups let a reader share a file out.
+const GROUP_ROWS: usize = 128 << 10;
+
+/// How often a job on a cluster is begun anew before its error is final.
+const ATTEMPTS: usize = 3;
+
+/// How long it waits before that.
+const PAUSE: Duration = Duration::from_secs(5);
+
+/// A directory of Parquet files that appears when it is whole.
+struct Directory {
+    path: PathBuf,
+    unfinished: PathBuf,
+    schema: SchemaRef,
+    writer: Option<ArrowWriter<File>>,
+    files: usize,
+    rows: usize,
+}
+
+impl Directory {
+    fn create(path: &Path, schema: SchemaRef) -> Result<Self, BoxError> {
+        if path.exists() {
+            return Err(format!("`{}` is there already; delete it, or choose another directory", path.display()).into());
+        }
+        let unfinished = path.with_extension("unfinished");
+        if unfinished.exists() {
+            std::fs::remove_dir_all(&unfinished)?;
+        }
+        std::fs::create_dir_all(&unfinished)?;
+        Ok(Self { path: path.to_owned(), unfinished, schema, writer: None, files: 0, rows: 0 })
+    }
+
+    fn write(&mut self, batch: &RecordBatch) -> Result<(), BoxError> {
+        let writer = match &mut self.writer {
+            Some(writer) => writer,
+            None => {
+                let file = File::create(self.unfinished.join(format!("part-{:05}.parquet", self.files)))?;
+                let properties = WriterProperties::builder().set_max_row_group_row_count(Some(GROUP_ROWS)).build();
+                self.writer.insert(ArrowWriter::try_new(file, self.schema.clone(), Some(properties))?)
+            }
+        };
+        writer.write(batch)?;
+        self.rows += batch.num_rows();
+        if self.rows >= (self.files + 1) * FILE_ROWS {
+            self.close()?;
+        }
+        Ok(())
+    }
+
+    fn close(&mut self) -> Result<(), BoxError> {
+        let Some(writer) = self.writer.take() else { return Ok(()) };
+        writer.into_inner()?.sync_all()?;
+        self.files += 1;
+        Ok(())
+    }
+
+    fn finish(mut self) -> Result<usize, BoxError> {
+        if self.rows == 0 {
+            // An empty table still has columns.
+            self.write(&RecordBatch::new_empty(self.schema.clone()))?;
+        }
+        self.close()?;
+        std::fs::rename(&self.unfinished, &self.path)?;
+        Ok(self.rows)
+    }
+}
+
+/// Writes the rows of a query to a directory of Parquet files and returns their number. The directory appears when all rows are in it. On
+/// a cluster (`again`) a job that failed is begun anew twice, as an executor that dies after its last task takes results with it.
+///
+/// # Errors
+/// When the directory is there already or cannot be written, when the query fails, and when a value of the columns `whole` is null.
+pub async fn write(query: DataFrame, path: &Path, whole: &[&str], again: bool) -> Result<usize, BoxError> {
+    let attempts = if again { ATTEMPTS } else { 1 };
+    for attempt in 1..attempts {
+        match try_write(query.clone(), path, whole).await {
+            Err(error) if !path.exists() => tracing::warn!(attempt, %error, "the job failed and is begun anew"),
+            done => return done,
+        }
+        // The scheduler may not have noticed yet that an executor is gone.
+        tokio::time::sleep(PAUSE).await;
+    }
+    try_write(query, path, whole).await
+}
+
+async fn try_write(query: DataFrame, path: &Path, whole: &[&str]) -> Result<usize, BoxError> {
+    let mut batches = query.execute_stream().await?;
+    let mut directory = Directory::create(path, batches.schema())?;
+    while let Some(batch) = batches.next().await {
+        let batch = batch?;
+        for name in whole {
+            let nulls = batch.column_by_name(name).map_or(0, |column| column.logical_null_count());
+            if nulls > 0 {
+                return Err(
+                    format!("{nulls} rows have no `{name}`; leave rows without an id or an embedding out").into()
+                );
+            }
+        }
+        directory.write(&batch)?;
+    }
+    directory.finish()
+}

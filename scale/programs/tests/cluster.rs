@@ -1,0 +1,120 @@
+//! A cluster gives the Semantic IDs that one process gives, also when one of its executors is killed.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test that cannot go on has failed")]
+#![allow(clippy::print_stderr, reason = "what the processes said, when the test fails")]
+
+#[path = "cluster/processes.rs"]
+mod processes;
+
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use datafusion::arrow::array::{AsArray, RecordBatch};
+use datafusion::arrow::datatypes::{Int64Type, UInt32Type};
+use datafusion::prelude::SessionContext;
+use genrec_scale::fit::{Method, Sample};
+use genrec_scale::generate::Table;
+use genrec_scale::quantize::Job;
+use genrec_scale::session::{Place, parquet};
+use genrec_scale::{block_on, plain};
+use processes::Cluster;
+
+const ROWS: usize = 200_000;
+
+/// An id, its codes, its suffix.
+type Sid = (i64, Vec<u32>, u32);
+
+fn job(dir: &Path, out: &str, cluster: Option<String>) -> Job {
+    Job {
+        quantizer: dir.join("quantizer"),
+        input: dir.join("embeddings"),
+        out: dir.join(out),
+        id: "id".to_owned(),
+        embedding: "embedding".to_owned(),
+        given: None,
+        place: Place { memory: 256, cluster, partitions: None },
+    }
+}
+
+fn rows(batch: &RecordBatch) -> Vec<Sid> {
+    let ids = batch.column(0).as_primitive::<Int64Type>().values();
+    let codes = batch.column(1).as_fixed_size_list();
+    let suffixes = batch.column(2).as_primitive::<UInt32Type>().values();
+    let codes = (0..batch.num_rows()).map(|row| codes.value(row).as_primitive::<UInt32Type>().values().to_vec());
+    ids.iter().zip(codes).zip(suffixes).map(|((&id, codes), &suffix)| (id, codes, suffix)).collect()
+}
+
+/// What a job has written, by id.
+fn written(out: PathBuf) -> Vec<Sid> {
+    let mut all: Vec<Sid> = block_on(async {
+        let table = parquet(&SessionContext::new(), &out.join("sids")).await?;
+        Ok(table.collect().await?.iter().flat_map(rows).collect())
+    })
+    .unwrap();
+    all.sort();
+    all
+}
+
+fn run(job: &Job) -> usize {
+    let patient = async { Ok(tokio::time::timeout(Duration::from_secs(100), job.run()).await??) };
+    let outcome = block_on(patient).unwrap();
+    assert_eq!((outcome.rows, outcome.sids, outcome.distinct), (ROWS, ROWS, ROWS));
+    outcome.cells
+}
+
+#[test]
+fn a_cluster_gives_what_one_process_gives_and_survives_an_executor() {
+    let temporary = tempfile::tempdir().unwrap();
+    let dir = temporary.path();
+    Table { rows: ROWS, width: 32, files: 8, seed: 1, out: dir.join("embeddings") }.write().unwrap();
+    let sample = Sample {
+        input: dir.join("embeddings"),
+        embedding: None,
+        rows: 4000,
+        method: Method::ResidualKMeans,
+        codebooks: vec![64, 64, 64],
+        seed: 0,
+        epochs: Some(3),
+    };
+    sample.fit().unwrap().save(dir.join("quantizer")).unwrap();
+
+    let cells = run(&job(dir, "one", None));
+    assert!(cells < ROWS, "some items must share their codes");
+    let one = written(dir.join("one"));
+    let mut plainly = Vec::new();
+    plain::encode(&dir.join("quantizer"), &dir.join("embeddings"), None, |codes| {
+        plainly.extend(codes.rows().into_iter().map(|row| row.to_vec()));
+    })
+    .unwrap();
+    assert!(
+        one.iter().map(|(id, codes, _)| (*id, codes)).eq((0..).zip(&plainly)),
+        "codes are not those of the encoder"
+    );
+
+    let mut cluster = Cluster::start(dir, &dir.join("quantizer"), 2);
+    assert_eq!(run(&job(dir, "cluster", Some(cluster.url.clone()))), cells);
+    assert!(written(dir.join("cluster")) == one, "the cluster gives other Semantic IDs");
+    assert!((0..2).all(|executor| !cluster.results(executor).is_empty()), "an executor had nothing to do");
+
+    // The second executor dies as soon as it has a part of the result, which then is lost with it.
+    let (before, done, killed) = (cluster.results(1), AtomicBool::new(false), AtomicBool::new(false));
+    let job = job(dir, "survived", Some(cluster.url.clone()));
+    std::thread::scope(|scope| {
+        let work = scope.spawn(|| {
+            let cells = run(&job);
+            done.store(true, Ordering::SeqCst);
+            cells
+        });
+        while !work.is_finished() {
+            if !killed.load(Ordering::SeqCst) && cluster.results(1).difference(&before).next().is_some() {
+                cluster.executors[1].kill();
+                killed.store(!done.load(Ordering::SeqCst), Ordering::SeqCst);
+            }
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        assert_eq!(work.join().unwrap(), cells);
+    });
+    assert!(killed.into_inner(), "the job was over before its executor was killed");
+    assert!(written(dir.join("survived")) == one, "Semantic IDs changed with the loss of an executor");
+}
