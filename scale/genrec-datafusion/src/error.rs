@@ -144,6 +144,17 @@ pub enum Error {
         #[source]
         source: Box<genrec::Error>,
     },
+    /// Recommending failed, and there is a history without items.
+    #[error(
+        "row {row} of the batch: nothing could be recommended, and its history is empty ({source}); leave such rows out, or use a run with user tokens and give the user"
+    )]
+    EmptyHistory {
+        /// The first row with an empty history, from 0.
+        row: usize,
+        /// What the run said.
+        #[source]
+        source: Box<genrec::Error>,
+    },
     /// Recommending failed.
     #[error("no items could be recommended for {rows} rows: {source}")]
     Recommend {

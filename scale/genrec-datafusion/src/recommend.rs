@@ -35,7 +35,7 @@ const ARGUMENTS: &str = "a history, a number of items and, if wanted, a user's i
 /// - result: `List<Struct<item: Utf8, score: Float32>>`, best first, scores in nats; null where the history or `k` is null
 ///
 /// A batch is searched in one call, so that histories share the model's batches. What `Recommender` refuses fails the query: an item
-/// that is not in the catalogue, for one, with its row.
+/// that is not in the catalogue, or a history without items where the run has no user tokens; the row is named.
 ///
 /// ```no_run
 /// use candle_core::Device;
@@ -113,7 +113,7 @@ impl Recommend {
     ///
     /// # Errors
     /// [`Error::Declared`] without a run, [`Error::ArgumentType`] for arrays of other types; [`Error::NegativeK`],
-    /// [`Error::NullItem`] and [`Error::History`] name a row; [`Error::Recommend`] with what `Recommender` refused.
+    /// [`Error::NullItem`], [`Error::History`] and [`Error::EmptyHistory`] name a row; [`Error::Recommend`] with what `Recommender` refused.
     pub fn recommend(&self, histories: &dyn Array, k: &dyn Array, users: Option<&dyn Array>) -> Result<ArrayRef> {
         let recommender = self.recommender.as_deref().ok_or(Error::Declared {
             function: NAME,
@@ -145,9 +145,7 @@ impl Recommend {
         }
         let mut found: Vec<Option<Vec<Recommendation>>> = vec![None; rows];
         for (k, (rows, histories)) in asked {
-            let lists = recommender
-                .recommend(&histories, k)
-                .map_err(|source| Error::Recommend { rows: rows.len(), source: Box::new(source) })?;
+            let lists = recommender.recommend(&histories, k).map_err(|source| failed(&rows, &histories, source))?;
             for (row, list) in rows.into_iter().zip(lists) {
                 found[row] = Some(list);
             }
@@ -156,10 +154,20 @@ impl Recommend {
     }
 }
 
+/// What the run said, with the row where that is known.
+fn failed(rows: &[usize], histories: &[History<'_>], source: genrec::Error) -> Error {
+    let source = Box::new(source);
+    match rows.iter().zip(histories).find(|(_, history)| history.items.is_empty()) {
+        Some((&row, _)) => Error::EmptyHistory { row, source },
+        None => Error::Recommend { rows: rows.len(), source },
+    }
+}
+
 /// Recommendations as an array.
 fn lists(found: &[Option<Vec<Recommendation>>]) -> Result<ArrayRef> {
     let all = || found.iter().flatten().flatten();
-    let items: ArrayRef = Arc::new(StringArray::from_iter_values(all().map(|found| &found.id)));
+    let names: Vec<&str> = all().map(|found| found.id.as_str()).collect();
+    let items: ArrayRef = Arc::new(StringArray::from(names));
     let scores: ArrayRef = Arc::new(Float32Array::from_iter_values(all().map(|found| found.score)));
     let offsets = OffsetBuffer::from_lengths(found.iter().map(|list| list.as_ref().map_or(0, Vec::len)));
     let nulls = NullBuffer::from_iter(found.iter().map(Option::is_some));

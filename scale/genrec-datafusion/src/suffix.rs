@@ -19,18 +19,16 @@ const LAST: &str = "__genrec_last_suffix";
 /// The value names the columns. Ids must be unique, as those that are equal would be numbered by chance.
 ///
 /// ```
-/// use candle_core::Device;
 /// use datafusion::prelude::*;
 /// use genrec_datafusion::{SemanticId, Suffixes};
 /// # use ndarray::Array2;
-/// # use sid_quantize::{AnyQuantizer, ArrayRows, Fit, ResidualKMeansConfig};
+/// # use sid_quantize::{ArrayRows, Fit, ResidualKMeansConfig};
 ///
 /// # #[tokio::main(flavor = "current_thread")]
 /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
 /// # let rows = Array2::from_shape_fn((64, 2), |(i, j)| ((i * 7 + j * 3) % 11) as f32);
 /// # let config = ResidualKMeansConfig::default().with_codebook_sizes([8, 8]);
 /// # let semantic_id = SemanticId::from_quantizer(config.fit(&mut ArrayRows::from(rows))?.into())?;
-/// let ctx = SessionContext::new();
 /// let items = |from, to| async move {
 ///     let embedding = "make_array(CAST(value % 3 AS FLOAT), 1.0)";
 ///     SessionContext::new().sql(&format!("SELECT value AS id, {embedding} AS x FROM range({from}, {to})")).await

@@ -37,9 +37,9 @@ fn run() -> &'static (Recommender, Recommend) {
     })
 }
 
-/// Histories of 0 to 6 items.
+/// Histories of 1 to 7 items.
 fn histories(rows: usize) -> Vec<Vec<ItemId>> {
-    (0..rows as u32).map(|row| (0..row % 7).map(|at| ItemId((row * 5 + at * 11) % 40)).collect()).collect()
+    (0..rows as u32).map(|row| (0..=row % 7).map(|at| ItemId((row * 5 + at * 11) % 40)).collect()).collect()
 }
 
 fn names(items: &[ItemId]) -> Vec<String> {
@@ -158,6 +158,10 @@ async fn what_the_run_refuses_fails_the_query() {
         "{error}"
     );
     assert!(error.to_string().contains("no such item"));
+
+    let empty = [histories(1), vec![Vec::new()]].concat();
+    let error = run().1.recommend(&text(&empty), &many(3, 2), None).unwrap_err();
+    assert!(matches!(error, Error::EmptyHistory { row: 1, .. }), "{error}");
 
     lists.values().append_null();
     lists.append(true);
