@@ -13,11 +13,15 @@ use rand_chacha::ChaCha8Rng;
 
 use crate::BoxError;
 
-/// Clusters that the embeddings lie around.
-const CLUSTERS: usize = 1000;
+/// How far the clusters of each level lie apart; an embedding is the sum of one centre of each, so that there are clusters of
+/// clusters, as residual quantisers look for.
+const LEVELS: [f32; 3] = [1.0, 0.5, 0.25];
 
-/// How far they lie from them, of a cube whose sides are 2.
-const SPREAD: f32 = 0.25;
+/// Centres of a level.
+const CENTRES: usize = 256;
+
+/// How far embeddings lie from their centres.
+const SPREAD: f32 = 0.125;
 
 /// Rows of a row group: a reader holds one in memory, 32 MiB at 128 values a row.
 const GROUP_ROWS: usize = 64 << 10;
@@ -75,7 +79,10 @@ impl Table {
 
     fn centres(&self) -> Vec<f32> {
         let mut rng = ChaCha8Rng::seed_from_u64(self.seed);
-        (0..CLUSTERS * self.width).map(|_| rng.random_range(-1.0..1.0)).collect()
+        let level = |scale: f32, rng: &mut ChaCha8Rng| -> Vec<f32> {
+            (0..CENTRES * self.width).map(|_| scale * rng.random_range(-1.0_f32..1.0)).collect()
+        };
+        LEVELS.map(|scale| level(scale, &mut rng)).concat()
     }
 
     fn write_file(
@@ -103,9 +110,13 @@ impl Table {
             let rows = BATCH.min(ids.end - at);
             let mut values = Vec::with_capacity(rows * self.width);
             for _ in 0..rows {
-                let centre = rng.random_range(0..CLUSTERS) * self.width;
-                values
-                    .extend(centres[centre..centre + self.width].iter().map(|value| value + SPREAD * noise(&mut rng)));
+                let at = values.len();
+                values.extend((0..self.width).map(|_| SPREAD * noise(&mut rng)));
+                for level in 0..LEVELS.len() {
+                    let centre = (level * CENTRES + rng.random_range(0..CENTRES)) * self.width;
+                    let centre = &centres[centre..centre + self.width];
+                    values[at..].iter_mut().zip(centre).for_each(|(value, centre)| *value += centre);
+                }
             }
             let values = Arc::new(Float32Array::from(values));
             let embeddings = FixedSizeListArray::try_new(item.clone(), i32::try_from(self.width)?, values, None)?;

@@ -69,6 +69,7 @@ impl Job {
     pub async fn run(&self) -> Result<Outcome, BoxError> {
         let (sids, codes) = (self.out.join("sids"), self.out.join("codes"));
         if sids.exists() {
+            // Better now than after the encoding.
             return Err(format!("`{}` is there already; delete it, or choose another directory", sids.display()).into());
         }
         std::fs::create_dir_all(&self.out)?;
@@ -106,7 +107,7 @@ impl Job {
         report("numbered", rows, numbering);
 
         let begun = Instant::now();
-        let mut outcome = self.check(&ctx, &sids).await?;
+        let mut outcome = sink::retried(again, async || self.check(&ctx, &sids).await).await?;
         let checking = begun.elapsed().as_secs_f64();
         report("checked", outcome.sids, checking);
         (outcome.rows, outcome.seconds) = (rows, [encoding, numbering, checking]);

@@ -37,9 +37,6 @@ struct Directory {
 
 impl Directory {
     fn create(path: &Path, schema: SchemaRef) -> Result<Self, BoxError> {
-        if path.exists() {
-            return Err(format!("`{}` is there already; delete it, or choose another directory", path.display()).into());
-        }
         let unfinished = path.with_extension("unfinished");
         if unfinished.exists() {
             std::fs::remove_dir_all(&unfinished)?;
@@ -83,22 +80,34 @@ impl Directory {
     }
 }
 
-/// Writes the rows of a query to a directory of Parquet files and returns their number. The directory appears when all rows are in it. On
-/// a cluster (`again`) a job that failed is begun anew twice, as an executor that dies after its last task takes results with it.
+/// Does some work, and on a cluster (`again`) up to twice anew when it fails: an executor that dies after its last task takes results
+/// with it that nobody has fetched.
 ///
 /// # Errors
-/// When the directory is there already or cannot be written, when the query fails, and when a value of the columns `whole` is null.
-pub async fn write(query: DataFrame, path: &Path, whole: &[&str], again: bool) -> Result<usize, BoxError> {
+/// Those of the last attempt.
+pub async fn retried<T>(again: bool, mut work: impl AsyncFnMut() -> Result<T, BoxError>) -> Result<T, BoxError> {
     let attempts = if again { ATTEMPTS } else { 1 };
     for attempt in 1..attempts {
-        match try_write(query.clone(), path, whole).await {
-            Err(error) if !path.exists() => tracing::warn!(attempt, %error, "the job failed and is begun anew"),
+        match work().await {
+            Err(error) => tracing::warn!(attempt, %error, "the job failed and is begun anew"),
             done => return done,
         }
         // The scheduler may not have noticed yet that an executor is gone.
         tokio::time::sleep(PAUSE).await;
     }
-    try_write(query, path, whole).await
+    work().await
+}
+
+/// Writes the rows of a query to a directory of Parquet files, [`retried`], and returns their number. The directory appears when all
+/// rows are in it.
+///
+/// # Errors
+/// When the directory is there already or cannot be written, when the query fails, and when a value of the columns `whole` is null.
+pub async fn write(query: DataFrame, path: &Path, whole: &[&str], again: bool) -> Result<usize, BoxError> {
+    if path.exists() {
+        return Err(format!("`{}` is there already; delete it, or choose another directory", path.display()).into());
+    }
+    retried(again, async || try_write(query.clone(), path, whole).await).await
 }
 
 async fn try_write(query: DataFrame, path: &Path, whole: &[&str]) -> Result<usize, BoxError> {

@@ -33,7 +33,7 @@ fn job(dir: &Path, out: &str, cluster: Option<String>) -> Job {
         id: "id".to_owned(),
         embedding: "embedding".to_owned(),
         given: None,
-        place: Place { memory: 256, cluster, partitions: None },
+        place: Place { memory: 256, partitions: cluster.as_ref().map(|_| 8), cluster },
     }
 }
 
