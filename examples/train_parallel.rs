@@ -9,8 +9,8 @@
 //!
 //! Two ranks train the weights of one; those of other numbers differ in their last bits at first (docs/scale.md). A run may be resumed
 //! (`--resume`) by another number. Each rank uses as
-//! many threads as there are processors, or `RAYON_NUM_THREADS`: with several on one machine give each its part. With the features `mpi`
-//! and `nccl`, and `--device cuda`, rank N of a machine takes its GPU N.
+//! many threads as there are processors, or `RAYON_NUM_THREADS`: with several on one machine give each its part. With the features `nccl`
+//! and `mpi`, and `--device cuda`, rank N of a machine takes its GPU N; threads do so with `nccl` alone.
 
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "a program that prints its result")]
 
@@ -21,7 +21,7 @@ use clap::Parser;
 use genrec::{
     data::Dataset,
     pipeline::{self, EmbeddingSource, Event, Observer, TigerConfig},
-    train::{Collective, Threads, TrainError},
+    train::{Collective, CollectiveError, Nccl, Threads, TrainError},
 };
 use support::{BoxError, DeviceArg, ProgressView, asked};
 
@@ -105,23 +105,37 @@ impl Observer for Losses {
     }
 }
 
-/// The GPU of this rank: the number that `mpirun` gave it among those of its machine.
-fn gpu() -> Result<usize, BoxError> {
-    let names = ["MPI_LOCALRANKID", "OMPI_COMM_WORLD_LOCAL_RANK", "SLURM_LOCALID"];
-    match names.iter().find_map(|name| std::env::var(name).ok()) {
-        Some(number) => Ok(number.parse()?),
-        None => Ok(0),
+/// The number of this rank's GPU: its own number among the ranks of its machine, which the launcher of processes says.
+fn gpu(args: &Args, ranks: &dyn Collective) -> Result<usize, BoxError> {
+    if !args.mpi || ranks.ranks() == 1 {
+        return Ok(ranks.rank());
     }
+    // A launcher may show each rank no GPU but its own.
+    if std::env::var("CUDA_VISIBLE_DEVICES").is_ok_and(|seen| !seen.is_empty() && !seen.contains(',')) {
+        return Ok(0);
+    }
+    let names = ["MPI_LOCALRANKID", "OMPI_COMM_WORLD_LOCAL_RANK", "SLURM_LOCALID", "PALS_LOCAL_RANKID"];
+    let Some((name, number)) = names.iter().find_map(|name| Some((name, std::env::var(name).ok()?))) else {
+        let names = names.join(", ");
+        return Err(format!("no variable tells this rank's number on its machine ({names}); set one of them").into());
+    };
+    number.parse().map_err(|error| format!("{name} is `{number}`, which is no number of a GPU: {error}").into())
 }
 
 /// What one rank does.
 fn run(args: &Args, dataset: &Dataset, ranks: &dyn Collective) -> Result<(), BoxError> {
     let device = match args.device {
-        DeviceArg::Cuda => Device::new_cuda(gpu()?)?,
+        DeviceArg::Cuda => {
+            let number = gpu(args, ranks)?;
+            Device::new_cuda(number).map_err(|error| {
+                let (rank, ranks) = (ranks.rank(), ranks.ranks());
+                format!("rank {rank} of {ranks} cannot open GPU {number}, and each needs one of its own: {error}")
+            })?
+        }
         other => other.open()?,
     };
     if device.is_cuda() && ranks.ranks() > 1 {
-        return train(args, dataset, &genrec::train::Nccl::new(&device, ranks)?, &device);
+        return train(args, dataset, &Nccl::new(&device, ranks)?, &device);
     }
     train(args, dataset, ranks, &device)
 }
@@ -161,6 +175,9 @@ fn with_threads(args: &Args, dataset: &Dataset) -> Result<(), BoxError> {
 
 /// Whether it is not this rank that has failed.
 fn tells_of_another(error: &BoxError) -> bool {
+    if let Some(error) = error.downcast_ref() {
+        return matches!(error, CollectiveError::Lost { .. } | CollectiveError::OtherGpu { .. });
+    }
     let Some(genrec::Error::Train(error)) = error.downcast_ref() else { return false };
     matches!(**error, TrainError::OtherRank | TrainError::Leader { .. } | TrainError::Collective { .. })
 }

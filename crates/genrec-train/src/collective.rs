@@ -9,7 +9,7 @@
 //! | [`Alone`] | one | |
 //! | [`Threads`] | threads of this process | |
 //! | `Mpi` | processes that `mpirun` started, on one machine or many | `mpi` |
-//! | `Nccl` | processes, one a GPU, that another collective brings together | `nccl` |
+//! | `Nccl` | those of another collective, with a GPU each | `nccl` |
 
 #[cfg(feature = "mpi")]
 mod mpi;
@@ -17,6 +17,7 @@ mod nccl;
 mod threads;
 
 use candle_core::Tensor;
+use genrec_kernels::nccl::GroupError;
 
 #[cfg(feature = "mpi")]
 pub use self::mpi::Mpi;
@@ -64,11 +65,19 @@ pub enum CollectiveError {
         reason: &'static str,
     },
     /// The GPUs could not be brought together, or cannot sum.
-    #[error("the GPUs of the ranks cannot work together")]
+    #[error("rank {rank} cannot work together with the GPUs of the other ranks")]
     Gpu {
+        /// Whose error it is.
+        rank: usize,
         /// What NCCL says, or that this build has none.
         #[source]
-        source: candle_core::Error,
+        source: GroupError,
+    },
+    /// Another rank brings no GPU, or cannot use it.
+    #[error("rank {rank} has a GPU, but another rank has none or cannot use it; see that rank's own error")]
+    OtherGpu {
+        /// Who was told.
+        rank: usize,
     },
     /// A tensor could not be copied.
     #[error("what the ranks exchange cannot be copied")]

@@ -75,5 +75,8 @@ fn one_rank_alone_keeps_what_it_has() {
 #[test]
 fn what_is_no_gpu_joins_no_group_of_gpus() {
     let errors = each(2, |rank| Nccl::new(&Device::Cpu, rank).unwrap_err());
-    assert!(errors.iter().all(|error| matches!(error, CollectiveError::Gpu { .. })), "{errors:?}");
+    for (number, error) in errors.iter().enumerate() {
+        let CollectiveError::Gpu { rank, source: GroupError::NotCuda { device } } = error else { panic!("{error:?}") };
+        assert_eq!((*rank, device.as_str()), (number, "Cpu"));
+    }
 }
