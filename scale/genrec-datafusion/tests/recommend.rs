@@ -129,11 +129,11 @@ fn nulls_and_users_and_different_k_keep_to_their_rows() {
     let all = histories(6);
     let many = Int64Array::from(vec![Some(2), None, Some(4), Some(2), Some(0), Some(4)]);
     let got = run().1.recommend(&text(&all), &many, None).unwrap();
-    for row in 0..6 {
+    for (row, history) in all.iter().enumerate() {
         assert_eq!(got.is_null(row), many.is_null(row));
         if many.is_valid(row) {
             let k = many.value(row) as usize;
-            let expected = plain(&[all[row].clone()], k).remove(0);
+            let expected = plain(std::slice::from_ref(history), k).remove(0);
             let close = |(a, b): (&(String, f32), &(String, f32))| a.0 == b.0 && (a.1 - b.1).abs() < 1e-4;
             let found = found(&got, row);
             assert_eq!(found.len(), expected.len());

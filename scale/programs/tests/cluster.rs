@@ -6,7 +6,7 @@
 #[path = "cluster/processes.rs"]
 mod processes;
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
@@ -46,7 +46,7 @@ fn rows(batch: &RecordBatch) -> Vec<Sid> {
 }
 
 /// What a job has written, by id.
-fn written(out: PathBuf) -> Vec<Sid> {
+fn written(out: &Path) -> Vec<Sid> {
     let mut all: Vec<Sid> = block_on(async {
         let table = parquet(&SessionContext::new(), &out.join("sids")).await?;
         Ok(table.collect().await?.iter().flat_map(rows).collect())
@@ -57,7 +57,7 @@ fn written(out: PathBuf) -> Vec<Sid> {
 }
 
 fn run(job: &Job) -> usize {
-    let patient = async { Ok(tokio::time::timeout(Duration::from_secs(100), job.run()).await??) };
+    let patient = async { tokio::time::timeout(Duration::from_secs(100), job.run()).await? };
     let outcome = block_on(patient).unwrap();
     assert_eq!((outcome.rows, outcome.sids, outcome.distinct), (ROWS, ROWS, ROWS));
     outcome.cells
@@ -81,7 +81,7 @@ fn a_cluster_gives_what_one_process_gives_and_survives_an_executor() {
 
     let cells = run(&job(dir, "one", None));
     assert!(cells < ROWS, "some items must share their codes");
-    let one = written(dir.join("one"));
+    let one = written(&dir.join("one"));
     let mut plainly = Vec::new();
     plain::encode(&dir.join("quantizer"), &dir.join("embeddings"), None, |codes| {
         plainly.extend(codes.rows().into_iter().map(|row| row.to_vec()));
@@ -94,7 +94,7 @@ fn a_cluster_gives_what_one_process_gives_and_survives_an_executor() {
 
     let mut cluster = Cluster::start(dir, &dir.join("quantizer"), 2);
     assert_eq!(run(&job(dir, "cluster", Some(cluster.url.clone()))), cells);
-    assert!(written(dir.join("cluster")) == one, "the cluster gives other Semantic IDs");
+    assert!(written(&dir.join("cluster")) == one, "the cluster gives other Semantic IDs");
     assert!((0..2).all(|executor| !cluster.results(executor).is_empty()), "an executor had nothing to do");
 
     // The second executor dies as soon as it has a part of the result, which then is lost with it.
@@ -116,5 +116,5 @@ fn a_cluster_gives_what_one_process_gives_and_survives_an_executor() {
         assert_eq!(work.join().unwrap(), cells);
     });
     assert!(killed.into_inner(), "the job was over before its executor was killed");
-    assert!(written(dir.join("survived")) == one, "Semantic IDs changed with the loss of an executor");
+    assert!(written(&dir.join("survived")) == one, "Semantic IDs changed with the loss of an executor");
 }
