@@ -92,7 +92,8 @@ fn a_cluster_gives_what_one_process_gives_and_survives_an_executor() {
         "codes are not those of the encoder"
     );
 
-    let mut cluster = Cluster::start(dir, &dir.join("quantizer"), 2);
+    let options = ["--quantizer".to_owned(), dir.join("quantizer").display().to_string()];
+    let mut cluster = Cluster::start(dir, options, 2);
     assert_eq!(run(&job(dir, "cluster", Some(cluster.url.clone()))), cells);
     assert!(written(&dir.join("cluster")) == one, "the cluster gives other Semantic IDs");
     assert!((0..2).all(|executor| !cluster.results(executor).is_empty()), "an executor had nothing to do");

@@ -1,5 +1,7 @@
 //! A cluster of processes on the loopback, which end with the value.
 
+#![allow(dead_code, reason = "each test uses a part of it")]
+
 use std::collections::BTreeSet;
 use std::fs::File;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
@@ -87,8 +89,8 @@ pub(crate) struct Cluster {
 }
 
 impl Cluster {
-    /// Starts a scheduler that knows no quantiser, and executors of one task at once that know this one.
-    pub(crate) fn start(dir: &Path, quantizer: &Path, executors: usize) -> Self {
+    /// Starts a scheduler that has no files, and executors of one task at once, each with these options.
+    pub(crate) fn start(dir: &Path, options: [String; 2], executors: usize) -> Self {
         let text = |text: &str| text.to_owned();
         let (scheduler, port) = retried(|| {
             let [port] = free_ports();
@@ -109,7 +111,7 @@ impl Cluster {
                     ["--tasks".to_owned(), "1".to_owned()],
                     ["--heartbeat".to_owned(), "1".to_owned()],
                     ["--work-dir".to_owned(), work_dir.display().to_string()],
-                    ["--quantizer".to_owned(), quantizer.display().to_string()],
+                    options.clone(),
                 ]
                 .concat();
                 Process::start(env!("CARGO_BIN_EXE_genrec-executor"), &name, dir, &args, local(data))

@@ -1,0 +1,53 @@
+//! One process and a cluster recommend what the run itself recommends.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test that cannot go on has failed")]
+#![allow(clippy::print_stderr, reason = "what the processes said, when the test fails")]
+
+#[path = "cluster/processes.rs"]
+mod processes;
+
+use std::fmt::Write;
+
+use candle_core::Device;
+use genrec::data::SyntheticConfig;
+use genrec::pipeline::{self, Event, TigerConfig};
+use genrec::quantize::ResidualKMeansConfig;
+use genrec_scale::block_on;
+use genrec_scale::recommend::{Job, histories_to_parquet};
+use genrec_scale::session::Place;
+use processes::Cluster;
+
+#[test]
+fn every_user_gets_what_the_run_recommends() {
+    let temporary = tempfile::tempdir().unwrap();
+    let dir = temporary.path();
+    let shop = SyntheticConfig::default().with_users(300).generate().unwrap();
+    let quantizer = ResidualKMeansConfig::default().with_codebook_sizes([16, 16, 16]);
+    let mut config = TigerConfig::quickstart().with_quantizer(quantizer.into());
+    config.train.epochs = Some(1);
+    let quiet = &mut |_: &Event<'_>| {};
+    let outcome = pipeline::run(&shop.dataset, &config, &dir.join("run"), &Device::Cpu, None, false, quiet).unwrap();
+
+    let catalogue = outcome.recommender.catalogue();
+    let mut lines = String::new();
+    for user in 0..300 {
+        let ids = (0..4 + user % 7).map(|at| catalogue.items()[(user * 7 + at * 3) % catalogue.len()].id.as_str());
+        writeln!(lines, "{user} {}", ids.collect::<Vec<_>>().join(" ")).unwrap();
+    }
+    std::fs::write(dir.join("sequences.txt"), lines).unwrap();
+    assert_eq!(histories_to_parquet(&dir.join("sequences.txt"), 2, &dir.join("histories.parquet")).unwrap(), 300);
+
+    let job = |out: &str, cluster| Job {
+        run: dir.join("run"),
+        input: dir.join("histories.parquet"),
+        out: dir.join(out),
+        k: 5,
+        id: "id".to_owned(),
+        history: "history".to_owned(),
+        check: true,
+        place: Place { memory: 256, cluster, partitions: Some(4) },
+    };
+    assert_eq!(block_on(job("one", None).run()).unwrap(), 300);
+    let cluster = Cluster::start(dir, ["--run".to_owned(), dir.join("run").display().to_string()], 2);
+    assert_eq!(block_on(job("cluster", Some(cluster.url.clone())).run()).unwrap(), 300);
+}
