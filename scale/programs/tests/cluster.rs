@@ -93,7 +93,7 @@ fn a_cluster_gives_what_one_process_gives_and_survives_an_executor() {
     );
 
     let options = ["--quantizer".to_owned(), dir.join("quantizer").display().to_string()];
-    let mut cluster = Cluster::start(dir, options, 2);
+    let mut cluster = Cluster::start(dir, &options, 2);
     assert_eq!(run(&job(dir, "cluster", Some(cluster.url.clone()))), cells);
     assert!(written(&dir.join("cluster")) == one, "the cluster gives other Semantic IDs");
     assert!((0..2).all(|executor| !cluster.results(executor).is_empty()), "an executor had nothing to do");

@@ -48,6 +48,7 @@ fn every_user_gets_what_the_run_recommends() {
         place: Place { memory: 256, cluster, partitions: Some(4) },
     };
     assert_eq!(block_on(job("one", None).run()).unwrap(), 300);
-    let cluster = Cluster::start(dir, ["--run".to_owned(), dir.join("run").display().to_string()], 2);
+    let options = ["--run".to_owned(), dir.join("run").display().to_string()];
+    let cluster = Cluster::start(dir, &options, 2);
     assert_eq!(block_on(job("cluster", Some(cluster.url.clone())).run()).unwrap(), 300);
 }

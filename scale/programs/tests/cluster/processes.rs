@@ -90,7 +90,7 @@ pub(crate) struct Cluster {
 
 impl Cluster {
     /// Starts a scheduler that has no files, and executors of one task at once, each with these options.
-    pub(crate) fn start(dir: &Path, options: [String; 2], executors: usize) -> Self {
+    pub(crate) fn start(dir: &Path, options: &[String; 2], executors: usize) -> Self {
         let text = |text: &str| text.to_owned();
         let (scheduler, port) = retried(|| {
             let [port] = free_ports();
