@@ -75,9 +75,8 @@ pub enum GroupError {
     },
     /// Other ranks did not come.
     #[error(
-        "rank {rank} of {ranks} has waited {} s for the others to {action}; one has ended or is stuck: see its own error, and \
-         resume from the last checkpoint",
-        .waited.as_secs()
+        "rank {rank} of {ranks} has waited {waited:?} for the others to {action}; one has ended or is stuck: see its own error, and \
+         resume from the last checkpoint"
     )]
     Late {
         /// Who has waited.
