@@ -180,8 +180,10 @@ impl<'a> Searcher<'a> {
             Some(tables) => tables,
             None => {
                 made = DeviceCatalogue::new(&common, device)?;
-                // Another thread's are as good.
-                let _ = self.tables.map(|cell| cell.set(made.clone()));
+                if let Some(cell) = self.tables {
+                    // Another thread's are as good.
+                    let _ = cell.set(made.clone());
+                }
                 &made
             }
         };
