@@ -16,7 +16,7 @@ mkdir -p "$2"
 OUT=$(cd "$2" && pwd)
 cd "$(dirname "$0")/.."
 
-source scripts/mpi-env.sh
+source scripts/mpi-env.sh "${XDG_CACHE_HOME:-$HOME/.cache}/genrec/mpich"
 command -v mpicc > /dev/null
 profile=${GENREC_PROFILE:-release}
 cargo build --workspace --profile "$profile" --locked --features genrec-examples/mpi --example train_parallel

@@ -22,6 +22,8 @@ pub(crate) struct Histories {
 pub(crate) fn read_as(history: &DataType) -> Option<DataType> {
     match element(history)? {
         DataType::Utf8 | DataType::LargeUtf8 | DataType::Utf8View | DataType::Null => Some(DataType::Utf8),
+        // Beyond the largest `Int64`.
+        DataType::UInt64 => Some(DataType::Utf8),
         integer if integer.is_integer() => Some(DataType::Int64),
         _ => None,
     }

@@ -9,8 +9,9 @@ use std::sync::Arc;
 use candle_core::Device;
 use datafusion::arrow::array::{Array, ArrayRef, AsArray, Float32Array, ListArray, StringArray, StructArray};
 use datafusion::arrow::buffer::{NullBuffer, OffsetBuffer};
-use datafusion::arrow::compute::cast;
+use datafusion::arrow::compute::{CastOptions, cast, cast_with_options};
 use datafusion::arrow::datatypes::{DataType, Field, Fields, Int64Type};
+use datafusion::arrow::error::ArrowError;
 use datafusion::error::Result as QueryResult;
 use datafusion::execution::FunctionRegistry;
 use datafusion::logical_expr::{
@@ -109,6 +110,11 @@ impl Recommend {
         self.udf().call(vec![history, k])
     }
 
+    /// The same with the user's id, for runs with user tokens.
+    pub fn call_for(&self, history: Expr, k: Expr, user: Expr) -> Expr {
+        self.udf().call(vec![history, k, user])
+    }
+
     /// The items for a batch; `k` is an integer for each row, `users` text.
     ///
     /// # Errors
@@ -126,7 +132,12 @@ impl Recommend {
             expected,
         };
         let rows = histories.len();
-        let many = cast(k, &DataType::Int64).map_err(|_| wrong("k", k, "an integer"))?;
+        if !k.data_type().is_integer() && !k.data_type().is_null() {
+            return Err(wrong("k", k, "an integer"));
+        }
+        let exact = CastOptions { safe: false, ..CastOptions::default() };
+        let many = cast_with_options(k, &DataType::Int64, &exact)
+            .map_err(|_| wrong("k", k, "an integer, at most 9223372036854775807"))?;
         let many = many.as_primitive::<Int64Type>();
         let users =
             users.map(|users| cast(users, &DataType::Utf8).map_err(|_| wrong("user", users, "text"))).transpose()?;
@@ -166,8 +177,12 @@ fn failed(rows: &[usize], histories: &[History<'_>], source: genrec::Error) -> E
 /// Recommendations as an array.
 fn lists(found: &[Option<Vec<Recommendation>>]) -> Result<ArrayRef> {
     let all = || found.iter().flatten().flatten();
-    let names: Vec<&str> = all().map(|found| found.id.as_str()).collect();
-    let items: ArrayRef = Arc::new(StringArray::from(names));
+    let bytes: usize = all().map(|found| found.id.len()).sum();
+    if i32::try_from(bytes.max(all().count())).is_err() {
+        let source = ArrowError::OffsetOverflowError(bytes.max(all().count()));
+        return Err(Error::Array { rows: found.len(), source });
+    }
+    let items: ArrayRef = Arc::new(StringArray::from_iter_values(all().map(|found| found.id.as_str())));
     let scores: ArrayRef = Arc::new(Float32Array::from_iter_values(all().map(|found| found.score)));
     let offsets = OffsetBuffer::from_lengths(found.iter().map(|list| list.as_ref().map_or(0, Vec::len)));
     let nulls = NullBuffer::from_iter(found.iter().map(Option::is_some));

@@ -6,7 +6,8 @@ use std::path::Path;
 use std::sync::Arc;
 
 use candle_core::Device;
-use datafusion::arrow::array::{Array, ArrayRef, FixedSizeListArray, UInt32Array};
+use datafusion::arrow::array::{Array, ArrayRef, AsArray, FixedSizeListArray, UInt32Array};
+use datafusion::arrow::compute::cast;
 use datafusion::arrow::datatypes::{DataType, Field};
 use datafusion::common::ScalarValue;
 use datafusion::error::Result as QueryResult;
@@ -167,14 +168,20 @@ impl SemanticId {
     }
 
     /// Refuses a query that was planned for another quantiser.
-    fn check_fingerprint(&self, asked: &ColumnarValue) -> Result<()> {
-        let (ColumnarValue::Scalar(ScalarValue::Utf8(Some(asked))), Some(here)) = (asked, &self.fingerprint) else {
-            return Ok(());
+    fn check_fingerprint(&self, asked: &ColumnarValue) -> QueryResult<()> {
+        let Some(here) = &self.fingerprint else { return Ok(()) };
+        // A literal is one value, however many rows there are.
+        let asked = match asked {
+            ColumnarValue::Scalar(asked) => asked.to_array()?,
+            ColumnarValue::Array(asked) => asked.clone(),
         };
-        if asked == here {
-            return Ok(());
+        let asked = cast(&asked, &DataType::Utf8)?;
+        match asked.as_string::<i32>().iter().find(|asked| *asked != Some(here)) {
+            None => Ok(()),
+            Some(asked) => {
+                Err(Error::OtherQuantizer { asked: asked.unwrap_or("null").to_owned(), here: here.clone() }.into())
+            }
         }
-        Err(Error::OtherQuantizer { asked: asked.clone(), here: here.clone() })
     }
 }
 

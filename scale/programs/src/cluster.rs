@@ -16,15 +16,18 @@ use genrec_datafusion::{Recommend, SemanticId};
 
 use crate::BoxError;
 
+/// How long results of a job stay where they were computed.
+const KEEP_RESULTS: Duration = Duration::from_secs(24 * 60 * 60);
+
 /// A scheduler: it plans, and computes nothing.
 #[derive(Debug, Clone, clap::Args)]
 pub struct Scheduler {
     /// Address to listen at.
     #[arg(long, default_value = "127.0.0.1:50050")]
     pub bind: SocketAddr,
-    /// Name by which executors reach it.
-    #[arg(long, default_value = "localhost")]
-    pub host: String,
+    /// Name by which executors reach it; the address of `--bind` where that is one.
+    #[arg(long)]
+    pub host: Option<String>,
     /// Codes of a Semantic ID: all that a plan must know of the quantiser.
     #[arg(long, default_value_t = 3)]
     pub levels: usize,
@@ -40,8 +43,18 @@ impl Scheduler {
     /// Runs until it is ended.
     ///
     /// # Errors
-    /// When the quantiser cannot be loaded or the address is taken.
+    /// When the quantiser cannot be loaded, the address is taken, or it is that of all networks and there is no `--host`.
     pub async fn run(self) -> Result<(), BoxError> {
+        let host = match self.host {
+            Some(host) => host,
+            None if self.bind.ip().is_unspecified() => {
+                // Executors would report to themselves, and the job would wait for ever.
+                return Err(
+                    format!("executors cannot reach `{}`: give `--host`, the name of this machine", self.bind).into()
+                );
+            }
+            None => self.bind.ip().to_string(),
+        };
         let semantic_id = match &self.quantizer {
             Some(dir) => SemanticId::open(dir, &Device::Cpu)?,
             None => SemanticId::declared(self.levels),
@@ -55,8 +68,10 @@ impl Scheduler {
         let config = SchedulerConfig {
             bind_host: self.bind.ip().to_string(),
             bind_port: self.bind.port(),
-            external_host: self.host,
+            external_host: host,
             executor_timeout_seconds: self.executor_timeout,
+            // The client reads the last stage's results one after another while it writes them.
+            finished_job_data_clean_up_interval_seconds: KEEP_RESULTS.as_secs(),
             no_executors_grace_period_seconds: self.executor_timeout.max(60),
             expire_dead_executor_interval_seconds: (self.executor_timeout / 4).max(1),
             override_session_builder: Some(Arc::new(builder)),
@@ -141,7 +156,7 @@ impl Executor {
             work_dir: Some(work_dir.to_string_lossy().into_owned()),
             executor_heartbeat_interval_seconds: self.heartbeat,
             memory_pool_size: Some(self.memory << 20),
-            job_data_ttl_seconds: Duration::from_secs(24 * 60 * 60).as_secs(),
+            job_data_ttl_seconds: KEEP_RESULTS.as_secs(),
             job_data_clean_up_interval_seconds: 60,
             override_function_registry: Some(Arc::new(BallistaFunctionRegistry::from(&state))),
             ..ExecutorProcessConfig::default()

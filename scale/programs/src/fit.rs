@@ -76,6 +76,10 @@ impl Sample {
             let take = self.rows.div_ceil(files.len()).min(rows.len());
             let mut block = Array2::zeros((take, rows.dim()));
             rows.read(0, block.slice_mut(s![.., ..]))?;
+            if width != 0 && width != rows.dim() {
+                let (file, got) = (file.display(), rows.dim());
+                return Err(format!("`{file}` has embeddings of {got} values, the files before it of {width}").into());
+            }
             width = rows.dim();
             all.extend(block);
         }

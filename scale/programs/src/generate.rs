@@ -53,9 +53,12 @@ impl Table {
     /// Writes the files, on as many threads as there are cores.
     ///
     /// # Errors
-    /// When a file cannot be written.
+    /// When the directory has files already, or one cannot be written.
     pub fn write(&self) -> Result<(), BoxError> {
         std::fs::create_dir_all(&self.out)?;
+        if std::fs::read_dir(&self.out)?.next().is_some() {
+            return Err(format!("`{}` is not empty; choose another directory", self.out.display()).into());
+        }
         let files = self.files.max(1);
         let starts: Vec<usize> = (0..=files).map(|file| self.rows * file / files).collect();
         let centres = self.centres();

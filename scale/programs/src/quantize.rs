@@ -38,9 +38,10 @@ pub struct Job {
     /// Column of embeddings.
     #[arg(long, default_value = "embedding")]
     pub embedding: String,
-    /// Semantic IDs already given, the `sids/` of an earlier run: only items that are not there are encoded, and none of these changes.
-    #[arg(long)]
-    pub given: Option<PathBuf>,
+    /// Semantic IDs already given, the `sids/` of all earlier runs, by the same quantiser: only items that are not there are encoded, and
+    /// none of these changes.
+    #[arg(long, num_args = 1..)]
+    pub given: Vec<PathBuf>,
     /// Where it runs.
     #[command(flatten)]
     pub place: Place,
@@ -67,14 +68,16 @@ impl Job {
     /// # Errors
     /// When a file cannot be read or written, a row cannot be encoded, or the Semantic IDs are not unique.
     pub async fn run(&self) -> Result<Outcome, BoxError> {
-        let (sids, codes) = (self.out.join("sids"), self.out.join("codes"));
+        let [sids, numbers, codes] = ["sids", "unchecked", "codes"].map(|name| self.out.join(name));
         if sids.exists() {
             // Better now than after the encoding.
             return Err(format!("`{}` is there already; delete it, or choose another directory", sids.display()).into());
         }
         std::fs::create_dir_all(&self.out)?;
-        if codes.exists() {
-            std::fs::remove_dir_all(&codes)?;
+        for left in [&codes, &numbers] {
+            if left.exists() {
+                std::fs::remove_dir_all(left)?;
+            }
         }
         let mut ctx = self.place.open(BATCH, &self.out).await?;
         let semantic_id = SemanticId::open(&self.quantizer, &Device::Cpu)?;
@@ -84,8 +87,9 @@ impl Job {
 
         let begun = Instant::now();
         let mut items = parquet(&ctx, &self.input).await?;
-        if let Some(given) = &self.given {
-            items = suffixes.unseen(items, parquet(&ctx, given).await?)?;
+        let given = self.given(&ctx).await?;
+        if let Some(given) = &given {
+            items = suffixes.unseen(items, given.clone())?;
         }
         let encoded = items.select([ident(&self.id), semantic_id.call(ident(&self.embedding)).alias("sid")])?;
         let rows = sink::write(encoded, &codes, &[&self.id, "sid"], again).await?;
@@ -94,31 +98,45 @@ impl Job {
 
         let begun = Instant::now();
         let encoded = parquet(&ctx, &codes).await?;
-        let numbered = match &self.given {
+        let numbered = match given {
             None => suffixes.of(encoded)?,
-            Some(given) => suffixes.after(encoded, parquet(&ctx, given).await?)?,
+            Some(given) => suffixes.after(encoded, given)?,
         };
-        let numbered_rows = sink::write(numbered, &sids, &[&self.id, "sid", "suffix"], again).await?;
+        let numbered_rows = sink::write(numbered, &numbers, &[&self.id, "sid", "suffix"], again).await?;
         if numbered_rows != rows {
             return Err(format!("{rows} rows were encoded, and {numbered_rows} numbered").into());
         }
-        std::fs::remove_dir_all(&codes)?;
         let numbering = begun.elapsed().as_secs_f64();
         report("numbered", rows, numbering);
 
         let begun = Instant::now();
-        let mut outcome = sink::retried(again, async || self.check(&ctx, &sids).await).await?;
+        let mut outcome = sink::retried(again, async || self.check(&ctx, &numbers).await).await?;
+        std::fs::rename(&numbers, &sids)?;
+        std::fs::remove_dir_all(&codes)?;
         let checking = begun.elapsed().as_secs_f64();
         report("checked", outcome.sids, checking);
         (outcome.rows, outcome.seconds) = (rows, [encoding, numbering, checking]);
         Ok(outcome)
     }
 
+    /// The Semantic IDs of all earlier runs; none where none was named.
+    async fn given(&self, ctx: &SessionContext) -> Result<Option<DataFrame>, BoxError> {
+        let mut all = None;
+        for path in &self.given {
+            let part = parquet(ctx, path).await?.select([ident(&self.id), ident("sid"), ident("suffix")])?;
+            all = Some(match all {
+                None => part,
+                Some(all) => DataFrame::union(all, part)?,
+            });
+        }
+        Ok(all)
+    }
+
     /// Counts Semantic IDs and ids, and fails unless each is there once.
     async fn check(&self, ctx: &SessionContext, sids: &Path) -> Result<Outcome, BoxError> {
         let mut all = parquet(ctx, sids).await?;
-        if let Some(given) = &self.given {
-            all = all.union(parquet(ctx, given).await?.select([ident(&self.id), ident("sid"), ident("suffix")])?)?;
+        if let Some(given) = self.given(ctx).await? {
+            all = all.union(given)?;
         }
         let groups = all
             .clone()

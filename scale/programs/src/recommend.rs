@@ -1,14 +1,19 @@
 //! A table of histories into a table of recommendations.
 
 use std::collections::HashMap;
+use std::fs::File;
+use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Instant;
 
 use candle_core::Device;
-use datafusion::arrow::array::{Array, AsArray, RecordBatch};
-use datafusion::arrow::compute::{cast as cast_array, concat_batches};
-use datafusion::arrow::datatypes::{DataType, Field, Float32Type};
+use datafusion::arrow::array::{Array, ArrayBuilder, AsArray, ListBuilder, RecordBatch, StringBuilder};
+use datafusion::arrow::compute::cast as cast_array;
+use datafusion::arrow::datatypes::{DataType, Field, Float32Type, Schema};
+use datafusion::common::ScalarValue;
 use datafusion::logical_expr::{Partitioning, cast, ident, lit};
+use datafusion::parquet::arrow::ArrowWriter;
 use datafusion::prelude::SessionContext;
 use genrec::{History, Recommender};
 use genrec_datafusion::Recommend;
@@ -43,6 +48,9 @@ pub struct Job {
     /// Column of histories, oldest item first.
     #[arg(long, default_value = "history")]
     pub history: String,
+    /// Column of users' ids as training had them, for runs with user tokens; no user otherwise.
+    #[arg(long)]
+    pub user: Option<String>,
     /// Asks the run itself afterwards, and compares row for row.
     #[arg(long)]
     pub check: bool,
@@ -64,11 +72,14 @@ impl Job {
         recommend.register(&mut ctx)?;
 
         let begun = Instant::now();
-        let users = parquet(&ctx, &self.input).await?.select([ident(&self.id), ident(&self.history)])?;
+        let users = parquet(&ctx, &self.input).await?;
+        let call = |history| match &self.user {
+            None => recommend.call(history, lit(i64::from(self.k))),
+            Some(user) => recommend.call_for(history, lit(i64::from(self.k)), ident(user)),
+        };
         // Histories are small and recommending is slow: a file of one row group would be the work of one core.
         let users = users.repartition(Partitioning::Hash(vec![ident(&self.id)], self.place.partitions()))?;
-        let found = users
-            .select([ident(&self.id), recommend.call(ident(&self.history), lit(i64::from(self.k))).alias("items")])?;
+        let found = users.select([ident(&self.id), call(ident(&self.history)).alias("items")])?;
         let out = self.out.join("recommendations");
         let rows = sink::write(found, &out, &[&self.id, "items"], cluster).await?;
         report("recommended", rows, begun.elapsed().as_secs_f64());
@@ -87,8 +98,10 @@ impl Job {
         let text = |name: &str| cast(ident(name), DataType::Utf8).alias(name);
         let items = DataType::List(Field::new_list_field(DataType::Utf8, true).into());
         let users = parquet(&ctx, &self.input).await?;
+        let user =
+            cast(self.user.as_deref().map_or_else(|| lit(ScalarValue::Null), ident), DataType::Utf8).alias("user");
         let users =
-            users.select([text(&self.id), cast(ident(&self.history), items).alias("history")])?.collect().await?;
+            users.select([text(&self.id), cast(ident(&self.history), items).alias("history"), user])?.collect().await?;
         let found = parquet(&ctx, out).await?.select([text(&self.id), ident("items")])?.collect().await?;
         let mut wanted: HashMap<String, Vec<(String, f32)>> = HashMap::new();
         for batch in &users {
@@ -132,37 +145,51 @@ fn answers(recommender: &Recommender, batch: &RecordBatch, k: usize) -> Result<V
         let items = items.as_string::<i32>().iter().flatten().map(|id| recommender.find(id));
         histories.push(items.collect::<Result<Vec<_>, _>>()?);
     }
-    let histories: Vec<_> = histories.iter().map(|items| History { user: None, items }).collect();
+    let users = batch.column(2).as_string::<i32>().iter();
+    let histories: Vec<_> = histories.iter().zip(users).map(|(items, user)| History { user, items }).collect();
     let found = recommender.recommend(&histories, k)?;
     Ok(found.into_iter().map(|items| items.into_iter().map(|item| (item.id, item.score)).collect()).collect())
 }
 
-/// Writes the histories of a `sequences.txt` (a user and their items a line) to a Parquet file of the columns `id` and `history`.
+/// Writes the histories of a `sequences.txt` (a user and their items a line) to a Parquet file of the columns `id` and `history`, without
+/// the last `leave_out` items of each. Users of whom nothing is left are left out, with a warning; the others are counted.
 ///
 /// # Errors
 /// When a file cannot be read or written.
 pub fn histories_to_parquet(sequences: &Path, leave_out: usize, parquet: &Path) -> Result<usize, BoxError> {
-    use datafusion::arrow::array::{ListBuilder, StringBuilder};
-    let text = std::fs::read_to_string(sequences).map_err(|error| format!("`{}`: {error}", sequences.display()))?;
+    let lists = DataType::List(Field::new_list_field(DataType::Utf8, true).into());
+    let schema =
+        Arc::new(Schema::new(vec![Field::new("id", DataType::Utf8, false), Field::new("history", lists, false)]));
+    let file = File::open(sequences).map_err(|error| format!("cannot read `{}`: {error}", sequences.display()))?;
+    let mut writer = ArrowWriter::try_new(File::create(parquet)?, schema.clone(), None)?;
+    let (mut users, mut without) = (0, 0_usize);
     let (mut ids, mut lists) = (StringBuilder::new(), ListBuilder::new(StringBuilder::new()));
-    for line in text.lines() {
+    let mut lines = BufReader::new(file).lines().peekable();
+    while let Some(line) = lines.next() {
+        let line = line?;
         let mut words = line.split_whitespace();
-        let Some(user) = words.next() else { continue };
-        let items: Vec<&str> = words.collect();
-        ids.append_value(user);
-        for item in &items[..items.len().saturating_sub(leave_out)] {
-            lists.values().append_value(item);
+        if let Some(user) = words.next() {
+            let items: Vec<&str> = words.collect();
+            let kept = items.len().saturating_sub(leave_out);
+            if kept == 0 {
+                without += 1;
+            } else {
+                ids.append_value(user);
+                items[..kept].iter().for_each(|item| lists.values().append_value(item));
+                lists.append(true);
+            }
         }
-        lists.append(true);
+        if ids.len() == BATCH || (lines.peek().is_none() && ids.len() > 0) {
+            users += ids.len();
+            writer.write(&RecordBatch::try_new(
+                schema.clone(),
+                vec![Arc::new(ids.finish()), Arc::new(lists.finish())],
+            )?)?;
+        }
     }
-    let batch = RecordBatch::try_from_iter([
-        ("id", std::sync::Arc::new(ids.finish()) as _),
-        ("history", std::sync::Arc::new(lists.finish()) as _),
-    ])?;
-    let batch = concat_batches(&batch.schema(), [&batch])?;
-    let mut writer =
-        datafusion::parquet::arrow::ArrowWriter::try_new(std::fs::File::create(parquet)?, batch.schema(), None)?;
-    writer.write(&batch)?;
     writer.close()?;
-    Ok(batch.num_rows())
+    if without > 0 {
+        tracing::warn!(users = without, leave_out, "users with no history are left out");
+    }
+    Ok(users)
 }

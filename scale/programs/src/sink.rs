@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use datafusion::arrow::array::{Array, RecordBatch};
 use datafusion::arrow::datatypes::SchemaRef;
+use datafusion::error::DataFusionError;
 use datafusion::parquet::arrow::ArrowWriter;
 use datafusion::parquet::file::properties::WriterProperties;
 use datafusion::prelude::DataFrame;
@@ -80,8 +81,8 @@ impl Directory {
     }
 }
 
-/// Does some work, and on a cluster (`again`) up to twice anew when it fails: an executor that dies after its last task takes results
-/// with it that nobody has fetched.
+/// Does some work, and on a cluster (`again`) up to twice anew when an executor or its results cannot be reached: one that dies after its
+/// last task takes results with it that nobody has fetched.
 ///
 /// # Errors
 /// Those of the last attempt.
@@ -89,13 +90,21 @@ pub async fn retried<T>(again: bool, mut work: impl AsyncFnMut() -> Result<T, Bo
     let attempts = if again { ATTEMPTS } else { 1 };
     for attempt in 1..attempts {
         match work().await {
-            Err(error) => tracing::warn!(attempt, %error, "the job failed and is begun anew"),
+            Err(error) if lost(&error) => tracing::warn!(attempt, %error, "the job failed and is begun anew"),
             done => return done,
         }
         // The scheduler may not have noticed yet that an executor is gone.
         tokio::time::sleep(PAUSE).await;
     }
     work().await
+}
+
+/// Whether an error may be that of a machine: all but what this program says of rows or files, and what a function says of its rows or
+/// of another quantiser, which comes from an executor as text.
+fn lost(error: &BoxError) -> bool {
+    let text = error.to_string();
+    let said = ["of the batch: ", "the query asks for the quantiser", "is only declared"];
+    error.is::<DataFusionError>() && !said.iter().any(|words| text.contains(words))
 }
 
 /// Writes the rows of a query to a directory of Parquet files, [`retried`], and returns their number. The directory appears when all
@@ -118,9 +127,10 @@ async fn try_write(query: DataFrame, path: &Path, whole: &[&str]) -> Result<usiz
         for name in whole {
             let nulls = batch.column_by_name(name).map_or(0, |column| column.logical_null_count());
             if nulls > 0 {
-                return Err(
-                    format!("{nulls} rows have no `{name}`; leave rows without an id or an embedding out").into()
-                );
+                return Err(format!(
+                    "{nulls} rows have no `{name}`; leave rows out whose id, embedding or history is null"
+                )
+                .into());
             }
         }
         directory.write(&batch)?;

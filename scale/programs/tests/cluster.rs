@@ -32,7 +32,7 @@ fn job(dir: &Path, out: &str, cluster: Option<String>) -> Job {
         out: dir.join(out),
         id: "id".to_owned(),
         embedding: "embedding".to_owned(),
-        given: None,
+        given: Vec::new(),
         place: Place { memory: 256, partitions: cluster.as_ref().map(|_| 8), cluster },
     }
 }

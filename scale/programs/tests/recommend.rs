@@ -29,7 +29,8 @@ fn every_user_gets_what_the_run_recommends() {
     let outcome = pipeline::run(&shop.dataset, &config, &dir.join("run"), &Device::Cpu, None, false, quiet).unwrap();
 
     let catalogue = outcome.recommender.catalogue();
-    let mut lines = String::new();
+    // One user has no item but the two that are left out.
+    let mut lines = format!("short {0} {0}\n", catalogue.items()[0].id);
     for user in 0..300 {
         let ids = (0..4 + user % 7).map(|at| catalogue.items()[(user * 7 + at * 3) % catalogue.len()].id.as_str());
         writeln!(lines, "{user} {}", ids.collect::<Vec<_>>().join(" ")).unwrap();
@@ -37,18 +38,20 @@ fn every_user_gets_what_the_run_recommends() {
     std::fs::write(dir.join("sequences.txt"), lines).unwrap();
     assert_eq!(histories_to_parquet(&dir.join("sequences.txt"), 2, &dir.join("histories.parquet")).unwrap(), 300);
 
-    let job = |out: &str, cluster| Job {
+    let job = |out: &str, cluster, user| Job {
         run: dir.join("run"),
         input: dir.join("histories.parquet"),
         out: dir.join(out),
         k: 5,
         id: "id".to_owned(),
         history: "history".to_owned(),
+        user,
         check: true,
         place: Place { memory: 256, cluster, partitions: Some(4) },
     };
-    assert_eq!(block_on(job("one", None).run()).unwrap(), 300);
+    assert_eq!(block_on(job("one", None, None).run()).unwrap(), 300);
+    assert_eq!(block_on(job("named", None, Some("id".to_owned())).run()).unwrap(), 300);
     let options = ["--run".to_owned(), dir.join("run").display().to_string()];
     let cluster = Cluster::start(dir, &options, 2);
-    assert_eq!(block_on(job("cluster", Some(cluster.url.clone())).run()).unwrap(), 300);
+    assert_eq!(block_on(job("cluster", Some(cluster.url.clone()), Some("id".to_owned())).run()).unwrap(), 300);
 }
