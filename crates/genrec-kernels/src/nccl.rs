@@ -122,8 +122,8 @@ impl GpuGroup {
         device::name()
     }
 
-    /// Joins a group as member `rank` of `ranks`, and waits for all of them. Neither this nor a sum waits for longer than `patience`,
-    /// which must be longer than one rank may be behind another.
+    /// Joins a group as member `rank` of `ranks`, and waits for all of them. A wait lasts `patience` at most, of
+    /// which a sum has two, and after an error ten seconds more; it must be longer than one rank may be behind another.
     ///
     /// # Errors
     /// When the device is no CUDA GPU, NCCL cannot join it, others do not come, or without the feature `nccl`.

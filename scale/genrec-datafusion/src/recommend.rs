@@ -182,7 +182,8 @@ fn lists(found: &[Option<Vec<Recommendation>>]) -> Result<ArrayRef> {
         let source = ArrowError::OffsetOverflowError(bytes.max(all().count()));
         return Err(Error::Array { rows: found.len(), source });
     }
-    let items: ArrayRef = Arc::new(StringArray::from_iter_values(all().map(|found| found.id.as_str())));
+    let names: Vec<&str> = all().map(|found| found.id.as_str()).collect();
+    let items: ArrayRef = Arc::new(StringArray::from(names));
     let scores: ArrayRef = Arc::new(Float32Array::from_iter_values(all().map(|found| found.score)));
     let offsets = OffsetBuffer::from_lengths(found.iter().map(|list| list.as_ref().map_or(0, Vec::len)));
     let nulls = NullBuffer::from_iter(found.iter().map(Option::is_some));

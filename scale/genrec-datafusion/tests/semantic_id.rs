@@ -149,8 +149,13 @@ async fn codes_of_another_quantiser_are_refused() {
         format!("SELECT semantic_id(x, '{}') FROM items", semantic_id.fingerprint().unwrap())
     };
     assert_eq!(ctx.sql(&ask(&second)).await.unwrap().count().await.unwrap(), 10);
-    let error = ctx.sql(&ask(&first)).await.unwrap().collect().await.unwrap_err();
-    assert!(matches!(ours(&error), Error::OtherQuantizer { .. }), "{error}");
+    // By a literal, by a column, by nothing at all.
+    let column = "SELECT semantic_id(x, CASE WHEN id = 7 THEN 'another' ELSE 'FINGERPRINT' END) FROM items"
+        .replace("FINGERPRINT", second.fingerprint().unwrap());
+    for asked in [ask(&first), column, "SELECT semantic_id(x, NULL) FROM items".to_owned()] {
+        let error = ctx.sql(&asked).await.unwrap().collect().await.unwrap_err();
+        assert!(matches!(ours(&error), Error::OtherQuantizer { .. }), "{asked}: {error}");
+    }
 }
 
 #[tokio::test]
