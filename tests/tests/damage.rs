@@ -126,6 +126,28 @@ fn damage_is_named() {
     assert!(!run.checksums().exists());
 }
 
+#[test]
+fn a_fingerprint_is_of_what_recommends() {
+    let dirs = [tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap()];
+    let mut recommenders = dirs.each_ref().map(|dir| finished(dir.path()));
+    let [run, again] = dirs.each_ref().map(|dir| RunDir::new(dir.path()));
+    let first = run.fingerprint().unwrap();
+    // The reports differ in seconds.
+    assert_ne!(fs::read(run.report()).unwrap(), fs::read(again.report()).unwrap());
+    assert_eq!(again.fingerprint().unwrap(), first);
+
+    recommenders[0].add_item(Item::new("new")).unwrap();
+    recommenders[0].save_catalogue(run.root()).unwrap();
+    assert_ne!(run.fingerprint().unwrap(), first);
+    // Other files, summed up.
+    let mut sums: serde_json::Value = serde_json::from_slice(&fs::read(again.checksums()).unwrap()).unwrap();
+    sums["files"]["model/model.safetensors"]["crc32"] = 1.into();
+    fs::write(again.checksums(), sums.to_string()).unwrap();
+    assert!(matches!(again.fingerprint(), Err(Error::Damaged { path, .. }) if path == again.checksums()));
+    fs::remove_file(again.checksums()).unwrap();
+    assert!(matches!(again.fingerprint(), Err(Error::MissingArtifact { path }) if path == again.checksums()));
+}
+
 /// Neither another run that has come to lie there nor what another process has added.
 #[test]
 fn what_somebody_else_saved_is_not_overwritten() {

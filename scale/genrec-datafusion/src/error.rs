@@ -104,6 +104,14 @@ pub enum Error {
         /// Fingerprint of the quantiser that is loaded.
         here: String,
     },
+    /// The query was planned for another run than the one that is loaded where it runs.
+    #[error("the query asks for the run {asked}, here it is {here}; give every process of the cluster the same run")]
+    OtherRun {
+        /// Fingerprint in the query.
+        asked: String,
+        /// Fingerprint of the run that is loaded.
+        here: String,
+    },
     /// A function that was only declared was called.
     #[error("{function} is only declared in this process, which plans and does not compute; {remedy}")]
     Declared {

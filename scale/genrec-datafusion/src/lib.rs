@@ -53,6 +53,7 @@
 
 mod embeddings;
 mod error;
+mod fingerprint;
 mod histories;
 mod recommend;
 mod semantic_id;

@@ -12,20 +12,22 @@ use datafusion::arrow::buffer::{NullBuffer, OffsetBuffer};
 use datafusion::arrow::compute::{CastOptions, cast, cast_with_options};
 use datafusion::arrow::datatypes::{DataType, Field, Fields, Int64Type};
 use datafusion::arrow::error::ArrowError;
+use datafusion::common::ScalarValue;
 use datafusion::error::Result as QueryResult;
 use datafusion::execution::FunctionRegistry;
 use datafusion::logical_expr::{
-    ColumnarValue, Expr, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl, Signature, Volatility,
+    ColumnarValue, Expr, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl, Signature, Volatility, lit,
 };
+use genrec::artifacts::RunDir;
 use genrec::{History, Recommendation, Recommender};
 
 use crate::histories::{Histories, read_as};
-use crate::{Error, Result};
+use crate::{Error, Result, fingerprint};
 
 /// The function's name in SQL.
 const NAME: &str = "recommend";
 
-const ARGUMENTS: &str = "a history, a number of items and, if wanted, a user's id";
+const ARGUMENTS: &str = "a history, a number of items and, if wanted, a user's id and a run's fingerprint";
 
 /// The scalar function `recommend(history, k)`: the items that [`Recommender::recommend`] finds for each row.
 ///
@@ -33,6 +35,7 @@ const ARGUMENTS: &str = "a history, a number of items and, if wanted, a user's i
 /// - `history`: a list of item ids, oldest first: text, or integers, which stand for the ids that are written so
 /// - `k`: an integer, how many items
 /// - a third argument, if there is one: the user's id as text, for runs that were trained with user tokens; null is no user
+/// - a fourth, if there is one: the run's [`fingerprint`](Self::fingerprint) as text; another run refuses to answer
 /// - result: `List<Struct<item: Utf8, score: Float32>>`, best first, scores in nats; null where the history or `k` is null
 ///
 /// A batch is searched in one call, so that histories share the model's batches. What `Recommender` refuses fails the query: an item
@@ -54,6 +57,8 @@ const ARGUMENTS: &str = "a history, a number of items and, if wanted, a user's i
 #[derive(Clone)]
 pub struct Recommend {
     recommender: Option<Arc<Recommender>>,
+    /// In hexadecimal.
+    fingerprint: Option<String>,
     signature: Signature,
 }
 
@@ -64,19 +69,39 @@ impl Recommend {
     /// [`Error::Run`] when it cannot be loaded.
     pub fn open(dir: impl AsRef<Path>, device: &Device) -> Result<Self> {
         let dir = dir.as_ref();
-        let recommender = Recommender::load(dir, device)
-            .map_err(|source| Error::Run { path: dir.to_owned(), source: Box::new(source) })?;
-        Ok(Self::from_recommender(recommender))
+        let declared = Self::declared_of(dir)?;
+        let recommender = Recommender::load(dir, device).map_err(|source| failed_run(dir, source))?;
+        Ok(Self { recommender: Some(Arc::new(recommender)), ..declared })
     }
 
-    /// Of a run at hand.
+    /// Of a run at hand, which has no fingerprint: items may have been added to it.
     pub fn from_recommender(recommender: Recommender) -> Self {
         Self { recommender: Some(Arc::new(recommender)), ..Self::declared() }
     }
 
     /// The function's types alone, for a process that plans queries and computes none: a cluster's scheduler and its clients.
     pub fn declared() -> Self {
-        Self { recommender: None, signature: Signature::user_defined(Volatility::Immutable) }
+        Self { recommender: None, fingerprint: None, signature: Signature::user_defined(Volatility::Immutable) }
+    }
+
+    /// The same with the fingerprint of a run, which is not loaded: a client's whose queries are to be answered by this run alone.
+    ///
+    /// # Errors
+    /// [`Error::Run`] when the run's checksums or its index cannot be read. A run of before there were checksums has no fingerprint.
+    pub fn declared_of(dir: impl AsRef<Path>) -> Result<Self> {
+        let dir = dir.as_ref();
+        let run = RunDir::new(dir);
+        let fingerprint = match run.fingerprint() {
+            Ok(fingerprint) => Some(fingerprint::hex(&fingerprint)),
+            Err(genrec::Error::MissingArtifact { path }) if path == run.checksums() => None,
+            Err(source) => return Err(failed_run(dir, source)),
+        };
+        Ok(Self { fingerprint, ..Self::declared() })
+    }
+
+    /// What tells the run from others, [`RunDir::fingerprint`] in hexadecimal; `None` where it is not known.
+    pub fn fingerprint(&self) -> Option<&str> {
+        self.fingerprint.as_deref()
     }
 
     /// The type of its results.
@@ -105,14 +130,16 @@ impl Recommend {
         registry.register_udf(Arc::new(self.udf())).map(|_| ())
     }
 
-    /// The call of the function for the DataFrame API.
+    /// The call of the function for the DataFrame API, with the [`fingerprint`](Self::fingerprint), where it is known, as its last
+    /// argument.
     pub fn call(&self, history: Expr, k: Expr) -> Expr {
-        self.udf().call(vec![history, k])
+        self.call_for(history, k, lit(ScalarValue::Utf8(None)))
     }
 
     /// The same with the user's id, for runs with user tokens.
     pub fn call_for(&self, history: Expr, k: Expr, user: Expr) -> Expr {
-        self.udf().call(vec![history, k, user])
+        let fingerprint = self.fingerprint.as_deref().map(lit);
+        self.udf().call([history, k, user].into_iter().chain(fingerprint).collect())
     }
 
     /// The items for a batch; `k` is an integer for each row, `users` text.
@@ -165,6 +192,10 @@ impl Recommend {
     }
 }
 
+fn failed_run(dir: &Path, source: genrec::Error) -> Error {
+    Error::Run { path: dir.to_owned(), source: Box::new(source) }
+}
+
 /// What the run said, with the row where that is known.
 fn failed(rows: &[usize], histories: &[History<'_>], source: genrec::Error) -> Error {
     let source = Box::new(source);
@@ -206,7 +237,7 @@ impl ScalarUDFImpl for Recommend {
     }
 
     fn coerce_types(&self, given: &[DataType]) -> QueryResult<Vec<DataType>> {
-        let ([history, k] | [history, k, _]) = given else {
+        let ([history, k] | [history, k, _] | [history, k, _, _]) = given else {
             return Err(Error::ArgumentCount { function: NAME, expected: ARGUMENTS, got: given.len() }.into());
         };
         let wrong = |argument, got: &DataType, expected| Error::ArgumentType {
@@ -223,11 +254,17 @@ impl ScalarUDFImpl for Recommend {
         if !k.is_integer() && !k.is_null() {
             return Err(wrong("k", k, "an integer").into());
         }
-        Ok([history, DataType::Int64].into_iter().chain(given.get(2).map(|_| DataType::Utf8)).collect())
+        Ok([history, DataType::Int64].into_iter().chain(given.iter().skip(2).map(|_| DataType::Utf8)).collect())
     }
 
     fn invoke_with_args(&self, args: ScalarFunctionArgs) -> QueryResult<ColumnarValue> {
-        let arrays = ColumnarValue::values_to_arrays(&args.args)?;
+        if let (Some(_), Some(asked)) = (&self.recommender, args.args.get(3))
+            && let Some(asked) = fingerprint::other(asked, self.fingerprint())?
+        {
+            let here = self.fingerprint().unwrap_or("one without a fingerprint").to_owned();
+            return Err(Error::OtherRun { asked, here }.into());
+        }
+        let arrays = ColumnarValue::values_to_arrays(args.args.get(..3).unwrap_or(&args.args))?;
         match &arrays[..] {
             [history, k] => Ok(ColumnarValue::Array(self.recommend(history, k, None)?)),
             [history, k, user] => Ok(ColumnarValue::Array(self.recommend(history, k, Some(user))?)),
@@ -239,15 +276,18 @@ impl ScalarUDFImpl for Recommend {
 impl fmt::Debug for Recommend {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let items = self.recommender.as_ref().map(|recommender| recommender.catalogue().len());
-        f.debug_struct("Recommend").field("items", &items).finish_non_exhaustive()
+        f.debug_struct("Recommend")
+            .field("items", &items)
+            .field("fingerprint", &self.fingerprint)
+            .finish_non_exhaustive()
     }
 }
 
 // Two functions are one where they ask the same run in memory.
 
 impl Recommend {
-    fn identity(&self) -> Option<usize> {
-        self.recommender.as_ref().map(|recommender| Arc::as_ptr(recommender) as usize)
+    fn identity(&self) -> (Option<usize>, Option<&str>) {
+        (self.recommender.as_ref().map(|recommender| Arc::as_ptr(recommender) as usize), self.fingerprint())
     }
 }
 

@@ -6,8 +6,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use candle_core::Device;
-use datafusion::arrow::array::{Array, ArrayRef, AsArray, FixedSizeListArray, UInt32Array};
-use datafusion::arrow::compute::cast;
+use datafusion::arrow::array::{Array, ArrayRef, FixedSizeListArray, UInt32Array};
 use datafusion::arrow::datatypes::{DataType, Field};
 use datafusion::common::ScalarValue;
 use datafusion::error::Result as QueryResult;
@@ -19,7 +18,7 @@ use ndarray::ArrayView2;
 use sid_quantize::{AnyQuantizer, Quantizer};
 
 use crate::embeddings::{Embeddings, is_embedding};
-use crate::{Error, Result};
+use crate::{Error, Result, fingerprint};
 
 /// The function's name in SQL.
 const NAME: &str = "semantic_id";
@@ -88,7 +87,7 @@ impl SemanticId {
     /// [`Error::Fingerprint`] when its weights cannot be read.
     pub fn from_quantizer(quantizer: AnyQuantizer) -> Result<Self> {
         let fingerprint = quantizer.fingerprint().map_err(|source| Error::Fingerprint { source: Box::new(source) })?;
-        let fingerprint = fingerprint.iter().map(|byte| format!("{byte:02x}")).collect();
+        let fingerprint = fingerprint::hex(&fingerprint);
         let declared = Self::declared(quantizer.codebook_sizes().len());
         Ok(Self { quantizer: Some(Arc::new(quantizer)), fingerprint: Some(fingerprint), ..declared })
     }
@@ -166,23 +165,6 @@ impl SemanticId {
             .map_err(|source| Error::Array { rows, source })?;
         Ok(Arc::new(array))
     }
-
-    /// Refuses a query that was planned for another quantiser.
-    fn check_fingerprint(&self, asked: &ColumnarValue) -> QueryResult<()> {
-        let Some(here) = &self.fingerprint else { return Ok(()) };
-        // A literal is one value, however many rows there are.
-        let asked = match asked {
-            ColumnarValue::Scalar(asked) => asked.to_array()?,
-            ColumnarValue::Array(asked) => asked.clone(),
-        };
-        let asked = cast(&asked, &DataType::Utf8)?;
-        match asked.as_string::<i32>().iter().find(|asked| *asked != Some(here)) {
-            None => Ok(()),
-            Some(asked) => {
-                Err(Error::OtherQuantizer { asked: asked.unwrap_or("null").to_owned(), here: here.clone() }.into())
-            }
-        }
-    }
 }
 
 /// The codes of rows that are finite and as wide as the quantiser takes.
@@ -234,8 +216,10 @@ impl ScalarUDFImpl for SemanticId {
     }
 
     fn invoke_with_args(&self, args: ScalarFunctionArgs) -> QueryResult<ColumnarValue> {
-        if let Some(asked) = args.args.get(1) {
-            self.check_fingerprint(asked)?;
+        if let (Some(here), Some(asked)) = (&self.fingerprint, args.args.get(1))
+            && let Some(asked) = fingerprint::other(asked, Some(here))?
+        {
+            return Err(Error::OtherQuantizer { asked, here: here.clone() }.into());
         }
         match args.args.first() {
             Some(ColumnarValue::Array(embeddings)) => Ok(ColumnarValue::Array(self.encode(embeddings)?)),

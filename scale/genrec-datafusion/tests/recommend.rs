@@ -190,3 +190,24 @@ async fn what_the_run_refuses_fails_the_query() {
         assert!(error.to_string().contains(what), "{sql}: {error}");
     }
 }
+
+#[tokio::test]
+async fn a_query_for_another_run_is_refused() {
+    let mine = run().1.fingerprint().unwrap();
+    let mut ctx = session(1);
+    run().1.register(&mut ctx).unwrap();
+    let name = names(&[ItemId(3)]).remove(0);
+    let ask = |fingerprint: &str| format!("SELECT recommend(make_array('{name}'), 2, NULL, {fingerprint})");
+    let answer = ctx.sql(&ask(&format!("'{mine}'"))).await.unwrap().collect().await.unwrap();
+    assert_eq!(found(answer[0].column(0), 0), plain(&[vec![ItemId(3)]], 2).remove(0));
+    for other in ["'another'", "NULL"] {
+        let error = ctx.sql(&ask(other)).await.unwrap().collect().await.unwrap_err();
+        assert!(error.to_string().contains("the query asks for the run"), "{other}: {error}");
+    }
+    // One whose fingerprint is not known answers no query that asks for one.
+    let unknown = Recommend::from_recommender(Recommender::clone(&run().0));
+    assert_eq!(unknown.fingerprint(), None);
+    unknown.register(&mut ctx).unwrap();
+    let error = ctx.sql(&ask(&format!("'{mine}'"))).await.unwrap().collect().await.unwrap_err();
+    assert!(error.to_string().contains("one without a fingerprint"), "{error}");
+}

@@ -20,6 +20,9 @@ use crate::{
 /// Rows of a batch: large enough that the encoder's threads share it out, small enough for a cache.
 const BATCH: usize = 8192;
 
+/// Under this name the metadata of the files has the fingerprint of the quantiser.
+const QUANTIZER: &str = "genrec.quantizer";
+
 /// What to quantise, and where.
 #[derive(Debug, Clone, clap::Args)]
 pub struct Job {
@@ -38,8 +41,8 @@ pub struct Job {
     /// Column of embeddings.
     #[arg(long, default_value = "embedding")]
     pub embedding: String,
-    /// Semantic IDs already given, the `sids/` of all earlier runs, by the same quantiser: only items that are not there are encoded, and
-    /// none of these changes.
+    /// Semantic IDs already given, the `sids/` of all earlier runs, by the same quantiser: only items that are not there are
+    /// encoded, and none of these changes.
     #[arg(long, num_args = 1..)]
     pub given: Vec<PathBuf>,
     /// Where it runs.
@@ -66,7 +69,8 @@ impl Job {
     /// Encodes, numbers and checks.
     ///
     /// # Errors
-    /// When a file cannot be read or written, a row cannot be encoded, or the Semantic IDs are not unique.
+    /// When a file cannot be read or written, a row cannot be encoded, given Semantic IDs are of another quantiser, or those that come
+    /// of it are not unique.
     pub async fn run(&self) -> Result<Outcome, BoxError> {
         let [sids, numbers, codes] = ["sids", "unchecked", "codes"].map(|name| self.out.join(name));
         if sids.exists() {
@@ -82,6 +86,12 @@ impl Job {
         let mut ctx = self.place.open(BATCH, &self.out).await?;
         let semantic_id = SemanticId::open(&self.quantizer, &Device::Cpu)?;
         semantic_id.register(&mut ctx)?;
+        let label = semantic_id.fingerprint().map(|quantizer| (QUANTIZER, quantizer));
+        if let Some((name, quantizer)) = label {
+            for given in &self.given {
+                sink::check_label(given, name, quantizer)?;
+            }
+        }
         let suffixes = Suffixes::default().with_id(self.id.as_str());
         let again = self.place.cluster.is_some();
 
@@ -92,7 +102,7 @@ impl Job {
             items = suffixes.unseen(items, given.clone())?;
         }
         let encoded = items.select([ident(&self.id), semantic_id.call(ident(&self.embedding)).alias("sid")])?;
-        let rows = sink::write(encoded, &codes, &[&self.id, "sid"], again).await?;
+        let rows = sink::write(encoded, &codes, &[&self.id, "sid"], label, again).await?;
         let encoding = begun.elapsed().as_secs_f64();
         report("encoded", rows, encoding);
 
@@ -102,7 +112,7 @@ impl Job {
             None => suffixes.of(encoded)?,
             Some(given) => suffixes.after(encoded, given)?,
         };
-        let numbered_rows = sink::write(numbered, &numbers, &[&self.id, "sid", "suffix"], again).await?;
+        let numbered_rows = sink::write(numbered, &numbers, &[&self.id, "sid", "suffix"], label, again).await?;
         if numbered_rows != rows {
             return Err(format!("{rows} rows were encoded, and {numbered_rows} numbered").into());
         }

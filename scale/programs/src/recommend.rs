@@ -27,10 +27,13 @@ use crate::{
 /// Users of a batch: some of the model's own batches, and a result that is soon there.
 const BATCH: usize = 1024;
 
+/// Under this name the metadata of the files has the fingerprint of the run.
+const RUN: &str = "genrec.run";
+
 /// Whom to recommend to, and where.
 #[derive(Debug, Clone, clap::Args)]
 pub struct Job {
-    /// Directory of a finished run; the executors of a cluster have it themselves.
+    /// Directory of a finished run. The executors of a cluster load their own copy, which must be of this run.
     #[arg(long)]
     pub run: PathBuf,
     /// Parquet file, or directory of Parquet files, with a column of ids and one of lists of items.
@@ -68,7 +71,8 @@ impl Job {
         std::fs::create_dir_all(&self.out)?;
         let mut ctx = self.place.open(BATCH, &self.out).await?;
         let cluster = self.place.cluster.is_some();
-        let recommend = if cluster { Recommend::declared() } else { Recommend::open(&self.run, &Device::Cpu)? };
+        let recommend =
+            if cluster { Recommend::declared_of(&self.run)? } else { Recommend::open(&self.run, &Device::Cpu)? };
         recommend.register(&mut ctx)?;
 
         let begun = Instant::now();
@@ -81,7 +85,8 @@ impl Job {
         let users = users.repartition(Partitioning::Hash(vec![ident(&self.id)], self.place.partitions()))?;
         let found = users.select([ident(&self.id), call(ident(&self.history)).alias("items")])?;
         let out = self.out.join("recommendations");
-        let rows = sink::write(found, &out, &[&self.id, "items"], cluster).await?;
+        let label = recommend.fingerprint().map(|run| (RUN, run));
+        let rows = sink::write(found, &out, &[&self.id, "items"], label, cluster).await?;
         report("recommended", rows, begun.elapsed().as_secs_f64());
         if self.check {
             let begun = Instant::now();

@@ -8,11 +8,12 @@ use datafusion::arrow::array::{Array, RecordBatch};
 use datafusion::arrow::datatypes::SchemaRef;
 use datafusion::error::DataFusionError;
 use datafusion::parquet::arrow::ArrowWriter;
+use datafusion::parquet::file::metadata::{KeyValue, ParquetMetaDataReader};
 use datafusion::parquet::file::properties::WriterProperties;
 use datafusion::prelude::DataFrame;
 use futures::StreamExt;
 
-use crate::BoxError;
+use crate::{BoxError, fit::files};
 
 /// Rows of a file.
 const FILE_ROWS: usize = 4 << 20;
@@ -26,24 +27,33 @@ const ATTEMPTS: usize = 3;
 /// How long it waits before that.
 const PAUSE: Duration = Duration::from_secs(5);
 
+/// A name and a value in the metadata of each file.
+pub type Label<'a> = (&'a str, &'a str);
+
 /// A directory of Parquet files that appears when it is whole.
 struct Directory {
     path: PathBuf,
     unfinished: PathBuf,
     schema: SchemaRef,
+    properties: WriterProperties,
     writer: Option<ArrowWriter<File>>,
     files: usize,
     rows: usize,
 }
 
 impl Directory {
-    fn create(path: &Path, schema: SchemaRef) -> Result<Self, BoxError> {
+    fn create(path: &Path, schema: SchemaRef, label: Option<Label<'_>>) -> Result<Self, BoxError> {
         let unfinished = path.with_extension("unfinished");
         if unfinished.exists() {
             std::fs::remove_dir_all(&unfinished)?;
         }
         std::fs::create_dir_all(&unfinished)?;
-        Ok(Self { path: path.to_owned(), unfinished, schema, writer: None, files: 0, rows: 0 })
+        let label = label.map(|(name, value)| vec![KeyValue::new(name.to_owned(), value.to_owned())]);
+        let properties = WriterProperties::builder()
+            .set_max_row_group_row_count(Some(GROUP_ROWS))
+            .set_key_value_metadata(label)
+            .build();
+        Ok(Self { path: path.to_owned(), unfinished, schema, properties, writer: None, files: 0, rows: 0 })
     }
 
     fn write(&mut self, batch: &RecordBatch) -> Result<(), BoxError> {
@@ -51,8 +61,8 @@ impl Directory {
             Some(writer) => writer,
             None => {
                 let file = File::create(self.unfinished.join(format!("part-{:05}.parquet", self.files)))?;
-                let properties = WriterProperties::builder().set_max_row_group_row_count(Some(GROUP_ROWS)).build();
-                self.writer.insert(ArrowWriter::try_new(file, self.schema.clone(), Some(properties))?)
+                let properties = Some(self.properties.clone());
+                self.writer.insert(ArrowWriter::try_new(file, self.schema.clone(), properties)?)
             }
         };
         writer.write(batch)?;
@@ -100,28 +110,34 @@ pub async fn retried<T>(again: bool, mut work: impl AsyncFnMut() -> Result<T, Bo
 }
 
 /// Whether an error may be that of a machine: all but what this program says of rows or files, and what a function says of its rows or
-/// of another quantiser, which comes from an executor as text.
+/// of another quantiser or run, which comes from an executor as text.
 fn lost(error: &BoxError) -> bool {
     let text = error.to_string();
-    let said = ["of the batch: ", "the query asks for the quantiser", "is only declared"];
+    let said = ["of the batch: ", "the query asks for the ", "is only declared"];
     error.is::<DataFusionError>() && !said.iter().any(|words| text.contains(words))
 }
 
-/// Writes the rows of a query to a directory of Parquet files, [`retried`], and returns their number. The directory appears when all
-/// rows are in it.
+/// Writes the rows of a query to a directory of Parquet files that bear a label, [`retried`], and returns their number. The directory
+/// appears when all rows are in it.
 ///
 /// # Errors
 /// When the directory is there already or cannot be written, when the query fails, and when a value of the columns `whole` is null.
-pub async fn write(query: DataFrame, path: &Path, whole: &[&str], again: bool) -> Result<usize, BoxError> {
+pub async fn write(
+    query: DataFrame,
+    path: &Path,
+    whole: &[&str],
+    label: Option<Label<'_>>,
+    again: bool,
+) -> Result<usize, BoxError> {
     if path.exists() {
         return Err(format!("`{}` is there already; delete it, or choose another directory", path.display()).into());
     }
-    retried(again, async || try_write(query.clone(), path, whole).await).await
+    retried(again, async || try_write(query.clone(), path, whole, label).await).await
 }
 
-async fn try_write(query: DataFrame, path: &Path, whole: &[&str]) -> Result<usize, BoxError> {
+async fn try_write(query: DataFrame, path: &Path, whole: &[&str], label: Option<Label<'_>>) -> Result<usize, BoxError> {
     let mut batches = query.execute_stream().await?;
-    let mut directory = Directory::create(path, batches.schema())?;
+    let mut directory = Directory::create(path, batches.schema(), label)?;
     while let Some(batch) = batches.next().await {
         let batch = batch?;
         for name in whole {
@@ -136,4 +152,30 @@ async fn try_write(query: DataFrame, path: &Path, whole: &[&str]) -> Result<usiz
         directory.write(&batch)?;
     }
     directory.finish()
+}
+
+/// Checks that all files of a table have one value under a name; files that have none under it, which others have written, are let
+/// pass with a warning.
+///
+/// # Errors
+/// When a file cannot be read, or has another value.
+pub fn check_label(table: &Path, name: &str, value: &str) -> Result<(), BoxError> {
+    for path in files(table)? {
+        let metadata = ParquetMetaDataReader::new().parse_and_finish(&File::open(&path)?)?;
+        let labels = metadata.file_metadata().key_value_metadata();
+        let found =
+            labels.into_iter().flatten().find(|label| label.key == name).and_then(|label| label.value.as_deref());
+        match found {
+            Some(found) if found == value => {}
+            Some(found) => {
+                return Err(format!(
+                    "`{}` says `{name}` {found}, and this job's is {value}; use what made it, or make the table anew",
+                    path.display()
+                )
+                .into());
+            }
+            None => tracing::warn!(path = %path.display(), name, "a table does not say what made it"),
+        }
+    }
+    Ok(())
 }

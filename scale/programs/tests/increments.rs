@@ -53,6 +53,12 @@ fn what_was_given_stays_and_all_are_unique() {
     assert_eq!((all.rows, all.sids, all.distinct), (1000, 3000, 3000));
     assert!(all.cells <= 16, "{all:?}");
 
+    // Codes of another quantiser mean something else.
+    Sample { seed: 1, ..sample }.fit().unwrap().save(dir.join("quantizer")).unwrap();
+    let refused = quantize(dir, second.clone(), "other", &["a"]);
+    assert!(refused.as_ref().is_err_and(|error| error.contains("`genrec.quantizer`")), "{refused:?}");
+    assert!(!dir.join("other").join("sids").exists());
+
     let table = std::fs::read_dir(&second).unwrap().next().unwrap().unwrap().path();
     std::fs::copy(&table, second.join("again.parquet")).unwrap();
     let refused = quantize(dir, second, "d", &[]);

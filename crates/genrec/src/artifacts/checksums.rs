@@ -9,6 +9,7 @@ use std::{
 
 use genrec_train::Checkpoint;
 use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
 use sid_index::SidIndex;
 
 use super::{FORMAT_VERSION, RunDir, exists, read_versioned, serves, write_json};
@@ -103,6 +104,27 @@ impl RunDir {
             verified.bytes += size(&path)?;
         }
         Ok(verified)
+    }
+
+    /// What tells a finished run from others: the first half of a SHA-256 over the checksums of its files and of its index, reports
+    /// left out. Copies of a run have one fingerprint, and so have runs that came to the same bytes; adding an item changes it.
+    ///
+    /// It is of what the run says that it holds; whether it does [`verify`](Self::verify) finds out.
+    ///
+    /// # Errors
+    /// [`Error::MissingArtifact`] for `checksums.json` where the run is not finished or older than checksums, and for the index;
+    /// [`Error::Damaged`] where the checksums are not whole.
+    pub fn fingerprint(&self) -> Result<[u8; 16]> {
+        let path = self.checksums();
+        let Checksums { mut files, items, .. } = self.read_checksums()?;
+        files.remove("report.json");
+        let json = serde_json::to_vec(&(files, items)).map_err(|source| Error::Json { path, source })?;
+        let index = self.index().join("index.json");
+        let index = fs::read(&index).map_err(failed("read", &index))?;
+        let hash = Sha256::new().chain_update((json.len() as u64).to_le_bytes()).chain_update(json).chain_update(index);
+        let mut first = [0; 16];
+        first.copy_from_slice(&hash.finalize()[..16]);
+        Ok(first)
     }
 
     /// Sums up every file that [`serves`], but for those of the index, which have checksums of their own; `items` are the item numbers
