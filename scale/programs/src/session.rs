@@ -3,7 +3,8 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use ballista::prelude::SessionContextExt;
+use ballista::prelude::{SessionConfigExt, SessionContextExt};
+use ballista_core::config::BALLISTA_ADAPTIVE_PLANNER_ENABLED;
 use datafusion::execution::SessionStateBuilder;
 use datafusion::execution::memory_pool::FairSpillPool;
 use datafusion::execution::runtime_env::RuntimeEnvBuilder;
@@ -40,10 +41,13 @@ impl Place {
     /// # Errors
     /// When the scheduler's address cannot be read or the session cannot be made.
     pub async fn open(&self, batch: usize, scratch: &Path) -> Result<SessionContext, BoxError> {
-        let mut config = SessionConfig::new()
-            .with_target_partitions(self.partitions())
-            .with_batch_size(batch)
-            .with_information_schema(false);
+        let base = match &self.cluster {
+            None => SessionConfig::new(),
+            // The adaptive planner of Ballista 55 may wait for ever after an executor is lost; the static one does its work anew.
+            Some(_) => SessionConfig::new_with_ballista().set_str(BALLISTA_ADAPTIVE_PLANNER_ENABLED, "false"),
+        };
+        let mut config =
+            base.with_target_partitions(self.partitions()).with_batch_size(batch).with_information_schema(false);
         // A hash join holds one side in memory; a merge join sorts, and a sort goes to disk.
         config.options_mut().optimizer.prefer_hash_join = false;
         let runtime = RuntimeEnvBuilder::new()
