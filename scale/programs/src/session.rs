@@ -43,7 +43,7 @@ impl Place {
     pub async fn open(&self, batch: usize, scratch: &Path) -> Result<SessionContext, BoxError> {
         let base = match &self.cluster {
             None => SessionConfig::new(),
-            // The adaptive planner of Ballista 55 may wait for ever after an executor is lost; the static one does its work anew.
+            // The adaptive planner joins by a hash whatever `prefer_hash_join` says.
             Some(_) => SessionConfig::new_with_ballista().set_str(BALLISTA_ADAPTIVE_PLANNER_ENABLED, "false"),
         };
         let mut config =
