@@ -139,7 +139,13 @@ fn a_fingerprint_is_of_what_recommends() {
     recommenders[0].add_item(Item::new("new")).unwrap();
     recommenders[0].save_catalogue(run.root()).unwrap();
     assert_ne!(run.fingerprint().unwrap(), first);
-    // Other files, summed up.
+    // Settings of the search are edited by hand.
+    let settings = fs::read_to_string(again.decode()).unwrap();
+    fs::write(again.decode(), format!("{settings} ")).unwrap();
+    assert_ne!(again.fingerprint().unwrap(), first);
+    fs::write(again.decode(), settings).unwrap();
+    assert_eq!(again.fingerprint().unwrap(), first);
+    // Checksums that are not whole.
     let mut sums: serde_json::Value = serde_json::from_slice(&fs::read(again.checksums()).unwrap()).unwrap();
     sums["files"]["model/model.safetensors"]["crc32"] = 1.into();
     fs::write(again.checksums(), sums.to_string()).unwrap();

@@ -87,13 +87,14 @@ impl Recommend {
     /// The same with the fingerprint of a run, which is not loaded: a client's whose queries are to be answered by this run alone.
     ///
     /// # Errors
-    /// [`Error::Run`] when the run's checksums or its index cannot be read. A run of before there were checksums has no fingerprint.
+    /// [`Error::Run`] when the directory holds no run, or its checksums or its index cannot be read. A run of before there were checksums
+    /// has no fingerprint.
     pub fn declared_of(dir: impl AsRef<Path>) -> Result<Self> {
         let dir = dir.as_ref();
         let run = RunDir::new(dir);
         let fingerprint = match run.fingerprint() {
             Ok(fingerprint) => Some(fingerprint::hex(&fingerprint)),
-            Err(genrec::Error::MissingArtifact { path }) if path == run.checksums() => None,
+            Err(genrec::Error::MissingArtifact { path }) if path == run.checksums() && run.report().exists() => None,
             Err(source) => return Err(failed_run(dir, source)),
         };
         Ok(Self { fingerprint, ..Self::declared() })

@@ -175,6 +175,7 @@ async fn what_the_run_refuses_fails_the_query() {
         Err(Error::Declared { .. })
     ));
     assert!(matches!(Recommend::open("/no/such/run", &Device::Cpu), Err(Error::Run { .. })));
+    assert!(matches!(Recommend::declared_of("/no/such/run"), Err(Error::Run { .. })));
 
     let mut ctx = session(1);
     run().1.register(&mut ctx).unwrap();

@@ -113,7 +113,8 @@ pub async fn retried<T>(again: bool, mut work: impl AsyncFnMut() -> Result<T, Bo
 /// of another quantiser or run, which comes from an executor as text.
 fn lost(error: &BoxError) -> bool {
     let text = error.to_string();
-    let said = ["of the batch: ", "the query asks for the ", "is only declared"];
+    let said =
+        ["of the batch: ", "the query asks for the ", "is only declared", "OtherRun", "OtherQuantizer", "Declared {"];
     error.is::<DataFusionError>() && !said.iter().any(|words| text.contains(words))
 }
 
@@ -161,7 +162,10 @@ async fn try_write(query: DataFrame, path: &Path, whole: &[&str], label: Option<
 /// When a file cannot be read, or has another value.
 pub fn check_label(table: &Path, name: &str, value: &str) -> Result<(), BoxError> {
     for path in files(table)? {
-        let metadata = ParquetMetaDataReader::new().parse_and_finish(&File::open(&path)?)?;
+        let unreadable =
+            |error: &dyn std::fmt::Display| format!("cannot read `{}` as Parquet: {error}", path.display());
+        let file = File::open(&path).map_err(|error| unreadable(&error))?;
+        let metadata = ParquetMetaDataReader::new().parse_and_finish(&file).map_err(|error| unreadable(&error))?;
         let labels = metadata.file_metadata().key_value_metadata();
         let found =
             labels.into_iter().flatten().find(|label| label.key == name).and_then(|label| label.value.as_deref());

@@ -106,22 +106,28 @@ impl RunDir {
         Ok(verified)
     }
 
-    /// What tells a finished run from others: the first half of a SHA-256 over the checksums of its files and of its index, reports
-    /// left out. Copies of a run have one fingerprint, and so have runs that came to the same bytes; adding an item changes it.
+    /// What tells a finished run from others: the first half of a SHA-256 over the checksums of its files, reports left out, and over the
+    /// contents of `run.json`, `decode.json`, which users edit, and `index.json`. Copies of a run have one fingerprint, and so have runs that came to the same bytes; adding an item changes it.
     ///
     /// It is of what the run says that it holds; whether it does [`verify`](Self::verify) finds out.
     ///
     /// # Errors
-    /// [`Error::MissingArtifact`] for `checksums.json` where the run is not finished or older than checksums, and for the index;
+    /// [`Error::MissingArtifact`] for `checksums.json` where the run is not finished or older than checksums, and for the other files;
     /// [`Error::Damaged`] where the checksums are not whole.
     pub fn fingerprint(&self) -> Result<[u8; 16]> {
         let path = self.checksums();
         let Checksums { mut files, items, .. } = self.read_checksums()?;
         files.remove("report.json");
         let json = serde_json::to_vec(&(files, items)).map_err(|source| Error::Json { path, source })?;
-        let index = self.index().join("index.json");
-        let index = fs::read(&index).map_err(failed("read", &index))?;
-        let hash = Sha256::new().chain_update((json.len() as u64).to_le_bytes()).chain_update(json).chain_update(index);
+        let mut hash = Sha256::new();
+        let mut part = |bytes: &[u8]| {
+            hash.update((bytes.len() as u64).to_le_bytes());
+            hash.update(bytes);
+        };
+        part(&json);
+        for path in [self.manifest(), self.decode(), self.index().join("index.json")] {
+            part(&fs::read(&path).map_err(failed("read", &path))?);
+        }
         let mut first = [0; 16];
         first.copy_from_slice(&hash.finalize()[..16]);
         Ok(first)
