@@ -107,7 +107,8 @@ impl RunDir {
     }
 
     /// What tells a finished run from others: the first half of a SHA-256 over the checksums of its files, reports left out, and over the
-    /// contents of `run.json`, `decode.json`, which users edit, and `index.json`. Copies of a run have one fingerprint, and so have runs that came to the same bytes; adding an item changes it.
+    /// contents of `run.json`, `decode.json`, which users edit, and `index.json`. Copies of a run have one fingerprint, and so have runs
+    /// that came to the same bytes; adding an item changes it.
     ///
     /// It is of what the run says that it holds; whether it does [`verify`](Self::verify) finds out.
     ///
