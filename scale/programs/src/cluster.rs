@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use ballista_core::config::TaskSchedulingPolicy;
 use ballista_core::registry::BallistaFunctionRegistry;
 use ballista_core::utils::{default_config_producer, default_session_builder};
 use ballista_executor::executor_process::{ExecutorProcessConfig, start_executor_process};
@@ -18,6 +19,10 @@ use crate::BoxError;
 
 /// How long results of a job stay where they were computed.
 const KEEP_RESULTS: Duration = Duration::from_secs(24 * 60 * 60);
+
+/// Executors ask for work when they have room. A scheduler that hands it out counts their room itself, forgets to count what a task gives
+/// back whose stage begins anew in the meantime, and in the end waits for ever for room that there is.
+const SCHEDULING: TaskSchedulingPolicy = TaskSchedulingPolicy::PullStaged;
 
 /// A scheduler: it plans, and computes nothing.
 #[derive(Debug, Clone, clap::Args)]
@@ -34,8 +39,9 @@ pub struct Scheduler {
     /// Directory of a saved quantiser, instead of --levels.
     #[arg(long, conflicts_with = "levels")]
     pub quantizer: Option<PathBuf>,
-    /// Seconds without a sign of life after which an executor counts as dead, and its work is given to others.
-    #[arg(long, default_value_t = 30)]
+    /// Seconds without a sign of life after which an executor counts as dead, and its work is given to others; a busy one gives a sign
+    /// every five.
+    #[arg(long, default_value_t = 30, value_parser = clap::value_parser!(u64).range(10..))]
     pub executor_timeout: u64,
 }
 
@@ -69,6 +75,7 @@ impl Scheduler {
             bind_host: self.bind.ip().to_string(),
             bind_port: self.bind.port(),
             external_host: host,
+            scheduling_policy: SCHEDULING,
             executor_timeout_seconds: self.executor_timeout,
             // The client reads the last stage's results one after another while it writes them.
             finished_job_data_clean_up_interval_seconds: KEEP_RESULTS.as_secs(),
@@ -91,9 +98,6 @@ pub struct Executor {
     /// Address to listen at, whose port serves results to others.
     #[arg(long, default_value = "127.0.0.1:50051")]
     pub bind: SocketAddr,
-    /// Port at which the scheduler hands out work; one above that of `--bind` otherwise.
-    #[arg(long)]
-    pub work_port: Option<u16>,
     /// Name by which others reach it; the address of `--bind` otherwise.
     #[arg(long)]
     pub host: Option<String>,
@@ -112,9 +116,6 @@ pub struct Executor {
     /// Directory of a finished run, for `recommend`.
     #[arg(long)]
     pub run: Option<PathBuf>,
-    /// Seconds between signs of life.
-    #[arg(long, default_value_t = 5)]
-    pub heartbeat: u64,
 }
 
 impl Executor {
@@ -148,13 +149,12 @@ impl Executor {
             bind_host: self.bind.ip().to_string(),
             external_host: Some(self.host.unwrap_or_else(|| self.bind.ip().to_string())),
             port: self.bind.port(),
-            grpc_port: self.work_port.unwrap_or(self.bind.port().saturating_add(1)),
             scheduler_host: host.to_owned(),
             scheduler_port: port.parse().map_err(|_| format!("`{port}` is no port"))?,
             scheduler_connect_timeout_seconds: 60,
+            task_scheduling_policy: SCHEDULING,
             vcores: self.tasks.unwrap_or(cores),
             work_dir: Some(work_dir.to_string_lossy().into_owned()),
-            executor_heartbeat_interval_seconds: self.heartbeat,
             memory_pool_size: Some(self.memory << 20),
             job_data_ttl_seconds: KEEP_RESULTS.as_secs(),
             job_data_clean_up_interval_seconds: 60,

@@ -4,7 +4,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use ballista::prelude::{SessionConfigExt, SessionContextExt};
-use ballista_core::config::BALLISTA_ADAPTIVE_PLANNER_ENABLED;
+use ballista_core::config::{BALLISTA_ADAPTIVE_PLANNER_ENABLED, BALLISTA_SCHEDULER_MAX_PARTITIONS_PER_TASK};
 use datafusion::execution::SessionStateBuilder;
 use datafusion::execution::memory_pool::FairSpillPool;
 use datafusion::execution::runtime_env::RuntimeEnvBuilder;
@@ -43,8 +43,11 @@ impl Place {
     pub async fn open(&self, batch: usize, scratch: &Path) -> Result<SessionContext, BoxError> {
         let base = match &self.cluster {
             None => SessionConfig::new(),
-            // The adaptive planner joins by a hash whatever `prefer_hash_join` says.
-            Some(_) => SessionConfig::new_with_ballista().set_str(BALLISTA_ADAPTIVE_PLANNER_ENABLED, "false"),
+            Some(_) => SessionConfig::new_with_ballista()
+                // The adaptive planner joins by a hash whatever `prefer_hash_join` says.
+                .set_str(BALLISTA_ADAPTIVE_PLANNER_ENABLED, "false")
+                // An executor reckons a task of several partitions as one when it asks for more.
+                .set_str(BALLISTA_SCHEDULER_MAX_PARTITIONS_PER_TASK, "1"),
         };
         let mut config =
             base.with_target_partitions(self.partitions()).with_batch_size(batch).with_information_schema(false);

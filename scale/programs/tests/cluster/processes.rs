@@ -68,11 +68,9 @@ impl Drop for Process {
     }
 }
 
-/// Ports that nobody listens at now.
-fn free_ports<const N: usize>() -> [u16; N] {
-    // All are held until all are known, so that none comes twice.
-    let held = [(); N].map(|()| TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap());
-    held.map(|listener| listener.local_addr().unwrap().port())
+/// A port that nobody listens at now.
+fn free_port() -> u16 {
+    TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap().local_addr().unwrap().port()
 }
 
 fn local(port: u16) -> SocketAddr {
@@ -86,6 +84,8 @@ pub(crate) struct Cluster {
     _scheduler: Process,
     pub(crate) url: String,
     dir: PathBuf,
+    port: u16,
+    options: [String; 2],
 }
 
 impl Cluster {
@@ -93,32 +93,46 @@ impl Cluster {
     pub(crate) fn start(dir: &Path, options: &[String; 2], executors: usize) -> Self {
         let text = |text: &str| text.to_owned();
         let (scheduler, port) = retried(|| {
-            let [port] = free_ports();
-            let args = [text("--bind"), local(port).to_string(), text("--executor-timeout"), text("3")];
+            let port = free_port();
+            let args = [text("--bind"), local(port).to_string(), text("--executor-timeout"), text("10")];
             let program = env!("CARGO_BIN_EXE_genrec-scheduler");
             Process::start(program, "scheduler", dir, &args, local(port)).map(|process| (process, port))
         });
-        let executors = (0..executors).map(|number| {
-            let name = format!("executor-{number}");
-            let work_dir = dir.join(&name);
-            std::fs::create_dir_all(&work_dir).unwrap();
-            retried(|| {
-                let [data, work] = free_ports();
-                let args = [
-                    ["--scheduler".to_owned(), format!("127.0.0.1:{port}")],
-                    ["--bind".to_owned(), local(data).to_string()],
-                    ["--work-port".to_owned(), work.to_string()],
-                    ["--tasks".to_owned(), "1".to_owned()],
-                    ["--heartbeat".to_owned(), "1".to_owned()],
-                    ["--work-dir".to_owned(), work_dir.display().to_string()],
-                    options.clone(),
-                ]
-                .concat();
-                Process::start(env!("CARGO_BIN_EXE_genrec-executor"), &name, dir, &args, local(data))
-            })
-        });
-        let executors = executors.collect();
-        Self { executors, _scheduler: scheduler, url: format!("df://127.0.0.1:{port}"), dir: dir.to_owned() }
+        let url = format!("df://127.0.0.1:{port}");
+        let mut cluster = Self {
+            executors: Vec::new(),
+            _scheduler: scheduler,
+            url,
+            dir: dir.to_owned(),
+            port,
+            options: options.clone(),
+        };
+        cluster.executors = (0..executors).map(|number| cluster.executor(number)).collect();
+        cluster
+    }
+
+    /// Starts an executor, in the directory of an earlier one of its number.
+    fn executor(&self, number: usize) -> Process {
+        let name = format!("executor-{number}");
+        let work_dir = self.dir.join(&name);
+        std::fs::create_dir_all(&work_dir).unwrap();
+        retried(|| {
+            let data = free_port();
+            let args = [
+                ["--scheduler".to_owned(), format!("127.0.0.1:{}", self.port)],
+                ["--bind".to_owned(), local(data).to_string()],
+                ["--tasks".to_owned(), "1".to_owned()],
+                ["--work-dir".to_owned(), work_dir.display().to_string()],
+                self.options.clone(),
+            ]
+            .concat();
+            Process::start(env!("CARGO_BIN_EXE_genrec-executor"), &name, &self.dir, &args, local(data))
+        })
+    }
+
+    /// Starts one in the place of an executor that has been killed.
+    pub(crate) fn restart(&mut self, number: usize) {
+        self.executors[number] = self.executor(number);
     }
 
     /// The results that an executor holds.
