@@ -33,6 +33,12 @@ pub enum Error {
         #[source]
         source: Box<genrec::Error>,
     },
+    /// A run changed each time that it was loaded.
+    #[error("items were added to the run in `{}` each time it was loaded; load it when it is at rest, or a copy", path.display())]
+    Changed {
+        /// The directory.
+        path: PathBuf,
+    },
     /// A quantiser could not be told from others.
     #[error("the quantiser's fingerprint cannot be computed")]
     Fingerprint {
@@ -105,7 +111,9 @@ pub enum Error {
         here: String,
     },
     /// The query was planned for another run than the one that is loaded where it runs.
-    #[error("the query asks for the run {asked}, here it is {here}; give every process of the cluster the same run")]
+    #[error(
+        "the query asks for the run {asked}, here it is {here}; give every process of the cluster the same run, and start those anew that loaded it before items were added"
+    )]
     OtherRun {
         /// Fingerprint in the query.
         asked: String,

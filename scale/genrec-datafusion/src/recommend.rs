@@ -27,6 +27,9 @@ use crate::{Error, Result, fingerprint};
 /// The function's name in SQL.
 const NAME: &str = "recommend";
 
+/// How often a run is loaded that changes meanwhile.
+const ATTEMPTS: usize = 3;
+
 const ARGUMENTS: &str = "a history, a number of items and, if wanted, a user's id and a run's fingerprint";
 
 /// The scalar function `recommend(history, k)`: the items that [`Recommender::recommend`] finds for each row.
@@ -66,12 +69,20 @@ impl Recommend {
     /// Loads a run onto a device.
     ///
     /// # Errors
-    /// [`Error::Run`] when it cannot be loaded.
+    /// [`Error::Run`] when it cannot be loaded, [`Error::Changed`] when items are added to it all the while.
     pub fn open(dir: impl AsRef<Path>, device: &Device) -> Result<Self> {
         let dir = dir.as_ref();
-        let declared = Self::declared_of(dir)?;
-        let recommender = Recommender::load(dir, device).map_err(|source| failed_run(dir, source))?;
-        Ok(Self { recommender: Some(Arc::new(recommender)), ..declared })
+        let mut declared = Self::declared_of(dir)?;
+        for _ in 0..ATTEMPTS {
+            let recommender = Recommender::load(dir, device).map_err(|source| failed_run(dir, source))?;
+            // Items that came meanwhile would bear the fingerprint of before.
+            let now = Self::declared_of(dir)?;
+            if now.fingerprint == declared.fingerprint {
+                return Ok(Self { recommender: Some(Arc::new(recommender)), ..declared });
+            }
+            declared = now;
+        }
+        Err(Error::Changed { path: dir.to_owned() })
     }
 
     /// Of a run at hand, which has no fingerprint: items may have been added to it.
@@ -265,7 +276,12 @@ impl ScalarUDFImpl for Recommend {
             let here = self.fingerprint().unwrap_or("one without a fingerprint").to_owned();
             return Err(Error::OtherRun { asked, here }.into());
         }
-        let arrays = ColumnarValue::values_to_arrays(args.args.get(..3).unwrap_or(&args.args))?;
+        let asked = args.args.get(..3).unwrap_or(&args.args);
+        let arrays = match args.args.get(3) {
+            // Literals beside a column of fingerprints are as many as it has rows.
+            Some(ColumnarValue::Array(_)) => asked.iter().map(|value| value.to_array(args.number_rows)).collect(),
+            _ => ColumnarValue::values_to_arrays(asked),
+        }?;
         match &arrays[..] {
             [history, k] => Ok(ColumnarValue::Array(self.recommend(history, k, None)?)),
             [history, k, user] => Ok(ColumnarValue::Array(self.recommend(history, k, Some(user))?)),

@@ -205,6 +205,15 @@ async fn a_query_for_another_run_is_refused() {
         let error = ctx.sql(&ask(other)).await.unwrap().collect().await.unwrap_err();
         assert!(error.to_string().contains("the query asks for the run"), "{other}: {error}");
     }
+    // Each row may ask for a run of its own.
+    for (rows, refused) in [(format!("('{mine}'), ('{mine}')"), false), (format!("('{mine}'), ('another')"), true)] {
+        let sql = format!("SELECT recommend(make_array('{name}'), 2, NULL, asked) FROM (VALUES {rows}) AS runs(asked)");
+        let answer = ctx.sql(&sql).await.unwrap().collect().await;
+        assert_eq!(answer.is_err(), refused, "{rows}");
+        let lists = answer.unwrap_or_default();
+        let lists = lists.iter().flat_map(|batch| (0..batch.num_rows()).map(|row| found(batch.column(0), row)));
+        assert_eq!(lists.count(), if refused { 0 } else { 2 });
+    }
     // One whose fingerprint is not known answers no query that asks for one.
     let unknown = Recommend::from_recommender(Recommender::clone(&run().0));
     assert_eq!(unknown.fingerprint(), None);

@@ -7,12 +7,16 @@ use std::time::Duration;
 
 use ballista_core::config::TaskSchedulingPolicy;
 use ballista_core::registry::BallistaFunctionRegistry;
+use ballista_core::serde::protobuf::{JobStatus, job_status};
 use ballista_core::utils::{default_config_producer, default_session_builder};
 use ballista_executor::executor_process::{ExecutorProcessConfig, start_executor_process};
-use ballista_scheduler::cluster::BallistaCluster;
+use ballista_scheduler::cluster::{BallistaCluster, ClusterStateEvent, ClusterStateEventStream, JobState};
 use ballista_scheduler::config::SchedulerConfig;
-use ballista_scheduler::scheduler_process::start_server;
+use ballista_scheduler::scheduler_process::{create_scheduler, start_grpc_service};
+use ballista_scheduler::scheduler_server::SchedulerServer;
 use candle_core::Device;
+use datafusion_proto::protobuf::{LogicalPlanNode, PhysicalPlanNode};
+use futures::StreamExt;
 use genrec_datafusion::{Recommend, SemanticId};
 
 use crate::BoxError;
@@ -39,8 +43,7 @@ pub struct Scheduler {
     /// Directory of a saved quantiser, instead of --levels.
     #[arg(long, conflicts_with = "levels")]
     pub quantizer: Option<PathBuf>,
-    /// Seconds without a sign of life after which an executor counts as dead, and its work is given to others; a busy one gives a sign
-    /// every five.
+    /// Seconds without a sign of life after which an executor counts as dead; a busy one gives a sign every five.
     #[arg(long, default_value_t = 30, value_parser = clap::value_parser!(u64).range(10..))]
     pub executor_timeout: u64,
 }
@@ -76,6 +79,8 @@ impl Scheduler {
             bind_port: self.bind.port(),
             external_host: host,
             scheduling_policy: SCHEDULING,
+            // A result that cannot be fetched ends the job, for the reason in `end_jobs`.
+            stage_max_failures: 1,
             executor_timeout_seconds: self.executor_timeout,
             // The client reads the last stage's results one after another while it writes them.
             finished_job_data_clean_up_interval_seconds: KEEP_RESULTS.as_secs(),
@@ -84,9 +89,39 @@ impl Scheduler {
             override_session_builder: Some(Arc::new(builder)),
             ..SchedulerConfig::default()
         };
+        config.validate()?;
         let cluster = BallistaCluster::new_from_config(&config).await?;
-        Ok(start_server(cluster, self.bind, Arc::new(config)).await?)
+        let jobs = cluster.job_state();
+        let events = cluster.cluster_state().cluster_state_events().await?;
+        let scheduler = create_scheduler(cluster, Arc::new(config)).await?;
+        tokio::select! {
+            served = start_grpc_service(self.bind, scheduler.clone()) => Ok(served?),
+            ended = end_jobs(events, &*jobs, &scheduler) => ended,
+        }
     }
+}
+
+/// Ends all jobs when an executor is lost, so that the programs begin them anew.
+///
+/// Ballista would go on by itself, but a stage that loses a part of what it reads is done again as a whole, and what it had written before
+/// stays with what it writes then: rows are there twice, and sums are too large.
+async fn end_jobs(
+    mut events: ClusterStateEventStream,
+    jobs: &dyn JobState,
+    scheduler: &SchedulerServer<LogicalPlanNode, PhysicalPlanNode>,
+) -> Result<(), BoxError> {
+    while let Some(event) = events.next().await {
+        let ClusterStateEvent::RemovedExecutor { executor_id } = event else { continue };
+        for job in jobs.get_all_jobs().await? {
+            if let Some(JobStatus { status: Some(job_status::Status::Running(_)), .. }) =
+                jobs.get_job_status(&job).await?
+            {
+                tracing::warn!(%executor_id, %job, "an executor is lost, and the job ends with it; begin it anew");
+                scheduler.cancel_job(job).await?;
+            }
+        }
+    }
+    Ok(())
 }
 
 /// An executor: it loads the quantiser and the run, and computes.

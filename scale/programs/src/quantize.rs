@@ -102,7 +102,9 @@ impl Job {
             items = suffixes.unseen(items, given.clone())?;
         }
         let encoded = items.select([ident(&self.id), semantic_id.call(ident(&self.embedding)).alias("sid")])?;
-        let rows = sink::write(encoded, &codes, &[&self.id, "sid"], label, again).await?;
+        let rows_of = self.given.is_empty().then_some(self.input.as_path());
+        let table = sink::Table { path: &codes, whole: &[&self.id, "sid"], label, rows_of, again };
+        let rows = table.write(encoded).await?;
         let encoding = begun.elapsed().as_secs_f64();
         report("encoded", rows, encoding);
 
@@ -112,10 +114,8 @@ impl Job {
             None => suffixes.of(encoded)?,
             Some(given) => suffixes.after(encoded, given)?,
         };
-        let numbered_rows = sink::write(numbered, &numbers, &[&self.id, "sid", "suffix"], label, again).await?;
-        if numbered_rows != rows {
-            return Err(format!("{rows} rows were encoded, and {numbered_rows} numbered").into());
-        }
+        let whole = &[self.id.as_str(), "sid", "suffix"];
+        sink::Table { path: &numbers, whole, label, rows_of: Some(&codes), again }.write(numbered).await?;
         let numbering = begun.elapsed().as_secs_f64();
         report("numbered", rows, numbering);
 

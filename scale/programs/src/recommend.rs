@@ -86,7 +86,9 @@ impl Job {
         let found = users.select([ident(&self.id), call(ident(&self.history)).alias("items")])?;
         let out = self.out.join("recommendations");
         let label = recommend.fingerprint().map(|run| (RUN, run));
-        let rows = sink::write(found, &out, &[&self.id, "items"], label, cluster).await?;
+        let whole = &[self.id.as_str(), "items"];
+        let table = sink::Table { path: &out, whole, label, rows_of: Some(&self.input), again: cluster };
+        let rows = table.write(found).await?;
         report("recommended", rows, begun.elapsed().as_secs_f64());
         if self.check {
             let begun = Instant::now();

@@ -10,10 +10,10 @@ use datafusion::error::DataFusionError;
 use datafusion::parquet::arrow::ArrowWriter;
 use datafusion::parquet::file::metadata::{KeyValue, ParquetMetaDataReader};
 use datafusion::parquet::file::properties::WriterProperties;
-use datafusion::prelude::DataFrame;
+use datafusion::prelude::{DataFrame, SessionContext};
 use futures::StreamExt;
 
-use crate::{BoxError, fit::files};
+use crate::{BoxError, fit::files, session::parquet};
 
 /// Rows of a file.
 const FILE_ROWS: usize = 4 << 20;
@@ -25,7 +25,7 @@ const GROUP_ROWS: usize = 128 << 10;
 const ATTEMPTS: usize = 3;
 
 /// How long it waits before that.
-const PAUSE: Duration = Duration::from_secs(5);
+pub const PAUSE: Duration = Duration::from_secs(5);
 
 /// A name and a value in the metadata of each file.
 pub type Label<'a> = (&'a str, &'a str);
@@ -91,8 +91,8 @@ impl Directory {
     }
 }
 
-/// Does some work, and on a cluster (`again`) up to twice anew when an executor or its results cannot be reached: one that dies after its
-/// last task takes results with it that nobody has fetched.
+/// Does some work, and on a cluster (`again`) up to twice anew when the job was ended because an executor was lost, or results of one
+/// cannot be reached.
 ///
 /// # Errors
 /// Those of the last attempt.
@@ -118,41 +118,67 @@ fn lost(error: &BoxError) -> bool {
     error.is::<DataFusionError>() && !said.iter().any(|words| text.contains(words))
 }
 
-/// Writes the rows of a query to a directory of Parquet files that bear a label, [`retried`], and returns their number. The directory
-/// appears when all rows are in it.
-///
-/// # Errors
-/// When the directory is there already or cannot be written, when the query fails, and when a value of the columns `whole` is null.
-pub async fn write(
-    query: DataFrame,
-    path: &Path,
-    whole: &[&str],
-    label: Option<Label<'_>>,
-    again: bool,
-) -> Result<usize, BoxError> {
-    if path.exists() {
-        return Err(format!("`{}` is there already; delete it, or choose another directory", path.display()).into());
-    }
-    retried(again, async || try_write(query.clone(), path, whole, label).await).await
+/// A table to be written: a directory of Parquet files that appears when all rows are in it.
+#[derive(Debug, Clone, Copy)]
+pub struct Table<'a> {
+    /// The directory.
+    pub path: &'a Path,
+    /// Columns in which no value may be null.
+    pub whole: &'a [&'a str],
+    /// What all files say of themselves.
+    pub label: Option<Label<'a>>,
+    /// A table of as many rows.
+    pub rows_of: Option<&'a Path>,
+    /// Whether the query is begun anew as in [`retried`].
+    pub again: bool,
 }
 
-async fn try_write(query: DataFrame, path: &Path, whole: &[&str], label: Option<Label<'_>>) -> Result<usize, BoxError> {
-    let mut batches = query.execute_stream().await?;
-    let mut directory = Directory::create(path, batches.schema(), label)?;
-    while let Some(batch) = batches.next().await {
-        let batch = batch?;
-        for name in whole {
-            let nulls = batch.column_by_name(name).map_or(0, |column| column.logical_null_count());
-            if nulls > 0 {
-                return Err(format!(
-                    "{nulls} rows have no `{name}`; leave rows out whose id, embedding or history is null"
-                )
-                .into());
-            }
+impl Table<'_> {
+    /// Writes the rows of a query, and returns their number.
+    ///
+    /// # Errors
+    /// When the directory is there already or cannot be written, when the query fails, when a value that may not be null is, and when
+    /// there are more or fewer rows than there should be.
+    pub async fn write(&self, query: DataFrame) -> Result<usize, BoxError> {
+        if self.path.exists() {
+            return Err(
+                format!("`{}` is there already; delete it, or choose another directory", self.path.display()).into()
+            );
         }
-        directory.write(&batch)?;
+        let expected = match self.rows_of {
+            // From what the files say.
+            Some(table) => Some((table, parquet(&SessionContext::new(), table).await?.count().await?)),
+            None => None,
+        };
+        retried(self.again, async || self.try_write(query.clone(), expected).await).await
     }
-    directory.finish()
+
+    async fn try_write(&self, query: DataFrame, expected: Option<(&Path, usize)>) -> Result<usize, BoxError> {
+        let mut batches = query.execute_stream().await?;
+        let mut directory = Directory::create(self.path, batches.schema(), self.label)?;
+        while let Some(batch) = batches.next().await {
+            let batch = batch?;
+            for name in self.whole {
+                let nulls = batch.column_by_name(name).map_or(0, |column| column.logical_null_count());
+                if nulls > 0 {
+                    return Err(format!(
+                        "{nulls} rows have no `{name}`; leave rows out whose id, embedding or history is null"
+                    )
+                    .into());
+                }
+            }
+            directory.write(&batch)?;
+        }
+        match expected {
+            Some((table, expected)) if directory.rows != expected => Err(format!(
+                "`{}` has {expected} rows, and the query gave {}; start it anew, and report this",
+                table.display(),
+                directory.rows
+            )
+            .into()),
+            _ => directory.finish(),
+        }
+    }
 }
 
 /// Checks that all files of a table have one value under a name; files that have none under it, which others have written, are let

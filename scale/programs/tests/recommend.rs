@@ -7,14 +7,16 @@
 mod processes;
 
 use std::fmt::Write;
+use std::time::Instant;
 
 use candle_core::Device;
-use genrec::data::SyntheticConfig;
+use genrec::artifacts::RunDir;
+use genrec::data::{Item, SyntheticConfig};
 use genrec::pipeline::{self, Event, TigerConfig};
 use genrec::quantize::ResidualKMeansConfig;
-use genrec_scale::block_on;
 use genrec_scale::recommend::{Job, histories_to_parquet};
 use genrec_scale::session::Place;
+use genrec_scale::{block_on, sink};
 use processes::Cluster;
 
 #[test]
@@ -54,4 +56,23 @@ fn every_user_gets_what_the_run_recommends() {
     let options = ["--run".to_owned(), dir.join("run").display().to_string()];
     let cluster = Cluster::start(dir, &options, 2);
     assert_eq!(block_on(job("cluster", Some(cluster.url.clone()), Some("id".to_owned())).run()).unwrap(), 300);
+
+    // The tables say what made them.
+    let run = RunDir::new(dir.join("run")).fingerprint().unwrap();
+    let run: String = run.iter().map(|byte| format!("{byte:02x}")).collect();
+    for out in ["one", "cluster"] {
+        let table = dir.join(out).join("recommendations");
+        sink::check_label(&table, "genrec.run", &run).unwrap();
+        assert!(sink::check_label(&table, "genrec.run", "another").is_err());
+    }
+
+    // The executors have the run of before this item, and the client's is that of after.
+    let mut recommender = outcome.recommender;
+    recommender.add_item(Item::new("late").with_title("late")).unwrap();
+    recommender.save_catalogue(dir.join("run")).unwrap();
+    let begun = Instant::now();
+    let error = block_on(job("other", Some(cluster.url.clone()), None).run()).unwrap_err();
+    assert!(error.to_string().contains("OtherRun"), "{error}");
+    assert!(begun.elapsed() < sink::PAUSE, "a refusal is final");
+    assert!(!dir.join("other").join("recommendations").exists());
 }
