@@ -150,6 +150,11 @@ fn a_fingerprint_is_of_what_recommends() {
     sums["files"]["model/model.safetensors"]["crc32"] = 1.into();
     fs::write(again.checksums(), sums.to_string()).unwrap();
     assert!(matches!(again.fingerprint(), Err(Error::Damaged { path, .. }) if path == again.checksums()));
+    // The same of other weights, whole.
+    let own = serde_json::json!([sums["files"], sums["items"]]).to_string();
+    sums["crc32"] = crc32fast::hash(own.as_bytes()).into();
+    fs::write(again.checksums(), sums.to_string()).unwrap();
+    assert_ne!(again.fingerprint().unwrap(), first);
     fs::remove_file(again.checksums()).unwrap();
     assert!(matches!(again.fingerprint(), Err(Error::MissingArtifact { path }) if path == again.checksums()));
 }

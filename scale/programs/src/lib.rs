@@ -43,7 +43,11 @@ fn settle_threads() {
 /// # Errors
 /// Those of the job.
 pub fn block_on<T>(job: impl Future<Output = Result<T, BoxError>>) -> Result<T, BoxError> {
-    tokio::runtime::Builder::new_multi_thread().enable_all().thread_stack_size(16 << 20).build()?.block_on(job)
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().thread_stack_size(16 << 20).build()?;
+    let result = runtime.block_on(job);
+    // A task of an executor may compute for a long time, which nobody waits for any more.
+    runtime.shutdown_background();
+    result
 }
 
 /// Prints an error and everything that caused it, and exits with status 1.

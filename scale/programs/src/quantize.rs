@@ -5,7 +5,8 @@ use std::time::Instant;
 
 use candle_core::Device;
 use datafusion::arrow::array::AsArray;
-use datafusion::arrow::datatypes::Int64Type;
+use datafusion::arrow::datatypes::{DataType, Int64Type};
+use datafusion::error::DataFusionError;
 use datafusion::functions_aggregate::expr_fn::{count, sum};
 use datafusion::logical_expr::{cast, ident, lit, when};
 use datafusion::prelude::{DataFrame, SessionContext};
@@ -120,7 +121,11 @@ impl Job {
         report("numbered", rows, numbering);
 
         let begun = Instant::now();
-        let mut outcome = sink::retried(again, async || self.check(&ctx, &numbers).await).await?;
+        let mut expected = rows;
+        for table in &self.given {
+            expected += sink::rows_of(table).await?;
+        }
+        let mut outcome = sink::retried(again, async || self.check(&ctx, &numbers, expected).await).await?;
         std::fs::rename(&numbers, &sids)?;
         std::fs::remove_dir_all(&codes)?;
         let checking = begun.elapsed().as_secs_f64();
@@ -142,8 +147,8 @@ impl Job {
         Ok(all)
     }
 
-    /// Counts Semantic IDs and ids, and fails unless each is there once.
-    async fn check(&self, ctx: &SessionContext, sids: &Path) -> Result<Outcome, BoxError> {
+    /// Counts Semantic IDs and ids, and fails unless each is there once, and there are as many as expected.
+    async fn check(&self, ctx: &SessionContext, sids: &Path, expected: usize) -> Result<Outcome, BoxError> {
         let mut all = parquet(ctx, sids).await?;
         if let Some(given) = self.given(ctx).await? {
             all = all.union(given)?;
@@ -155,31 +160,61 @@ impl Job {
                 Vec::new(),
                 vec![
                     count(lit(1_i64)).alias("distinct"),
-                    cast(sum(ident("items")), datafusion::arrow::datatypes::DataType::Int64).alias("sids"),
+                    cast(sum(ident("items")), DataType::Int64).alias("sids"),
                     count(when(ident("suffix").eq(lit(0_u32)), lit(1_i64)).end()?).alias("cells"),
                 ],
             )?;
-        let counts = numbers(groups, 3).await?;
-        let ids = all.aggregate(vec![ident(&self.id)], Vec::new())?;
-        let ids = numbers(ids.aggregate(Vec::new(), vec![count(lit(1_i64))])?, 1).await?[0];
-        let [distinct, sids, cells] = [counts[0], counts[1], counts[2]];
+        let [distinct, sids, cells] = numbers(groups).await?;
+        // An id is there as often as it has Semantic IDs. The input is there once more, lest an item has none.
+        let there = |table: DataFrame, times: i64| table.select([ident(&self.id), lit(times).alias("times")]);
+        let mut ids = there(all, 1)?;
+        if !self.given.is_empty() {
+            ids = ids.union(there(parquet(ctx, &self.input).await?, 0)?)?;
+        }
+        let ids = ids.aggregate(vec![ident(&self.id)], vec![sum(ident("times")).alias("times")])?.aggregate(
+            Vec::new(),
+            vec![
+                count(lit(1_i64)).alias("ids"),
+                count(when(ident("times").eq(lit(0_i64)), lit(1_i64)).end()?).alias("without"),
+                cast(sum(ident("times")), DataType::Int64).alias("rows"),
+            ],
+        )?;
+        let [ids, without, rows] = numbers(ids).await?;
+        if (sids, rows) != (expected, expected) {
+            // What an engine has done wrong once it may do right the next time.
+            return Err(DataFusionError::Execution(format!(
+                "{expected} Semantic IDs were written, and the check counts {sids}, and {rows} ids; start the job anew, and report this"
+            ))
+            .into());
+        }
+        let name = &self.id;
+        if ids - without != sids {
+            return Err(format!("{sids} rows have {} ids in column `{name}`; ids must be unique", ids - without).into());
+        }
+        if without > 0 {
+            return Err(format!(
+                "{without} ids of column `{name}` have no Semantic ID; start the job anew, and report this"
+            )
+            .into());
+        }
         if distinct != sids {
             return Err(format!(
                 "{sids} items have {distinct} Semantic IDs; report this as a fault of genrec-datafusion"
             )
             .into());
         }
-        if ids != sids {
-            return Err(format!("{sids} rows have {ids} ids in column `{}`; ids must be unique", self.id).into());
-        }
         Ok(Outcome { rows: 0, sids, distinct, cells, seconds: [0.0; 3] })
     }
 }
 
 /// The only row of a query, of integers.
-async fn numbers(query: DataFrame, columns: usize) -> Result<Vec<usize>, BoxError> {
+async fn numbers<const N: usize>(query: DataFrame) -> Result<[usize; N], BoxError> {
     let batches = query.collect().await?;
     let batch = batches.iter().find(|batch| batch.num_rows() > 0).ok_or("a count has no row")?;
-    let value = |column: usize| batch.column(column).as_primitive::<Int64Type>().values()[0];
-    (0..columns).map(|column| usize::try_from(value(column)).map_err(BoxError::from)).collect()
+    let mut row = [0; N];
+    for (number, column) in row.iter_mut().zip(batch.columns()) {
+        // The sum of no rows is null.
+        *number = usize::try_from(column.as_primitive::<Int64Type>().iter().next().flatten().unwrap_or(0))?;
+    }
+    Ok(row)
 }

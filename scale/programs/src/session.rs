@@ -10,7 +10,7 @@ use datafusion::execution::memory_pool::FairSpillPool;
 use datafusion::execution::runtime_env::RuntimeEnvBuilder;
 use datafusion::prelude::{DataFrame, ParquetReadOptions, SessionConfig, SessionContext};
 
-use crate::BoxError;
+use crate::{BoxError, cluster::connections};
 
 /// Partitions of a job on a cluster unless it is told otherwise: enough that the loss of one is a small part of the work.
 const CLUSTER_PARTITIONS: usize = 16;
@@ -44,6 +44,7 @@ impl Place {
         let base = match &self.cluster {
             None => SessionConfig::new(),
             Some(_) => SessionConfig::new_with_ballista()
+                .with_ballista_override_create_grpc_client_endpoint(connections())
                 // The adaptive planner joins by a hash whatever `prefer_hash_join` says.
                 .set_str(BALLISTA_ADAPTIVE_PLANNER_ENABLED, "false")
                 // An executor reckons a task of several partitions as one when it asks for more.

@@ -118,6 +118,14 @@ fn lost(error: &BoxError) -> bool {
     error.is::<DataFusionError>() && !said.iter().any(|words| text.contains(words))
 }
 
+/// Rows of a table, as its files count them.
+///
+/// # Errors
+/// When they cannot be read.
+pub async fn rows_of(table: &Path) -> Result<usize, BoxError> {
+    Ok(parquet(&SessionContext::new(), table).await?.count().await?)
+}
+
 /// A table to be written: a directory of Parquet files that appears when all rows are in it.
 #[derive(Debug, Clone, Copy)]
 pub struct Table<'a> {
@@ -146,8 +154,7 @@ impl Table<'_> {
             );
         }
         let expected = match self.rows_of {
-            // From what the files say.
-            Some(table) => Some((table, parquet(&SessionContext::new(), table).await?.count().await?)),
+            Some(table) => Some((table, rows_of(table).await?)),
             None => None,
         };
         retried(self.again, async || self.try_write(query.clone(), expected).await).await
@@ -171,8 +178,9 @@ impl Table<'_> {
         }
         match expected {
             Some((table, expected)) if directory.rows != expected => Err(format!(
-                "`{}` has {expected} rows, and the query gave {}; start it anew, and report this",
+                "`{}` has {expected} rows, and `{}` came to {}; start the job anew, and report this if nobody added to the former",
                 table.display(),
+                self.path.display(),
                 directory.rows
             )
             .into()),

@@ -120,4 +120,11 @@ fn a_cluster_gives_what_one_process_gives_and_survives_an_executor() {
         assert!(written(&dir.join(out)) == one, "{out}: Semantic IDs changed with the loss of an executor");
         cluster.restart(1);
     }
+
+    assert!(cluster.executors[0].terminate().success(), "an executor that is told to end has no error");
+    cluster.scheduler.kill();
+    assert!(
+        !cluster.executors[1].ended().success(),
+        "an executor without a scheduler would keep results that nobody asks for"
+    );
 }

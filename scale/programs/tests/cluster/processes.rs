@@ -6,7 +6,7 @@ use std::collections::BTreeSet;
 use std::fs::File;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command};
+use std::process::{Child, Command, ExitStatus};
 use std::time::{Duration, Instant};
 
 /// How long a process may take to listen.
@@ -49,6 +49,24 @@ impl Process {
         std::fs::read_to_string(&self.log).unwrap_or_default()
     }
 
+    /// `SIGTERM`, and how it ended.
+    pub(crate) fn terminate(&mut self) -> ExitStatus {
+        assert!(Command::new("kill").arg(self.child.id().to_string()).status().unwrap().success());
+        self.ended()
+    }
+
+    /// How it ends by itself.
+    pub(crate) fn ended(&mut self) -> ExitStatus {
+        let begun = Instant::now();
+        while begun.elapsed() < PATIENCE {
+            if let Some(status) = self.child.try_wait().unwrap() {
+                return status;
+            }
+            std::thread::sleep(Duration::from_millis(50));
+        }
+        panic!("{} does not end:\n{}", self.name, self.log());
+    }
+
     /// `SIGKILL`: it has no time to say farewell.
     pub(crate) fn kill(&mut self) {
         self.child.kill().unwrap();
@@ -81,7 +99,7 @@ fn local(port: u16) -> SocketAddr {
 pub(crate) struct Cluster {
     // Dropped first, so that they do not look for a scheduler that is gone.
     pub(crate) executors: Vec<Process>,
-    _scheduler: Process,
+    pub(crate) scheduler: Process,
     pub(crate) url: String,
     dir: PathBuf,
     port: u16,
@@ -99,14 +117,8 @@ impl Cluster {
             Process::start(program, "scheduler", dir, &args, local(port)).map(|process| (process, port))
         });
         let url = format!("df://127.0.0.1:{port}");
-        let mut cluster = Self {
-            executors: Vec::new(),
-            _scheduler: scheduler,
-            url,
-            dir: dir.to_owned(),
-            port,
-            options: options.clone(),
-        };
+        let mut cluster =
+            Self { executors: Vec::new(), scheduler, url, dir: dir.to_owned(), port, options: options.clone() };
         cluster.executors = (0..executors).map(|number| cluster.executor(number)).collect();
         cluster
     }
