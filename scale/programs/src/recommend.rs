@@ -12,7 +12,8 @@ use datafusion::arrow::array::{Array, ArrayBuilder, AsArray, ListBuilder, Record
 use datafusion::arrow::compute::cast as cast_array;
 use datafusion::arrow::datatypes::{DataType, Field, Float32Type, Schema};
 use datafusion::common::ScalarValue;
-use datafusion::logical_expr::{Partitioning, cast, ident, lit};
+use datafusion::functions_window::expr_fn::row_number;
+use datafusion::logical_expr::{ExprFunctionExt, cast, ident, lit};
 use datafusion::parquet::arrow::ArrowWriter;
 use datafusion::prelude::SessionContext;
 use genrec::{History, Recommender};
@@ -29,6 +30,9 @@ const BATCH: usize = 1024;
 
 /// Under this name the metadata of the files has the fingerprint of the run.
 const RUN: &str = "genrec.run";
+
+/// A column that is in no table: the number of a row among those of its id.
+const PLACE: &str = "genrec.place";
 
 /// Whom to recommend to, and where.
 #[derive(Debug, Clone, clap::Args)]
@@ -81,8 +85,10 @@ impl Job {
             None => recommend.call(history, lit(i64::from(self.k))),
             Some(user) => recommend.call_for(history, lit(i64::from(self.k)), ident(user)),
         };
-        // Histories are small and recommending is slow: a file of one row group would be the work of one core.
-        let users = users.repartition(Partitioning::Hash(vec![ident(&self.id)], self.place.partitions()))?;
+        // Histories are small and recommending is slow: a file of one row group would be the work of one task. A repartition that no
+        // operator needs is taken out by the optimiser; a window needs its own.
+        let place = row_number().partition_by(vec![ident(&self.id)]).build()?.alias(PLACE);
+        let users = users.window(vec![place])?.filter(ident(PLACE).gt(lit(0_u64)))?;
         let found = users.select([ident(&self.id), call(ident(&self.history)).alias("items")])?;
         let out = self.out.join("recommendations");
         let label = recommend.fingerprint().map(|run| (RUN, run));

@@ -19,6 +19,9 @@ use genrec_scale::session::Place;
 use genrec_scale::{block_on, sink};
 use processes::Cluster;
 
+/// More than a batch.
+const USERS: usize = 1100;
+
 #[test]
 fn every_user_gets_what_the_run_recommends() {
     let temporary = tempfile::tempdir().unwrap();
@@ -33,12 +36,12 @@ fn every_user_gets_what_the_run_recommends() {
     let catalogue = outcome.recommender.catalogue();
     // One user has no item but the two that are left out.
     let mut lines = format!("short {0} {0}\n", catalogue.items()[0].id);
-    for user in 0..300 {
+    for user in 0..USERS {
         let ids = (0..4 + user % 7).map(|at| catalogue.items()[(user * 7 + at * 3) % catalogue.len()].id.as_str());
         writeln!(lines, "{user} {}", ids.collect::<Vec<_>>().join(" ")).unwrap();
     }
     std::fs::write(dir.join("sequences.txt"), lines).unwrap();
-    assert_eq!(histories_to_parquet(&dir.join("sequences.txt"), 2, &dir.join("histories.parquet")).unwrap(), 300);
+    assert_eq!(histories_to_parquet(&dir.join("sequences.txt"), 2, &dir.join("histories.parquet")).unwrap(), USERS);
 
     let job = |out: &str, cluster, user| Job {
         run: dir.join("run"),
@@ -51,11 +54,15 @@ fn every_user_gets_what_the_run_recommends() {
         check: true,
         place: Place { memory: 256, cluster, partitions: Some(4) },
     };
-    assert_eq!(block_on(job("one", None, None).run()).unwrap(), 300);
-    assert_eq!(block_on(job("named", None, Some("id".to_owned())).run()).unwrap(), 300);
+    assert_eq!(block_on(job("one", None, None).run()).unwrap(), USERS);
+    assert_eq!(block_on(job("named", None, Some("id".to_owned())).run()).unwrap(), USERS);
     let options = ["--run".to_owned(), dir.join("run").display().to_string()];
     let cluster = Cluster::start(dir, &options, 2);
-    assert_eq!(block_on(job("cluster", Some(cluster.url.clone()), Some("id".to_owned())).run()).unwrap(), 300);
+    assert_eq!(block_on(job("cluster", Some(cluster.url.clone()), Some("id".to_owned())).run()).unwrap(), USERS);
+
+    // A small file is shared out too, if it has more rows than a batch.
+    let results: usize = (0..2).map(|executor| cluster.results(executor).len()).sum();
+    assert!(results >= 4, "{results} tasks");
 
     // The tables say what made them.
     let run = RunDir::new(dir.join("run")).fingerprint().unwrap();
