@@ -5,6 +5,7 @@
 pub mod cluster;
 pub mod fit;
 pub mod generate;
+pub mod patience;
 pub mod plain;
 pub mod quantize;
 pub mod recommend;

@@ -13,7 +13,9 @@ use datafusion::prelude::{DataFrame, SessionContext};
 use genrec_datafusion::{SemanticId, Suffixes};
 
 use crate::{
-    BoxError, report,
+    BoxError,
+    patience::retried,
+    report,
     session::{Place, parquet},
     sink,
 };
@@ -125,7 +127,7 @@ impl Job {
         for table in &self.given {
             expected += sink::rows_of(table).await?;
         }
-        let mut outcome = sink::retried(again, async || self.check(&ctx, &numbers, expected).await).await?;
+        let mut outcome = retried(again, async || self.check(&ctx, &numbers, expected).await).await?;
         std::fs::rename(&numbers, &sids)?;
         std::fs::remove_dir_all(&codes)?;
         let checking = begun.elapsed().as_secs_f64();

@@ -16,7 +16,8 @@ use datafusion::functions_window::expr_fn::row_number;
 use datafusion::logical_expr::{ExprFunctionExt, cast, ident, lit};
 use datafusion::parquet::arrow::ArrowWriter;
 use datafusion::prelude::SessionContext;
-use genrec::{History, Recommender};
+use genrec::artifacts::{RunDir, read_json};
+use genrec::{DecodeConfig, History, Recommender};
 use genrec_datafusion::Recommend;
 
 use crate::{
@@ -40,7 +41,8 @@ pub struct Job {
     /// Directory of a finished run. The executors of a cluster load their own copy, which must be of this run.
     #[arg(long)]
     pub run: PathBuf,
-    /// Parquet file, or directory of Parquet files, with a column of ids and one of lists of items.
+    /// Parquet file, or directory of Parquet files, with a column of ids and one of lists of items; or a `sequences.txt`, a user and
+    /// their items a line, whose columns are `id` and `history`.
     #[arg(long)]
     pub input: PathBuf,
     /// Directory that gets `recommendations/`: Parquet files with the columns of ids and `items`, a list of items with scores.
@@ -78,6 +80,13 @@ impl Job {
         let recommend =
             if cluster { Recommend::declared_of(&self.run)? } else { Recommend::open(&self.run, &Device::Cpu)? };
         recommend.register(&mut ctx)?;
+        let tokens = read_json::<DecodeConfig>(&RunDir::new(&self.run).decode())?.user_tokens;
+        if tokens > 0 && self.user.is_none() {
+            tracing::warn!(
+                tokens,
+                "the run was trained with user tokens; name the users by `--user COLUMN`, or lists are anybody's"
+            );
+        }
 
         let begun = Instant::now();
         let users = parquet(&ctx, &self.input).await?;

@@ -1,5 +1,6 @@
 //! DataFusion sessions whose queries stay within a bound of memory, on this machine or on a cluster.
 
+use std::net::{TcpStream, ToSocketAddrs};
 use std::path::Path;
 use std::sync::Arc;
 
@@ -10,7 +11,10 @@ use datafusion::execution::memory_pool::FairSpillPool;
 use datafusion::execution::runtime_env::RuntimeEnvBuilder;
 use datafusion::prelude::{DataFrame, ParquetReadOptions, SessionConfig, SessionContext};
 
-use crate::{BoxError, cluster::connections};
+use crate::{
+    BoxError,
+    cluster::{ANSWER, connections},
+};
 
 /// Partitions of a job on a cluster unless it is told otherwise: enough that the loss of one is a small part of the work.
 const CLUSTER_PARTITIONS: usize = 16;
@@ -62,9 +66,30 @@ impl Place {
             SessionStateBuilder::new().with_default_features().with_config(config).with_runtime_env(runtime).build();
         match &self.cluster {
             None => Ok(SessionContext::new_with_state(state)),
-            Some(url) => Ok(SessionContext::remote_with_state(url, state).await?),
+            Some(url) => {
+                check_answers(url)?;
+                Ok(SessionContext::remote_with_state(url, state).await?)
+            }
         }
     }
+}
+
+/// Fails where nobody listens at a scheduler's address, which a query would only find out at its end.
+fn check_answers(url: &str) -> Result<(), BoxError> {
+    let address = url
+        .strip_prefix("df://")
+        .map(|address| address.trim_end_matches('/'))
+        .ok_or_else(|| format!("`{url}` is no scheduler; give df://HOST:PORT"))?;
+    let unreached =
+        |error| format!("no scheduler answers at `{url}`: {error}; check `--cluster`, and that genrec-scheduler runs");
+    let mut reached = Err(std::io::ErrorKind::NotFound.into());
+    for address in address.to_socket_addrs().map_err(unreached)? {
+        reached = TcpStream::connect_timeout(&address, ANSWER);
+        if reached.is_ok() {
+            break;
+        }
+    }
+    reached.map(drop).map_err(|error| unreached(error).into())
 }
 
 /// The table in a Parquet file or a directory of them.

@@ -2,30 +2,22 @@
 
 use std::fs::File;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
 use datafusion::arrow::array::{Array, RecordBatch};
 use datafusion::arrow::datatypes::SchemaRef;
-use datafusion::error::DataFusionError;
 use datafusion::parquet::arrow::ArrowWriter;
 use datafusion::parquet::file::metadata::{KeyValue, ParquetMetaDataReader};
 use datafusion::parquet::file::properties::WriterProperties;
 use datafusion::prelude::{DataFrame, SessionContext};
 use futures::StreamExt;
 
-use crate::{BoxError, fit::files, session::parquet};
+use crate::{BoxError, fit::files, patience::retried, session::parquet};
 
 /// Rows of a file.
 const FILE_ROWS: usize = 4 << 20;
 
 /// Rows of a row group: small groups let a reader share a file out.
 const GROUP_ROWS: usize = 128 << 10;
-
-/// How often a job on a cluster is begun anew before its error is final.
-const ATTEMPTS: usize = 3;
-
-/// How long it waits before that.
-pub const PAUSE: Duration = Duration::from_secs(5);
 
 /// A name and a value in the metadata of each file.
 pub type Label<'a> = (&'a str, &'a str);
@@ -89,33 +81,6 @@ impl Directory {
         std::fs::rename(&self.unfinished, &self.path)?;
         Ok(self.rows)
     }
-}
-
-/// Does some work, and on a cluster (`again`) up to twice anew when the job was ended because an executor was lost, or results of one
-/// cannot be reached.
-///
-/// # Errors
-/// Those of the last attempt.
-pub async fn retried<T>(again: bool, mut work: impl AsyncFnMut() -> Result<T, BoxError>) -> Result<T, BoxError> {
-    let attempts = if again { ATTEMPTS } else { 1 };
-    for attempt in 1..attempts {
-        match work().await {
-            Err(error) if lost(&error) => tracing::warn!(attempt, %error, "the job failed and is begun anew"),
-            done => return done,
-        }
-        // The scheduler may not have noticed yet that an executor is gone.
-        tokio::time::sleep(PAUSE).await;
-    }
-    work().await
-}
-
-/// Whether an error may be that of a machine: all but what this program says of rows or files, and what a function says of its rows or
-/// of another quantiser or run, which comes from an executor as text.
-fn lost(error: &BoxError) -> bool {
-    let text = error.to_string();
-    let said =
-        ["of the batch: ", "the query asks for the ", "is only declared", "OtherRun", "OtherQuantizer", "Declared {"];
-    error.is::<DataFusionError>() && !said.iter().any(|words| text.contains(words))
 }
 
 /// Rows of a table, as its files count them.

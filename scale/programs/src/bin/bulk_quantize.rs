@@ -8,7 +8,11 @@
 #![allow(clippy::print_stdout, reason = "a program that prints its result")]
 
 use clap::Parser;
-use genrec_scale::{BoxError, block_on, exit_on_error, quantize::Job, report, start};
+use genrec_scale::{
+    BoxError, block_on, exit_on_error,
+    quantize::{Job, Outcome},
+    report, start,
+};
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
@@ -23,12 +27,13 @@ struct Args {
 fn run(args: &Args) -> Result<(), BoxError> {
     let outcome = block_on(args.job.run())?;
     report("in all", outcome.rows, outcome.seconds.iter().sum());
-    println!(
-        "{} Semantic IDs, all different, of {} different tuples of codes, are in {}",
-        outcome.distinct,
-        outcome.cells,
-        args.job.out.join("sids").display()
-    );
+    let Outcome { rows, distinct, cells, .. } = outcome;
+    let sids = args.job.out.join("sids");
+    println!("Semantic IDs of {rows} items are in {}", sids.display());
+    if rows < distinct {
+        println!("with the {} given before, which are not there again, all are different", distinct - rows);
+    }
+    println!("{distinct} Semantic IDs have {cells} different tuples of codes");
     Ok(())
 }
 

@@ -5,7 +5,9 @@
 //! cargo run --release --bin bulk_recommend -- --run RUN --input sequences.txt --out OUT -k 10
 //! ```
 //!
-//! The second makes a table of a `sequences.txt` first, without the last two items of each user, which are for validation and test.
+//! The second makes a table of a `sequences.txt` first, of the columns `id` and `history`.
+
+#![allow(clippy::print_stdout, reason = "a program that prints its result")]
 
 use std::path::PathBuf;
 
@@ -24,17 +26,21 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 struct Args {
     #[command(flatten)]
     job: Job,
+    /// Of a `sequences.txt`, how many of each user's last items are no history; 2 were held out for validation and test.
+    #[arg(long, default_value_t = 0)]
+    leave_out: usize,
 }
 
 fn run(args: Args) -> Result<(), BoxError> {
-    let mut job = args.job;
+    let Args { mut job, leave_out } = args;
     if job.input.extension().is_some_and(|extension| extension == "txt") {
         std::fs::create_dir_all(&job.out)?;
         let table: PathBuf = job.out.join("histories.parquet");
-        histories_to_parquet(&job.input, 2, &table)?;
+        histories_to_parquet(&job.input, leave_out, &table)?;
         job.input = table;
     }
-    block_on(job.run())?;
+    let rows = block_on(job.run())?;
+    println!("lists for {rows} rows are in {}", job.out.join("recommendations").display());
     Ok(())
 }
 

@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use ballista_core::extension::SessionConfigExt;
 use ballista_core::registry::BallistaFunctionRegistry;
@@ -14,11 +14,14 @@ use candle_core::Device;
 use genrec_datafusion::{Recommend, SemanticId};
 use tokio::signal::unix::{SignalKind, signal};
 
-use super::{KEEP_RESULTS, SCHEDULING, connections};
+use super::{KEEP_RESULTS, SCHEDULING, check_free, connections, reached};
 use crate::BoxError;
 
 /// How long Ballista's executor waits between two calls to the scheduler when there is nothing to do.
 const PAUSE: Duration = Duration::from_millis(50);
+
+/// How long a scheduler may take to start. Ballista's own deadline never passes.
+const PATIENCE: Duration = Duration::from_secs(60);
 
 /// How long it takes at most to tell the scheduler that an executor ends.
 const FAREWELL: Duration = Duration::from_secs(1);
@@ -61,13 +64,20 @@ impl Executor {
     /// When the quantiser or the run cannot be loaded, an address is taken, there is no scheduler within a minute, or it does not answer a
     /// call: what the call carried may be lost, and the job would wait for it.
     pub async fn run(self) -> Result<(), BoxError> {
+        let host_here = reached(self.host, self.bind)?;
+        check_free(self.bind)?;
         let mut state = default_session_builder(default_config_producer())?;
-        if let Some(dir) = &self.quantizer {
-            SemanticId::open(dir, &Device::Cpu)?.register(&mut state)?;
-        }
-        if let Some(dir) = &self.run {
-            Recommend::open(dir, &Device::Cpu)?.register(&mut state)?;
-        }
+        // Functions without their artifact say so when they are called; how many codes there would be is in the plan.
+        let semantic_id = match &self.quantizer {
+            Some(dir) => SemanticId::open(dir, &Device::Cpu)?,
+            None => SemanticId::declared(1),
+        };
+        semantic_id.register(&mut state)?;
+        let recommend = match &self.run {
+            Some(dir) => Recommend::open(dir, &Device::Cpu)?,
+            None => Recommend::declared(),
+        };
+        recommend.register(&mut state)?;
         let (host, port) = self
             .scheduler
             .rsplit_once(':')
@@ -85,11 +95,11 @@ impl Executor {
         let health = ExecutorHealth::new();
         let config = ExecutorProcessConfig {
             bind_host: self.bind.ip().to_string(),
-            external_host: Some(self.host.unwrap_or_else(|| self.bind.ip().to_string())),
+            external_host: Some(host_here),
             port: self.bind.port(),
             scheduler_host: host.to_owned(),
             scheduler_port: port.parse().map_err(|_| format!("`{port}` is no port"))?,
-            scheduler_connect_timeout_seconds: 60,
+            scheduler_connect_timeout_seconds: u16::MAX,
             task_scheduling_policy: SCHEDULING,
             vcores: self.tasks.unwrap_or(cores),
             work_dir: Some(work_dir.to_string_lossy().into_owned()),
@@ -103,38 +113,45 @@ impl Executor {
             health: health.clone(),
             ..ExecutorProcessConfig::default()
         };
+        let listens = format!("works for the scheduler at {}, results are at {}", self.scheduler, self.bind);
+        let process = start_executor_process(Arc::new(config));
+        tokio::pin!(process);
         tokio::select! {
-            ended = start_executor_process(Arc::new(config)) => Ok(ended?),
-            () = silence(&health) => Err(format!(
-                "the scheduler at `{}` did not answer, and results may be lost with the call; start this executor anew, as a supervisor does",
-                self.scheduler
-            )
-            .into()),
-            ended = told_to_end() => ended,
+            biased;
+            told = told_to_end() => {
+                // Ballista hears the signal too and tells the scheduler, but would go on with tasks that are begun and take new ones.
+                let _ = tokio::time::timeout(FAREWELL, process).await;
+                Ok(told?)
+            }
+            ended = &mut process => {
+                ended?;
+                Err("the executor has ended by itself; its log says why".into())
+            }
+            silent = silence(&health, &listens) => Err(format!("the scheduler at `{}` {silent}", self.scheduler).into()),
         }
     }
 }
 
-/// Waits for the first call to the scheduler that fails. After one Ballista waits for [`PAUSE`].
-async fn silence(health: &ExecutorHealth) {
-    let mut heard = false;
-    loop {
-        match (heard, health.is_ready()) {
-            (true, false) => return,
-            (_, ready) => heard = ready,
+/// Waits for the first call to the scheduler that fails, and says what that means. After one Ballista waits for [`PAUSE`].
+async fn silence(health: &ExecutorHealth, ready: &str) -> &'static str {
+    let begun = Instant::now();
+    while !health.is_ready() {
+        if begun.elapsed() > PATIENCE {
+            return "did not answer within a minute; check `--scheduler`, and that it runs";
         }
+        tokio::time::sleep(PAUSE).await;
+    }
+    println!("{ready}");
+    while health.is_ready() {
         tokio::time::sleep(PAUSE / 10).await;
     }
+    "did not answer, and results may be lost with the call; start this executor anew, as a supervisor does"
 }
 
-/// Waits for a signal to end, and then until Ballista, which hears it too, has told the scheduler. It would go on with tasks that are
-/// begun and take new ones.
-async fn told_to_end() -> Result<(), BoxError> {
+async fn told_to_end() -> std::io::Result<()> {
     let mut terminate = signal(SignalKind::terminate())?;
     tokio::select! {
-        _ = terminate.recv() => {}
-        interrupted = tokio::signal::ctrl_c() => interrupted?,
+        _ = terminate.recv() => Ok(()),
+        interrupted = tokio::signal::ctrl_c() => interrupted,
     }
-    tokio::time::sleep(FAREWELL).await;
-    Ok(())
 }

@@ -11,7 +11,7 @@ use ballista_scheduler::scheduler_process::{create_scheduler, start_grpc_service
 use candle_core::Device;
 use genrec_datafusion::{Recommend, SemanticId};
 
-use super::{KEEP_RESULTS, SCHEDULING, lost};
+use super::{KEEP_RESULTS, SCHEDULING, check_free, lost, reached};
 use crate::BoxError;
 
 /// A scheduler: it plans, and computes nothing.
@@ -40,16 +40,8 @@ impl Scheduler {
     /// # Errors
     /// When the quantiser cannot be loaded, the address is taken, or it is that of all networks and there is no `--host`.
     pub async fn run(self) -> Result<(), BoxError> {
-        let host = match self.host {
-            Some(host) => host,
-            None if self.bind.ip().is_unspecified() => {
-                // Executors would report to themselves, and the job would wait for ever.
-                return Err(
-                    format!("executors cannot reach `{}`: give `--host`, the name of this machine", self.bind).into()
-                );
-            }
-            None => self.bind.ip().to_string(),
-        };
+        let host = reached(self.host, self.bind)?;
+        check_free(self.bind)?;
         let semantic_id = match &self.quantizer {
             Some(dir) => SemanticId::open(dir, &Device::Cpu)?,
             None => SemanticId::declared(self.levels),
@@ -78,6 +70,7 @@ impl Scheduler {
         let cluster = BallistaCluster::new_from_config(&config).await?;
         let scheduler = create_scheduler(cluster.clone(), Arc::new(config)).await?;
         let ends = lost::end_jobs(&cluster, &scheduler, self.executor_timeout);
+        println!("listens at {}, for executors and clients", self.bind);
         tokio::select! {
             served = start_grpc_service(self.bind, scheduler.clone()) => Ok(served?),
             ended = ends => ended,
