@@ -38,7 +38,8 @@
 //!
 //! Ballista's plans carry a function by its name. The functions are registered in three places: in the client's session, in the
 //! scheduler's and in every executor's, which alone computes. A process that only plans may use [`SemanticId::declared`] and
-//! [`Recommend::declared`], which need no files; [`Recommend::declared_of`] reads a run's fingerprint, so that executors with another refuse. The programs in `scale/programs` of the repository do so.
+//! [`Recommend::declared`], which need no files; [`Recommend::declared_of`] reads a run's fingerprint, so that executors with another
+//! refuse. The programs in `scale/programs` of the repository do so.
 //!
 //! # Features
 //!

@@ -64,7 +64,7 @@ impl Executor {
     /// When the quantiser or the run cannot be loaded, an address is taken, there is no scheduler within a minute, or it does not answer a
     /// call: what the call carried may be lost, and the job would wait for it.
     pub async fn run(self) -> Result<(), BoxError> {
-        let host_here = reached(self.host, self.bind)?;
+        let name = reached(self.host, self.bind)?;
         check_free(self.bind)?;
         let mut state = default_session_builder(default_config_producer())?;
         // Functions without their artifact say so when they are called; how many codes there would be is in the plan.
@@ -95,7 +95,7 @@ impl Executor {
         let health = ExecutorHealth::new();
         let config = ExecutorProcessConfig {
             bind_host: self.bind.ip().to_string(),
-            external_host: Some(host_here),
+            external_host: Some(name),
             port: self.bind.port(),
             scheduler_host: host.to_owned(),
             scheduler_port: port.parse().map_err(|_| format!("`{port}` is no port"))?,
@@ -148,6 +148,7 @@ async fn silence(health: &ExecutorHealth, ready: &str) -> &'static str {
     "did not answer, and results may be lost with the call; start this executor anew, as a supervisor does"
 }
 
+/// Waits for a signal to end.
 async fn told_to_end() -> std::io::Result<()> {
     let mut terminate = signal(SignalKind::terminate())?;
     tokio::select! {
