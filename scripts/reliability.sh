@@ -54,37 +54,61 @@ part_fuzz() { for target in index config weights data; do fuzz none "" "$target"
 part_asan() { for target in index config weights data; do fuzz address +nightly "$target" $((RUNS / 10)); done; }
 
 # Runs TARGET until all calls together have made TOTAL executions, a tenth of it for `data`: gzip and text are slow to read.
+#
+# A call begins with the kept inputs and a few of those that were found before: to replay all of them, and to choose among tens of
+# thousands, takes several times as long as the executions.
 fuzz() {
-  local sanitizer=$1 toolchain=$2 target=$3 total=$4 dir done=0 left log
+  local sanitizer=$1 toolchain=$2 target=$3 total=$4 dir done=0 left job mib rss=512 most=0 failed
   [ "$target" = data ] && total=$((total / 10))
+  [ "$sanitizer" = none ] || rss=2048
   dir=$OUT/$sanitizer-$target
   mkdir -p "$dir/corpus"
   if [ -f "$dir/executions" ]; then done=$(cat "$dir/executions"); fi
-  local -x RUSTC_WRAPPER=$PWD/fuzz/rustc.sh
+  # What a call had found that was cut off.
+  keep_found "$dir"
+  local -x RUSTC_WRAPPER=$PWD/fuzz/rustc.sh RAYON_NUM_THREADS=1
   # shellcheck disable=SC2086 # no tool chain is no word
   cargo $toolchain fuzz build --no-trace-compares -s "$sanitizer" "$target"
   while [ "$done" -lt "$total" ]; do
     left=$(((total - done + JOBS - 1) / JOBS))
-    # A call that is cut off loses no more than this.
-    if [ "$left" -gt 500000 ]; then left=500000; fi
-    local pids=() job
+    # A call that is cut off loses no more than the count of these.
+    if [ "$left" -gt 3000000 ]; then left=3000000; fi
+    local pids=()
     for job in $(seq "$JOBS"); do
-      log=$dir/$job.log
+      mkdir "$dir/$job.begin" "$dir/$job.found"
+      find "$dir/corpus" -type f -print0 | shuf -z -n 300 | xargs -0 -r cp -t "$dir/$job.begin"
       # shellcheck disable=SC2086
-      cargo $toolchain fuzz run --no-trace-compares -s "$sanitizer" "$target" "$dir/corpus" "fuzz/corpus/$target" -- \
-        -max_len=4096 -rss_limit_mb="$([ "$sanitizer" = none ] && echo 512 || echo 2048)" -runs="$left" \
-        -print_final_stats=1 > "$log" 2>&1 &
+      cargo $toolchain fuzz run --no-trace-compares -s "$sanitizer" "$target" "$dir/$job.found" "$dir/$job.begin" "fuzz/corpus/$target" -- \
+        -max_len=4096 -rss_limit_mb=$rss -runs="$left" -print_final_stats=1 > "$dir/$job.log" 2>&1 &
       pids+=($!)
     done
+    failed=""
     for job in "${!pids[@]}"; do
-      wait "${pids[$job]}" || { tail -40 "$dir/$((job + 1)).log"; return 1; }
-      log=$dir/$((job + 1)).log
-      done=$((done + $(awk '/^stat::number_of_executed_units/ { print $2 }' "$log")))
+      wait "${pids[$job]}" || failed="$failed $((job + 1))"
     done
+    for job in $(seq "$JOBS"); do
+      done=$((done + $(statistic number_of_executed_units "$dir/$job.log")))
+      mib=$(statistic peak_rss_mb "$dir/$job.log")
+      if [ "$mib" -gt "$most" ]; then most=$mib; fi
+    done
+    keep_found "$dir"
     echo "$done" > "$dir/executions"
-    echo "$target, $sanitizer: $done of $total executions, $(awk '/^stat::peak_rss_mb/ { print $2 }' "$log") MiB at most"
+    for job in $failed; do
+      tail -40 "$dir/$job.log"
+    done
+    [ -z "$failed" ] || return 1
+    echo "$target, $sanitizer: $done of $total executions, $most MiB at most"
   done
   echo "$target, $sanitizer: $done executions, no panic"
+}
+
+# One of the numbers that libFuzzer ends with, 0 where it did not come so far: NAME LOG.
+statistic() { awk -v name="stat::$1:" '$1 == name { number = $2 } END { print number + 0 }' "$2"; }
+
+# Adds some of what the calls in DIR have found to its corpus.
+keep_found() {
+  find "$1" -path "$1/*.found/*" -type f -print0 | shuf -z -n 1500 | xargs -0 -r mv -t "$1/corpus"
+  rm -rf "$1"/*.begin "$1"/*.found
 }
 
 for part in ${*:-$PARTS}; do

@@ -270,11 +270,8 @@ impl ScalarUDFImpl for Recommend {
     }
 
     fn invoke_with_args(&self, args: ScalarFunctionArgs) -> QueryResult<ColumnarValue> {
-        if let (Some(_), Some(asked)) = (&self.recommender, args.args.get(3))
-            && let Some(asked) = fingerprint::other(asked, self.fingerprint())?
-        {
-            let here = self.fingerprint().unwrap_or("one without a fingerprint").to_owned();
-            return Err(Error::OtherRun { asked, here }.into());
+        if self.recommender.is_some() {
+            fingerprint::check(args.args.get(3), self.fingerprint(), |asked, here| Error::OtherRun { asked, here })?;
         }
         let asked = args.args.get(..3).unwrap_or(&args.args);
         let arrays = match args.args.get(3) {

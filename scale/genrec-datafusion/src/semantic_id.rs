@@ -216,10 +216,11 @@ impl ScalarUDFImpl for SemanticId {
     }
 
     fn invoke_with_args(&self, args: ScalarFunctionArgs) -> QueryResult<ColumnarValue> {
-        if let (Some(here), Some(asked)) = (&self.fingerprint, args.args.get(1))
-            && let Some(asked) = fingerprint::other(asked, Some(here))?
-        {
-            return Err(Error::OtherQuantizer { asked, here: here.clone() }.into());
+        if self.fingerprint.is_some() {
+            fingerprint::check(args.args.get(1), self.fingerprint(), |asked, here| Error::OtherQuantizer {
+                asked,
+                here,
+            })?;
         }
         match args.args.first() {
             Some(ColumnarValue::Array(embeddings)) => Ok(ColumnarValue::Array(self.encode(embeddings)?)),

@@ -100,7 +100,9 @@ pub fn files(path: &Path) -> Result<Vec<PathBuf>, BoxError> {
     files.retain(|file| file.extension().is_some_and(|extension| extension == "parquet"));
     files.sort();
     if files.is_empty() {
-        return Err(format!("`{}` has no file that ends in .parquet", path.display()).into());
+        let sids = path.join("sids");
+        let remedy = if sids.is_dir() { format!("; did you mean `{}`?", sids.display()) } else { String::new() };
+        return Err(format!("`{}` has no file that ends in .parquet{remedy}", path.display()).into());
     }
     Ok(files)
 }

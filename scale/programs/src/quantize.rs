@@ -16,7 +16,7 @@ use crate::{
     BoxError,
     patience::retried,
     report,
-    session::{Place, parquet},
+    session::{Place, parquet, with_columns},
     sink,
 };
 
@@ -76,10 +76,8 @@ impl Job {
     /// of it are not unique.
     pub async fn run(&self) -> Result<Outcome, BoxError> {
         let [sids, numbers, codes] = ["sids", "unchecked", "codes"].map(|name| self.out.join(name));
-        if sids.exists() {
-            // Better now than after the encoding.
-            return Err(format!("`{}` is there already; delete it, or choose another directory", sids.display()).into());
-        }
+        // Better now than after the encoding.
+        sink::check_absent(&sids)?;
         std::fs::create_dir_all(&self.out)?;
         for left in [&codes, &numbers] {
             if left.exists() {
@@ -99,7 +97,9 @@ impl Job {
         let again = self.place.cluster.is_some();
 
         let begun = Instant::now();
-        let mut items = parquet(&ctx, &self.input).await?;
+        let wanted =
+            [(self.id.as_str(), "name one of them by `--id`"), (&self.embedding, "name one of them by `--embedding`")];
+        let mut items = with_columns(&ctx, &self.input, &wanted).await?;
         let given = self.given(&ctx).await?;
         if let Some(given) = &given {
             items = suffixes.unseen(items, given.clone())?;
@@ -140,7 +140,13 @@ impl Job {
     async fn given(&self, ctx: &SessionContext) -> Result<Option<DataFrame>, BoxError> {
         let mut all = None;
         for path in &self.given {
-            let part = parquet(ctx, path).await?.select([ident(&self.id), ident("sid"), ident("suffix")])?;
+            let wanted = [
+                ("sid", "give the `sids` of an earlier job"),
+                ("suffix", "give the `sids` of an earlier job"),
+                (&self.id, "give the `--id` of the job that wrote it"),
+            ];
+            let part = with_columns(ctx, path, &wanted).await?;
+            let part = part.select([ident(&self.id), ident("sid"), ident("suffix")])?;
             all = Some(match all {
                 None => part,
                 Some(all) => DataFrame::union(all, part)?,

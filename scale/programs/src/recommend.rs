@@ -22,7 +22,7 @@ use genrec_datafusion::Recommend;
 
 use crate::{
     BoxError, report,
-    session::{Place, parquet},
+    session::{Place, parquet, with_columns},
     sink,
 };
 
@@ -74,6 +74,8 @@ impl Job {
     /// # Errors
     /// When a file cannot be read or written, a history cannot be read, or the check finds a difference.
     pub async fn run(&self) -> Result<usize, BoxError> {
+        let out = self.out.join("recommendations");
+        sink::check_absent(&out)?;
         std::fs::create_dir_all(&self.out)?;
         let mut ctx = self.place.open(BATCH, &self.out).await?;
         let cluster = self.place.cluster.is_some();
@@ -89,7 +91,11 @@ impl Job {
         }
 
         let begun = Instant::now();
-        let users = parquet(&ctx, &self.input).await?;
+        let named =
+            [(self.id.as_str(), "name one of them by `--id`"), (&self.history, "name one of them by `--history`")];
+        let user = self.user.as_deref().map(|user| (user, "name one of them by `--user`"));
+        let wanted: Vec<_> = named.into_iter().chain(user).collect();
+        let users = with_columns(&ctx, &self.input, &wanted).await?;
         let call = |history| match &self.user {
             None => recommend.call(history, lit(i64::from(self.k))),
             Some(user) => recommend.call_for(history, lit(i64::from(self.k)), ident(user)),
@@ -99,7 +105,6 @@ impl Job {
         let place = row_number().partition_by(vec![ident(&self.id)]).build()?.alias(PLACE);
         let users = users.window(vec![place])?.filter(ident(PLACE).gt(lit(0_u64)))?;
         let found = users.select([ident(&self.id), call(ident(&self.history)).alias("items")])?;
-        let out = self.out.join("recommendations");
         let label = recommend.fingerprint().map(|run| (RUN, run));
         let whole = &[self.id.as_str(), "items"];
         let table = sink::Table { path: &out, whole, label, rows_of: Some(&self.input), again: cluster };

@@ -92,14 +92,39 @@ fn check_answers(url: &str) -> Result<(), BoxError> {
     reached.map(drop).map_err(|error| unreached(error).into())
 }
 
+/// The table in a Parquet file or a directory of them, which must have some columns: the name of each, and what else names it.
+///
+/// # Errors
+/// Those of [`parquet`], and when a column is not there.
+pub async fn with_columns(ctx: &SessionContext, path: &Path, wanted: &[(&str, &str)]) -> Result<DataFrame, BoxError> {
+    let table = parquet(ctx, path).await?;
+    let has: Vec<&str> = table.schema().fields().iter().map(|field| field.name().as_str()).collect();
+    match wanted.iter().find(|(name, _)| !has.contains(name)) {
+        Some((name, remedy)) => {
+            let (path, has) = (path.display(), has.join("`, `"));
+            Err(format!("`{path}` has no column `{name}`, only `{has}`; {remedy}").into())
+        }
+        None => Ok(table),
+    }
+}
+
 /// The table in a Parquet file or a directory of them.
 ///
 /// # Errors
-/// When there is no such file or it is not Parquet.
+/// When there is no such file, when it is not Parquet, or when the directory holds none.
 pub async fn parquet(ctx: &SessionContext, path: &Path) -> Result<DataFrame, BoxError> {
     let path = path.canonicalize().map_err(|error| format!("cannot read `{}`: {error}", path.display()))?;
     let text = path.to_str().ok_or_else(|| format!("`{}` is not UTF-8", path.display()))?;
     // A directory is told by its last character.
     let text = if path.is_dir() { format!("{text}/") } else { text.to_owned() };
-    Ok(ctx.read_parquet(text, ParquetReadOptions::default()).await?)
+    let table = ctx.read_parquet(text, ParquetReadOptions::default()).await.map_err(|error| {
+        match error.to_string().contains("No files found") {
+            true => format!("`{}` has no file that ends in .parquet", path.display()).into(),
+            false => BoxError::from(error),
+        }
+    })?;
+    if table.schema().fields().is_empty() {
+        return Err(format!("the Parquet files of `{}` have no columns", path.display()).into());
+    }
+    Ok(table)
 }

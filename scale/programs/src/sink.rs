@@ -91,6 +91,17 @@ pub async fn rows_of(table: &Path) -> Result<usize, BoxError> {
     Ok(parquet(&SessionContext::new(), table).await?.count().await?)
 }
 
+/// Checks that a table is not there yet.
+///
+/// # Errors
+/// When it is.
+pub fn check_absent(table: &Path) -> Result<(), BoxError> {
+    if table.exists() {
+        return Err(format!("`{}` is there already; delete it, or choose another directory", table.display()).into());
+    }
+    Ok(())
+}
+
 /// A table to be written: a directory of Parquet files that appears when all rows are in it.
 #[derive(Debug, Clone, Copy)]
 pub struct Table<'a> {
@@ -113,11 +124,7 @@ impl Table<'_> {
     /// When the directory is there already or cannot be written, when the query fails, when a value that may not be null is, and when
     /// there are more or fewer rows than there should be.
     pub async fn write(&self, query: DataFrame) -> Result<usize, BoxError> {
-        if self.path.exists() {
-            return Err(
-                format!("`{}` is there already; delete it, or choose another directory", self.path.display()).into()
-            );
-        }
+        check_absent(self.path)?;
         let expected = match self.rows_of {
             Some(table) => Some((table, rows_of(table).await?)),
             None => None,
@@ -177,7 +184,12 @@ pub fn check_label(table: &Path, name: &str, value: &str) -> Result<(), BoxError
                 )
                 .into());
             }
-            None => tracing::warn!(path = %path.display(), name, "a table does not say what made it"),
+            None => tracing::warn!(
+                path = %path.display(),
+                name,
+                wanted = value,
+                "a table does not say what made it; make sure that it was what this job uses"
+            ),
         }
     }
     Ok(())

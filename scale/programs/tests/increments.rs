@@ -1,4 +1,5 @@
 //! A catalogue that grows twice: what was given stays, what is new is numbered after all of it, and ids that are there twice are refused.
+//! What a person gets wrong on the way is answered with what helps.
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
@@ -18,16 +19,29 @@ fn make(dir: &Path, rows: usize) -> PathBuf {
 }
 
 fn quantize(dir: &Path, input: PathBuf, out: &str, given: &[&str]) -> Result<Outcome, String> {
-    let job = Job {
+    let given = given.iter().map(|given| dir.join(given).join("sids")).collect();
+    run(&Job { given, ..job(dir, input, out) })
+}
+
+fn job(dir: &Path, input: PathBuf, out: &str) -> Job {
+    Job {
         quantizer: dir.join("quantizer"),
         input,
         out: dir.join(out),
         id: "id".to_owned(),
         embedding: "embedding".to_owned(),
-        given: given.iter().map(|given| dir.join(given).join("sids")).collect(),
+        given: Vec::new(),
         place: Place { memory: 64, partitions: Some(2), cluster: None },
-    };
+    }
+}
+
+fn run(job: &Job) -> Result<Outcome, String> {
     block_on(job.run()).map_err(|error| error.to_string())
+}
+
+fn sample(input: PathBuf) -> Sample {
+    let (method, codebooks) = (Method::ResidualKMeans, vec![4, 4]);
+    Sample { input, embedding: None, rows: 1000, method, codebooks, seed: 0, epochs: Some(3) }
 }
 
 #[test]
@@ -35,15 +49,7 @@ fn what_was_given_stays_and_all_are_unique() {
     let temporary = tempfile::tempdir().unwrap();
     let dir = temporary.path();
     let sizes = [1000, 2000, 3000].map(|rows| make(dir, rows));
-    let sample = Sample {
-        input: sizes[0].clone(),
-        embedding: None,
-        rows: 1000,
-        method: Method::ResidualKMeans,
-        codebooks: vec![4, 4],
-        seed: 0,
-        epochs: Some(3),
-    };
+    let sample = sample(sizes[0].clone());
     sample.fit().unwrap().save(dir.join("quantizer")).unwrap();
     let [first, second, third] = sizes;
     assert_eq!(quantize(dir, first, "a", &[]).unwrap().rows, 1000);
@@ -64,4 +70,40 @@ fn what_was_given_stays_and_all_are_unique() {
     let refused = quantize(dir, second, "d", &[]);
     assert!(refused.as_ref().is_err_and(|error| error.contains("ids must be unique")), "{refused:?}");
     assert!(!dir.join("d/sids").exists());
+}
+
+#[test]
+fn what_is_misnamed_is_answered_with_what_helps() {
+    let temporary = tempfile::tempdir().unwrap();
+    let dir = temporary.path();
+    let input = make(dir, 500);
+    sample(input.clone()).fit().unwrap().save(dir.join("quantizer")).unwrap();
+    quantize(dir, input.clone(), "done", &[]).unwrap();
+    let empty = dir.join("empty");
+    std::fs::create_dir(&empty).unwrap();
+
+    let job = || job(dir, input.clone(), "out");
+    let jobs = [
+        (
+            Job { id: "item".to_owned(), ..job() },
+            "has no column `item`, only `id`, `embedding`; name one of them by `--id`",
+        ),
+        (
+            Job { embedding: "vector".to_owned(), ..job() },
+            "no column `vector`, only `id`, `embedding`; name one of them by `--embedding`",
+        ),
+        (Job { input: empty.clone(), ..job() }, "empty` has no file that ends in .parquet"),
+        (Job { given: vec![dir.join("done")], ..job() }, "done/sids`?"),
+        (
+            Job { given: vec![input.clone()], ..job() },
+            "no column `sid`, only `id`, `embedding`; give the `sids` of an earlier job",
+        ),
+        (Job { place: Place { memory: 0, ..job().place }, ..job() }, "needs more memory; raise `--memory`"),
+    ];
+    for (job, remedy) in jobs {
+        let error = run(&job).unwrap_err();
+        assert!(error.contains(remedy), "{error}");
+        assert!(!dir.join("out/sids").exists(), "{error}");
+    }
+    assert_eq!(run(&job()).unwrap().rows, 500);
 }
