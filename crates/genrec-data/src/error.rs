@@ -61,7 +61,7 @@ pub enum DataError {
         /// The columns that are there.
         available: Vec<String>,
     },
-    /// A columnar file could not be decoded.
+    /// A columnar file could not be decoded; a panic of the decoder, which damage can cause, is caught and told here too.
     #[cfg(feature = "parquet")]
     #[error("cannot decode {} as Parquet: {source}", path.display())]
     Parquet {

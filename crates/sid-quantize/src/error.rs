@@ -232,7 +232,7 @@ pub enum QuantizeError {
         /// What is wrong with its header.
         fact: RowFileFault,
     },
-    /// A file of rows cannot be decoded as Parquet.
+    /// A file of rows cannot be decoded as Parquet; a panic of the decoder, which damage can cause, is caught and told here too.
     #[cfg(feature = "parquet")]
     #[error("cannot decode {} as Parquet: {source}", path.display())]
     Parquet {

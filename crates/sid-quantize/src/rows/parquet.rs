@@ -1,6 +1,7 @@
 //! Rows of a column of vectors in a Parquet file, decoded as they are read.
 
 use std::fs::File;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 
 use arrow::array::{Array, AsArray};
@@ -62,6 +63,17 @@ fn list(data: &DataType) -> Option<(&Field, Option<i32>)> {
     }
 }
 
+/// What the decoder makes of a file. Of one that is damaged it panics in places, which is an error here; what it held is not used again.
+fn decoded<T>(work: impl FnOnce() -> std::result::Result<T, ParquetError>) -> std::result::Result<T, ParquetError> {
+    catch_unwind(AssertUnwindSafe(work)).unwrap_or_else(|panic| {
+        let said = panic.downcast_ref::<String>().map(String::as_str).or(panic.downcast_ref::<&str>().copied());
+        Err(ParquetError::General(format!(
+            "the decoder gave up ({}); the file is damaged, write it anew",
+            said.unwrap_or("it did not say why")
+        )))
+    })
+}
+
 impl ParquetRows {
     /// Opens a column of a file; `None` takes the only column of lists of floats.
     ///
@@ -73,7 +85,7 @@ impl ParquetRows {
         let fault = |fact| QuantizeError::RowFile { path: path.to_owned(), fact };
         let broken = |source: ParquetError| QuantizeError::Parquet { path: path.to_owned(), source };
         let file = File::open(path).map_err(QuantizeError::io(path))?;
-        let metadata = ArrowReaderMetadata::load(&file, Default::default()).map_err(broken)?;
+        let metadata = decoded(|| ArrowReaderMetadata::load(&file, Default::default())).map_err(broken)?;
         let fields = metadata.schema().fields().clone();
         let floats = |field: &Field| {
             list(field.data_type())
@@ -137,13 +149,12 @@ impl ParquetRows {
         let broken = |source: ParquetError| QuantizeError::Parquet { path: self.path.clone(), source };
         let group = self.starts.partition_point(|start| *start <= row).saturating_sub(1);
         let file = self.file.try_clone().map_err(QuantizeError::io(&self.path))?;
-        let reader = ParquetRecordBatchReaderBuilder::new_with_metadata(file, self.metadata.clone())
+        let builder = ParquetRecordBatchReaderBuilder::new_with_metadata(file, self.metadata.clone())
             .with_projection(self.mask.clone())
             .with_row_groups((group..self.starts.len()).collect())
             .with_offset(row - self.starts.get(group).copied().unwrap_or(0))
-            .with_batch_size(BATCH)
-            .build()
-            .map_err(broken)?;
+            .with_batch_size(BATCH);
+        let reader = decoded(|| builder.build()).map_err(broken)?;
         Ok(Stream { reader, values: Vec::new(), used: 0, next: row })
     }
 }
@@ -152,8 +163,9 @@ impl Stream {
     /// Decodes a batch: the length of each row, and the values of all of them.
     fn decode(&mut self, path: &Path) -> Result<(Vec<usize>, Vec<f32>)> {
         let fault = |fact| QuantizeError::RowFile { path: path.to_owned(), fact };
-        let batch = self.reader.next().ok_or_else(|| fault(RowFileFault::Header))?;
-        let batch = batch.map_err(|source| QuantizeError::Parquet { path: path.to_owned(), source: source.into() })?;
+        let batch = decoded(|| Ok(self.reader.next().transpose()?))
+            .map_err(|source| QuantizeError::Parquet { path: path.to_owned(), source })?
+            .ok_or_else(|| fault(RowFileFault::Header))?;
         let column = batch.columns().first().ok_or_else(|| fault(RowFileFault::Header))?;
         let null = |at: usize| fault(RowFileFault::Null { row: self.next + at });
         if let Some(at) = (0..column.len()).find(|at| column.is_null(*at)) {

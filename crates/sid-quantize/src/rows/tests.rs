@@ -266,4 +266,33 @@ mod parquet {
         assert!(matches!(ParquetRows::open(&path, None), Err(QuantizeError::Parquet { .. })));
         assert!(matches!(ParquetRows::open(dir.path().join("none"), None), Err(QuantizeError::Io { .. })));
     }
+
+    #[test]
+    fn damage_is_an_error_and_no_panic() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut given_up = 0;
+        for kind in 0..3 {
+            let path = write(dir.path(), vec![("vector", column(kind, 3, 2))], 2);
+            let bytes = std::fs::read(&path).unwrap();
+            let mut try_one = |bytes: &[u8]| {
+                // To write over a file waits for the disk on some systems.
+                std::fs::remove_file(&path).unwrap();
+                std::fs::write(&path, bytes).unwrap();
+                let read = ParquetRows::open(&path, None).and_then(|mut source| {
+                    // What a file says of its size is not believed before it was read.
+                    let (rows, dim) = (source.len().min(3), source.dim().min(4));
+                    let mut out = Array2::zeros((rows, dim));
+                    if source.dim() == dim { source.read(source.len() - rows, out.view_mut()) } else { Ok(()) }
+                });
+                given_up += usize::from(read.is_err_and(|error| error.to_string().contains("the decoder gave up")));
+            };
+            for bit in (0..bytes.len() * 8).step_by(3) {
+                let mut damaged = bytes.clone();
+                damaged[bit / 8] ^= 1 << (bit % 8);
+                try_one(&damaged);
+            }
+            (0..bytes.len()).for_each(|length| try_one(&bytes[..length]));
+        }
+        assert!(given_up > 0, "if the decoder no longer panics, `decoded` is not needed");
+    }
 }

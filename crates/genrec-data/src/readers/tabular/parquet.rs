@@ -1,6 +1,7 @@
 //! Parquet, through Arrow, one record batch at a time.
 
 use std::fs::File;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use std::sync::Arc;
 
@@ -9,7 +10,7 @@ use arrow::compute::cast;
 use arrow::datatypes::{DataType, Field};
 use arrow::error::ArrowError;
 use parquet::arrow::ProjectionMask;
-use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
+use parquet::arrow::arrow_reader::{ParquetRecordBatchReader, ParquetRecordBatchReaderBuilder};
 use parquet::errors::ParquetError;
 
 use super::{Cell, Cells, Content, locate};
@@ -25,7 +26,7 @@ pub(super) fn rows(
     options.validate()?;
     let broken = |source: ParquetError| DataError::Parquet { path: path.to_path_buf(), source };
     let file = File::open(path).map_err(|source| DataError::Open { path: path.to_path_buf(), source })?;
-    let builder = ParquetRecordBatchReaderBuilder::try_new(file).map_err(broken)?;
+    let builder = decoded(|| ParquetRecordBatchReaderBuilder::try_new(file)).map_err(broken)?;
     let fields = builder.schema().fields().clone();
     let available: Vec<String> = fields.iter().map(|field| field.name().clone()).collect();
     let places = locate(path, names, &available)?;
@@ -39,13 +40,10 @@ pub(super) fn rows(
         }
     }
     let mask = ProjectionMask::roots(builder.parquet_schema(), wanted.iter().copied());
-    let reader = builder.with_projection(mask).with_batch_size(4096).build().map_err(broken)?;
+    let mut reader = decoded(|| builder.with_projection(mask).with_batch_size(4096).build()).map_err(broken)?;
     let mut report = ReadReport::default();
-    for batch in reader {
-        let batch = batch.map_err(|e| broken(e.into()))?;
-        let columns =
-            batch.columns().iter().map(Column::new).collect::<Result<Vec<_>, _>>().map_err(|e| broken(e.into()))?;
-        for row in 0..batch.num_rows() {
+    while let Some((rows, columns)) = decoded(|| next(&mut reader)).map_err(broken)? {
+        for row in 0..rows {
             report.lines += 1;
             let cell = |place: &Option<usize>| -> Result<Option<Cell>, ArrowError> {
                 let Some(at) = *place else { return Ok(None) };
@@ -53,8 +51,7 @@ pub(super) fn rows(
                 let content = column.map_or(Ok(Content::Null), |column| column.content(row))?;
                 Ok(Some(Cell { column: at + 1, content }))
             };
-            let cells: Vec<Option<Cell>> =
-                places.iter().map(cell).collect::<Result<_, _>>().map_err(|e| broken(e.into()))?;
+            let cells = decoded(|| Ok(places.iter().map(cell).collect::<Result<Vec<_>, _>>()?)).map_err(broken)?;
             match each(&cells) {
                 Ok(()) => report.records += 1,
                 Err(Fault::Fatal(error)) => return Err(error),
@@ -80,6 +77,24 @@ pub(super) fn rows(
         }
     }
     Ok(report)
+}
+
+/// The next rows and how many they are; `None` at the end.
+fn next(reader: &mut ParquetRecordBatchReader) -> Result<Option<(usize, Vec<Column>)>, ParquetError> {
+    let Some(batch) = reader.next().transpose()? else { return Ok(None) };
+    let columns = batch.columns().iter().map(Column::new).collect::<Result<_, _>>()?;
+    Ok(Some((batch.num_rows(), columns)))
+}
+
+/// What the decoder makes of a file. Of one that is damaged it panics in places, which is an error here; what it held is not used again.
+fn decoded<T>(work: impl FnOnce() -> Result<T, ParquetError>) -> Result<T, ParquetError> {
+    catch_unwind(AssertUnwindSafe(work)).unwrap_or_else(|panic| {
+        let said = panic.downcast_ref::<String>().map(String::as_str).or(panic.downcast_ref::<&str>().copied());
+        Err(ParquetError::General(format!(
+            "the decoder gave up ({}); the file is damaged, write it anew",
+            said.unwrap_or("it did not say why")
+        )))
+    })
 }
 
 /// How many lists stand around the text; `None` when that is no text, or too many.

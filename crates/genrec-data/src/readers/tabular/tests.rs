@@ -340,4 +340,42 @@ mod parquet {
         let broken = read_interactions(&path, Format::Parquet, &columns(), &ReadOptions::default());
         assert!(matches!(broken, Err(DataError::Parquet { .. })));
     }
+
+    #[test]
+    fn damage_is_an_error_and_no_panic() {
+        let mut paths = ListBuilder::new(ListBuilder::new(StringBuilder::new()));
+        paths.values().append_value(["Beauty", "Sci-Fi"].map(Some));
+        paths.append(true);
+        paths.append(false);
+        let (_dir, path) = write(vec![
+            ("sku", Arc::new(StringArray::from(vec!["b", "c"]))),
+            ("paths", Arc::new(paths.finish())),
+            ("number", Arc::new(Int64Array::from(vec![7, 8]))),
+            ("stars", Arc::new(Float64Array::from(vec![Some(4.5), None]))),
+            ("when", Arc::new(TimestampMillisecondArray::from(vec![Some(1_588_687_728_923), None]))),
+        ]);
+        let columns = ItemColumns::new("sku").with_categories("paths").with_attribute("number");
+        let columns = columns.with_attribute("stars").with_attribute("when");
+        let read = || read_items(&path, Format::Parquet, &columns, &ReadOptions::default());
+        assert_eq!(read().unwrap().0.len(), 2);
+        let bytes = std::fs::read(&path).unwrap();
+        let (mut read_on, mut given_up) = (0, 0);
+        let mut try_one = |bytes: &[u8]| {
+            // To write over a file waits for the disk on some systems.
+            std::fs::remove_file(&path).unwrap();
+            std::fs::write(&path, bytes).unwrap();
+            match read() {
+                Ok(_) => read_on += 1,
+                Err(error) => given_up += usize::from(error.to_string().contains("the decoder gave up")),
+            }
+        };
+        for bit in (0..bytes.len() * 8).step_by(3) {
+            let mut damaged = bytes.clone();
+            damaged[bit / 8] ^= 1 << (bit % 8);
+            try_one(&damaged);
+        }
+        (0..bytes.len()).for_each(|length| try_one(&bytes[..length]));
+        assert!(read_on > 0, "what nobody reads may be damaged");
+        assert!(given_up > 0, "if the decoder no longer panics, `decoded` is not needed");
+    }
 }
