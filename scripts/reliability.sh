@@ -47,6 +47,7 @@ part_faults() { GENREC_FAULTS=1000000 cargo_test crash faults full mapped; }
 part_kills() { GENREC_KILLS=125 cargo_test reliability kills; }
 part_damage() {
   GENREC_FLIPS=1000000000 GENREC_FLIPS_LARGE=10000 GENREC_FLIPS_MIB=100 cargo_test reliability flips lies lengths values
+  GENREC_DAMAGE=5000000 cargo test --workspace --lib damage_is_an_error
 }
 part_beams() { GENREC_BEAMS=1000000 cargo_test reliability beams; }
 part_soak() { GENREC_SOAK_SECONDS=3600 cargo_test reliability soak; }
@@ -107,7 +108,11 @@ statistic() { awk -v name="stat::$1:" '$1 == name { number = $2 } END { print nu
 
 # Adds some of what the calls in DIR have found to its corpus.
 keep_found() {
-  find "$1" -path "$1/*.found/*" -type f -print0 | shuf -z -n 1500 | xargs -0 -r mv -t "$1/corpus"
+  local found
+  # One at a time: two jobs may have found the same, and `mv` takes no name twice.
+  for found in "$1"/*.found; do
+    [ ! -d "$found" ] || find "$found" -type f -print0 | shuf -z -n 1000 | xargs -0 -r mv -t "$1/corpus"
+  done
   rm -rf "$1"/*.begin "$1"/*.found
 }
 

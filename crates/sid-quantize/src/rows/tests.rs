@@ -267,6 +267,34 @@ mod parquet {
         assert!(matches!(ParquetRows::open(dir.path().join("none"), None), Err(QuantizeError::Io { .. })));
     }
 
+    /// A few changes of a file's bytes at random, always the same of a seed.
+    fn changed(bytes: &[u8], seed: u64) -> Vec<u8> {
+        let mut state = seed;
+        // SplitMix64.
+        let mut random = |below: usize| {
+            state = state.wrapping_add(0x9E37_79B9_7F4A_7C15);
+            let mixed = (state ^ (state >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+            let mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
+            (mixed ^ (mixed >> 31)) as usize % below
+        };
+        let mut changed = bytes.to_vec();
+        for _ in 0..=random(4) {
+            let at = random(changed.len());
+            match random(8) {
+                0 => _ = changed.remove(at),
+                1 => changed.insert(at, random(256) as u8),
+                2..5 => changed[at] = random(256) as u8,
+                _ => changed[at] ^= 1 << random(8),
+            }
+        }
+        changed
+    }
+
+    /// How many of these: as many as the variable `GENREC_DAMAGE` says.
+    fn changes() -> u64 {
+        std::env::var("GENREC_DAMAGE").map_or(2000, |count| count.parse().unwrap())
+    }
+
     #[test]
     fn damage_is_an_error_and_no_panic() {
         let dir = tempfile::tempdir().unwrap();
@@ -292,6 +320,7 @@ mod parquet {
                 try_one(&damaged);
             }
             (0..bytes.len()).for_each(|length| try_one(&bytes[..length]));
+            (0..changes()).for_each(|seed| try_one(&changed(&bytes, seed)));
         }
         assert!(given_up > 0, "if the decoder no longer panics, `decoded` is not needed");
     }
